@@ -1,0 +1,131 @@
+"""One Apache Kafka node (KRaft, broker and controller in one) from jars, on loopback."""
+
+import subprocess
+from pathlib import Path
+
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
+
+from heliograph.local.errors import NotReadyError
+from heliograph.local.java import prepare_jars
+from heliograph.local.ports import LOOPBACK, accepts, free_port
+from heliograph.local.processes import ServerProcess
+
+READY_TIMEOUT_S = 90.0
+"""5 s on an idle machine; a machine with two busy cores takes far longer to load a JVM."""
+STOP_TIMEOUT_S = 20.0
+FORMAT_TIMEOUT_S = 90.0
+CLUSTER_ID = "4L6g3nShT-eMCtK--X86sw"
+
+# A quick start matters more here than peak speed: one compiler tier, no parallel collector, a small heap.
+JVM_FLAGS = ("-Xms256m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
+
+
+class KafkaServer:
+    """`dir` holds its configuration, data and log; `port` is the clients', the controller's is found when it starts."""
+
+    def __init__(self, directory: Path, port: int | None = None, *, detached: bool = False) -> None:
+        self.directory = directory.resolve()
+        self.port = port or free_port()
+        self._detached = detached
+        self.process: ServerProcess | None = None
+
+    @property
+    def bootstrap_servers(self) -> str:
+        return f"{LOOPBACK}:{self.port}"
+
+    @property
+    def running(self) -> bool:
+        return self.process is not None and self.process.running
+
+    @property
+    def log(self) -> Path:
+        return self.directory / "kafka.log"
+
+    def start(self) -> None:
+        """Format the data folder where it is new, start, return when the broker takes requests."""
+        self.launch()
+        self.wait_ready()
+
+    def launch(self) -> None:
+        """Start without waiting, for callers that start other things meanwhile."""
+        if self.running:
+            return
+        classpath = f"{prepare_jars()}/*"
+        self.directory.mkdir(parents=True, exist_ok=True)
+        properties = self.directory / "server.properties"
+        properties.write_text(self._properties(free_port()), encoding="utf-8")
+        quiet = "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"
+        java = ["java", *JVM_FLAGS, quiet, "-cp", classpath]
+        if not (self.directory / "data" / "meta.properties").exists():
+            storage = ["kafka.tools.StorageTool", "format", "--ignore-formatted", "-t", CLUSTER_ID]
+            self._format([*java, *storage, "-c", str(properties)])
+        self.process = ServerProcess(
+            "kafka", [*java, "kafka.Kafka", str(properties)], self.log, cwd=self.directory, detached=self._detached
+        )
+        self.process.start()
+
+    def wait_ready(self, timeout_s: float = READY_TIMEOUT_S) -> None:
+        if self.process is None:
+            raise NotReadyError("kafka", "was not started")
+        self.process.wait_until(lambda: takes_requests(self.bootstrap_servers), timeout_s)
+
+    def stop(self) -> None:
+        if self.process is not None:
+            self.process.stop(STOP_TIMEOUT_S)
+
+    def kill(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+
+    def restart(self) -> None:
+        """Stop in order where it runs, start on the same port with the same data."""
+        self.stop()
+        self.start()
+
+    def _format(self, command: list[str]) -> None:
+        with self.log.open("ab") as out:
+            done = subprocess.run(command, stdout=out, stderr=out, check=False, timeout=FORMAT_TIMEOUT_S)
+        if done.returncode != 0:
+            raise NotReadyError("kafka", "could not format its data folder", self.log)
+
+    def _properties(self, controller_port: int) -> str:
+        settings = {
+            "node.id": 1,
+            "process.roles": "broker,controller",
+            "controller.quorum.voters": f"1@{LOOPBACK}:{controller_port}",
+            "controller.listener.names": "CONTROLLER",
+            "listeners": f"PLAINTEXT://{LOOPBACK}:{self.port},CONTROLLER://{LOOPBACK}:{controller_port}",
+            "advertised.listeners": f"PLAINTEXT://{LOOPBACK}:{self.port}",
+            "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT",
+            "log.dirs": self.directory / "data",
+            # One node holds one replica of everything.
+            "default.replication.factor": 1,
+            "min.insync.replicas": 1,
+            "offsets.topic.replication.factor": 1,
+            "transaction.state.log.replication.factor": 1,
+            "transaction.state.log.min.isr": 1,
+            "share.coordinator.state.topic.replication.factor": 1,
+            "share.coordinator.state.topic.min.isr": 1,
+            # Internal topics of 50 partitions take seconds to create and hundreds of open files.
+            "offsets.topic.num.partitions": 4,
+            "transaction.state.log.num.partitions": 4,
+            "group.initial.rebalance.delay.ms": 0,
+            # What installations are recommended to have.
+            "auto.create.topics.enable": "false",
+            "unclean.leader.election.enable": "false",
+            "log.message.timestamp.type": "LogAppendTime",
+        }
+        return "".join(f"{name}={value}\n" for name, value in settings.items())
+
+
+def takes_requests(bootstrap_servers: str, timeout_s: float = 2.0) -> bool:
+    """Whether the cluster answers and lists a broker that isn't fenced."""
+    host, _, port = bootstrap_servers.split(",", maxsplit=1)[0].rpartition(":")
+    if host == LOOPBACK and not accepts(int(port)):
+        return False  # spares librdkafka's own retry pause
+    admin = AdminClient({"bootstrap.servers": bootstrap_servers, "log_level": 0, "socket.timeout.ms": 2000})
+    try:
+        return len(admin.list_topics(timeout=timeout_s).brokers) > 0
+    except KafkaException:
+        return False

@@ -1,0 +1,174 @@
+"""One redis-server on loopback."""
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+from heliograph.local.cache import cache_dir, file_lock
+from heliograph.local.errors import CannotProvideError, NotReadyError
+from heliograph.local.ports import LOOPBACK, free_port
+from heliograph.local.processes import ServerProcess
+
+READY_TIMEOUT_S = 30.0
+"""It takes 30 ms; a loaded append-only file and a busy machine take longer."""
+REDIS_NEEDED = (7, 0)
+"""Functions and sharded pub/sub came with 7.0."""
+INSTALL_TIMEOUT_S = 600
+SOCKET_TIMEOUT_S = 1.0
+
+Progress = Callable[[str], None]
+
+
+class RedisServer:
+    """`dir` holds its log and, with `appendonly`, its data, which a restart then finds again."""
+
+    def __init__(
+        self,
+        directory: Path,
+        port: int | None = None,
+        *,
+        appendonly: bool = False,
+        settings: dict[str, str] | None = None,
+        detached: bool = False,
+    ) -> None:
+        self.directory = directory.resolve()
+        self.port = port or free_port()
+        self._appendonly = appendonly
+        self._settings = settings or {}
+        self._detached = detached
+        self.process: ServerProcess | None = None
+
+    @property
+    def url(self) -> str:
+        return f"redis://{LOOPBACK}:{self.port}/0"
+
+    @property
+    def running(self) -> bool:
+        return self.process is not None and self.process.running
+
+    @property
+    def log(self) -> Path:
+        return self.directory / "redis.log"
+
+    def start(self) -> None:
+        """Start and return when it answers PING (a loading server does not)."""
+        self.launch()
+        self.wait_ready()
+
+    def launch(self) -> None:
+        """Start without waiting, for callers that start other things meanwhile."""
+        if self.running:
+            return
+        self.directory.mkdir(parents=True, exist_ok=True)
+        settings = {
+            "bind": LOOPBACK,
+            "port": str(self.port),
+            "dir": str(self.directory),
+            "save": "",
+            "appendonly": "yes" if self._appendonly else "no",
+            "appendfsync": "always",  # a killed server must find all it answered for
+            "maxmemory-policy": "noeviction",
+            "logfile": "",
+            **self._settings,
+        }
+        arguments = [part for name, value in settings.items() for part in (f"--{name}", value)]
+        self.process = ServerProcess(
+            "redis", [redis_binary(), *arguments], self.log, cwd=self.directory, detached=self._detached
+        )
+        self.process.start()
+
+    def wait_ready(self, timeout_s: float = READY_TIMEOUT_S) -> None:
+        if self.process is None:
+            raise NotReadyError("redis", "was not started")
+        pid = self.process.pid
+        self.process.wait_until(lambda: serving_pid(self.port) == pid, timeout_s)
+
+    def stop(self) -> None:
+        if self.process is not None:
+            self.process.stop()
+
+    def kill(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+
+    def restart(self) -> None:
+        """Stop in order where it runs, start on the same port. Without `appendonly` all data is gone."""
+        self.stop()
+        self.start()
+
+
+def answers_ping(host: str, port: int) -> bool:
+    """Whether a Redis there serves commands (one that loads its data or wants a password says so instead)."""
+    try:
+        with socket.create_connection((host, port), timeout=SOCKET_TIMEOUT_S) as sock:
+            sock.sendall(b"PING\r\n")
+            return sock.recv(64).startswith((b"+PONG", b"-NOAUTH"))
+    except OSError:
+        return False
+
+
+def serving_pid(port: int) -> int | None:
+    """Pid of the Redis that serves `port`, so that another one which took the port isn't mistaken for ours.
+
+    None while nobody answers, or while it still loads its data.
+    """
+    try:
+        with (
+            socket.create_connection((LOOPBACK, port), timeout=SOCKET_TIMEOUT_S) as sock,
+            sock.makefile("rb") as answers,
+        ):
+            sock.sendall(b"PING\r\nINFO server\r\n")
+            if not answers.readline().startswith(b"+PONG"):
+                return None
+            for line in answers:
+                if line.startswith(b"process_id:"):
+                    return int(line.partition(b":")[2])
+    except OSError:
+        pass
+    return None
+
+
+def redis_problem() -> str | None:
+    """Why this machine's redis-server can't be used; None where it can."""
+    found = shutil.which("redis-server")
+    if found is None:
+        return "redis-server is not on PATH (Debian: apt-get install redis-server)"
+    shown = subprocess.run([found, "--version"], capture_output=True, text=True, check=False).stdout
+    match = re.search(r"v=(\d+)\.(\d+)", shown)
+    if match is None or (int(match.group(1)), int(match.group(2))) < REDIS_NEEDED:
+        version = match.group(0)[2:] if match else "unknown"
+        return f"redis-server on PATH is version {version}, {REDIS_NEEDED[0]}.{REDIS_NEEDED[1]} or newer is needed"
+    return None
+
+
+def redis_binary() -> str:
+    problem = redis_problem()
+    if problem is not None:
+        raise CannotProvideError(problem)
+    return shutil.which("redis-server") or "redis-server"
+
+
+def prepare_redis(progress: Progress = lambda _line: None) -> str:
+    """The redis-server to run, installed from Debian where it is absent and we may. Safe to call from many processes."""
+    if shutil.which("redis-server") is None and os.geteuid() == 0 and shutil.which("apt-get") is not None:
+        with file_lock(cache_dir() / "apt.lock"):
+            if shutil.which("redis-server") is None:
+                progress("installing redis-server with apt-get (once)")
+                _apt_get("update")
+                _apt_get("install", "--yes", "--no-install-recommends", "redis-server")
+    return redis_binary()
+
+
+def _apt_get(*arguments: str) -> None:
+    # RUNLEVEL=1 keeps Debian's scripts from starting a server of the system's own on port 6379.
+    env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
+    done = subprocess.run(
+        ["apt-get", "-qq", *arguments], env=env, capture_output=True, text=True, check=False, timeout=INSTALL_TIMEOUT_S
+    )
+    if done.returncode != 0:
+        lines = "\n".join((done.stdout + done.stderr).strip().splitlines()[-5:])
+        raise CannotProvideError(f"apt-get {arguments[0]} failed, so redis-server can't be installed:\n{lines}")

@@ -1,0 +1,96 @@
+"""Real Kafka and Redis for the tests that want them, started only when the first such test runs.
+
+One Kafka serves the whole run and all pytest-xdist workers: use topic names and groups of your own. Each worker has a
+Redis of its own: use keys of your own, or flush it where a test must see it empty. Both end with the run, also when it is
+interrupted or killed. Servers for a single test, to be killed and restarted, come from `redis_server` and `kafka_server`.
+"""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from heliograph.local import KafkaServer, RedisServer
+from heliograph.local.shared import SharedKafka, shared_redis
+
+RUN_DIRECTORY = pytest.StashKey[Path]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Give the run one directory: made by the controller (or the only process), known to every worker."""
+    worker_input: dict[str, str] | None = getattr(config, "workerinput", None)
+    if worker_input is None:
+        config.stash[RUN_DIRECTORY] = Path(tempfile.mkdtemp(prefix="heliograph-tests-"))
+    else:
+        config.stash[RUN_DIRECTORY] = Path(worker_input["heliograph_directory"])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: object) -> None:
+    """Called by pytest-xdist in the controller for each worker, before it starts."""
+    config: pytest.Config = node.config  # type: ignore[attr-defined]
+    node.workerinput["heliograph_directory"] = str(config.stash[RUN_DIRECTORY])  # type: ignore[attr-defined]
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if hasattr(config, "workerinput") or RUN_DIRECTORY not in config.stash:
+        return
+    directory = config.stash[RUN_DIRECTORY]
+    SharedKafka(directory, os.getpid()).stop()
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def kafka_bootstrap(pytestconfig: pytest.Config) -> str:
+    """`host:port` of a real Kafka, shared by all workers of the run; `KAFKA_BOOTSTRAP_SERVERS` where that is given."""
+    given = os.environ.get("KAFKA_BOOTSTRAP_SERVERS")
+    if given:
+        return given
+    controller = os.getppid() if hasattr(pytestconfig, "workerinput") else os.getpid()
+    return SharedKafka(pytestconfig.stash[RUN_DIRECTORY], controller).bootstrap_servers()
+
+
+@pytest.fixture(scope="session")
+def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """URL of a real Redis that only this worker uses; `REDIS_URL` where that is given, and then everybody's."""
+    given = os.environ.get("REDIS_URL")
+    if given:
+        yield given
+        return
+    with shared_redis(tmp_path_factory.mktemp("redis")) as url:
+        yield url
+
+
+@pytest.fixture
+def redis_server(tmp_path: Path) -> Iterator[Callable[..., RedisServer]]:
+    """Makes started Redis servers for this test alone, with `RedisServer`'s keyword arguments."""
+    servers: list[RedisServer] = []
+
+    def start(**settings: object) -> RedisServer:
+        server = RedisServer(tmp_path / f"redis-{len(servers)}", **settings)  # type: ignore[arg-type]
+        servers.append(server)
+        server.start()
+        return server
+
+    yield start
+    for server in servers:
+        server.kill()
+
+
+@pytest.fixture
+def kafka_server(tmp_path: Path) -> Iterator[Callable[[], KafkaServer]]:
+    """Makes started Kafka nodes for this test alone (about 5 s each), to be killed and restarted."""
+    servers: list[KafkaServer] = []
+
+    def start() -> KafkaServer:
+        server = KafkaServer(tmp_path / f"kafka-{len(servers)}")
+        servers.append(server)
+        server.start()
+        return server
+
+    yield start
+    for server in servers:
+        server.kill()

@@ -1,0 +1,33 @@
+"""The servers that tests, demo and `make up` stand on."""
+
+from collections.abc import Callable
+
+import redis as redis_client
+from confluent_kafka.admin import AdminClient
+
+from heliograph.local import RedisServer
+
+
+def test_the_run_has_a_kafka_with_a_broker(kafka_bootstrap: str) -> None:
+    metadata = AdminClient({"bootstrap.servers": kafka_bootstrap}).list_topics(timeout=10)
+    assert len(metadata.brokers) == 1
+
+
+def test_a_restarted_redis_is_another_server_on_the_same_port(redis_server: Callable[..., RedisServer]) -> None:
+    server = redis_server()
+    with redis_client.Redis.from_url(server.url) as client:
+        client.set("a", "1")
+        first_run = client.info("server")["run_id"]
+        server.kill()
+        server.restart()
+        assert client.get("a") is None
+        assert client.info("server")["run_id"] != first_run
+
+
+def test_a_killed_append_only_redis_finds_its_data_again(redis_server: Callable[..., RedisServer]) -> None:
+    server = redis_server(appendonly=True)
+    with redis_client.Redis.from_url(server.url) as client:
+        client.set("a", "1")
+        server.kill()
+        server.restart()
+        assert client.get("a") == b"1"
