@@ -1,0 +1,1 @@
+"""Realtime messaging for AI agents: the SDK and the `heliograph` command."""

@@ -1,0 +1,1 @@
+"""Heliograph's decisions: pure functions and values, no I/O."""

@@ -1,0 +1,1 @@
+"""Heliograph's formats: frames, CloudEvents headers, close codes."""

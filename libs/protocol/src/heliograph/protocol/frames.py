@@ -1,0 +1,357 @@
+"""The frames of `heliograph.v1`: one JSON object a WebSocket text message, told apart by `type`.
+
+Only envelopes are decoded: a payload stays the bytes it came as. Unknown fields are ignored, unknown types are an
+error. `id` is a number the client chose; the one answer to that frame repeats it.
+
+`message` frames are not here: they are spliced, not encoded (`heliograph.protocol.messages`).
+"""
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta, Raw, Struct
+
+from heliograph.core.errors import HeliographError
+from heliograph.core.limits import MAX_NAME_LENGTH
+from heliograph.core.messages import AckMode, MessageClass
+from heliograph.core.positions import MAX_SEQ
+
+SUBPROTOCOL = "heliograph.v1"
+CONNECT_PATH = "/v1/connect"
+
+EARLIEST = "earliest"
+LATEST = "latest"
+
+RequestId = Annotated[int, Meta(ge=0, le=MAX_SEQ)]
+ProducerSeq = Annotated[int, Meta(ge=1, le=MAX_SEQ)]
+Name = Annotated[str, Meta(min_length=1, max_length=MAX_NAME_LENGTH)]
+"""Checked once more by `check_name`: no control characters."""
+Incarnation = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{8,64}\Z")]
+"""Random, chosen at a producer's start."""
+
+
+class FrameError(HeliographError):
+    """An inbound frame that can't be understood. `request_id` is set where it could still be read."""
+
+    def __init__(self, code: str, message: str, request_id: int | None = None) -> None:
+        super().__init__(code, message)
+        self.request_id = request_id
+
+
+# ---- client → server ------------------------------------------------------------------------------------------------
+
+
+class Subscription(Struct, rename={"start": "from"}, omit_defaults=True):
+    """A subscription in `hello`. `from`: `earliest`, `latest` (default) or the last position the client has."""
+
+    session: str
+    start: str = LATEST
+
+
+class Hello(Struct, tag="hello", tag_field="type", omit_defaults=True):
+    """The first frame. The token may come in the handshake's Authorization header instead."""
+
+    id: RequestId | None = None
+    token: str | None = None
+    consumer: Name | None = None
+    """Stable name of the subscriber, for its cursor."""
+    producer: Name | None = None
+    """Stable name of the publisher; the server scopes it by the token's subject."""
+    incarnation: Incarnation | None = None
+    subscriptions: list[Subscription] = []
+    agent: Name | None = None
+    """What presence shows, besides the token's subject."""
+
+
+class Subscribe(Struct, tag="subscribe", tag_field="type", rename={"start": "from"}, omit_defaults=True):
+    """Answered by `subscribed`, then the session's messages after `from` in order. Subscribing again moves nothing."""
+
+    session: str
+    id: RequestId | None = None
+    start: str = LATEST
+
+
+class Unsubscribe(Struct, tag="unsubscribe", tag_field="type", omit_defaults=True):
+    """Answered by `unsubscribed`; no message of the session follows it."""
+
+    session: str
+    id: RequestId | None = None
+
+
+class Publish(Struct, tag="publish", tag_field="type", rename={"class_": "class"}, omit_defaults=True):
+    """One message. Exactly one answer: `published` or `refused` (none when `ack` is `none` and it was admitted)."""
+
+    session: str
+    payload: Raw
+    id: RequestId | None = None
+    class_: MessageClass = MessageClass.EVENT
+    ack: AckMode | None = None
+    """None: `durable` for control and event, `none` for telemetry."""
+    seq: ProducerSeq | None = None
+    """The producer seq: from 1, per session and class, by one incarnation."""
+    message_id: Name | None = None
+    """Chosen by the caller: judged for duplicates for 10 minutes. Without one the server gives one."""
+    event_type: Name | None = None
+    """CloudEvents `type`."""
+    correlation_id: Name | None = None
+    causation_id: Name | None = None
+    reply_to: Name | None = None
+    """Session that answers should go to."""
+    content_type: Name | None = None
+    """Media type; anything but JSON means that the payload is a base64 string. None: JSON."""
+    traceparent: str | None = None
+    """W3C trace context."""
+
+
+class Status(Struct, tag="status", tag_field="type", omit_defaults=True):
+    """Asks whether a position is in the log; answered by `status`."""
+
+    session: str
+    position: str
+    id: RequestId | None = None
+
+
+class Pong(Struct, tag="pong", tag_field="type"):
+    """Answers `ping`."""
+
+
+ClientFrame = Hello | Subscribe | Unsubscribe | Publish | Status | Pong
+
+_client_decoder: msgspec.json.Decoder[ClientFrame] = msgspec.json.Decoder(ClientFrame)
+
+
+class _Tag(Struct):
+    type: str | None = None
+    id: RequestId | None = None
+
+
+_tag_decoder = msgspec.json.Decoder(_Tag)
+
+
+def decode_client_frame(data: bytes) -> ClientFrame:
+    """One client frame.
+
+    Raises FrameError(`malformed` or `unknown_type`). Does not check that `data` is UTF-8: strings are, a payload is
+    not looked into (`is_utf8` does).
+    """
+    try:
+        return _client_decoder.decode(data)
+    except (msgspec.MsgspecError, RecursionError, ValueError) as error:
+        raise _frame_error(data, error) from None
+
+
+def _frame_error(data: bytes, error: Exception) -> FrameError:
+    if isinstance(error, RecursionError):
+        return FrameError("malformed", "the frame is nested too deeply")
+    try:
+        tag = _tag_decoder.decode(data)
+    except (msgspec.MsgspecError, RecursionError, ValueError):
+        return FrameError("malformed", f"the frame is not a JSON object with a `type`: {error}"[:300])
+    if tag.type is None:
+        return FrameError("malformed", "the frame has no `type`", tag.id)
+    if tag.type not in CLIENT_TYPES:
+        return FrameError(
+            "unknown_type", f"no frame of type {tag.type[:40]!r}; there are {', '.join(CLIENT_TYPES)}", tag.id
+        )
+    return FrameError("malformed", f"{tag.type}: {error}"[:300], tag.id)
+
+
+CLIENT_TYPES: tuple[str, ...] = ("hello", "subscribe", "unsubscribe", "publish", "status", "pong")
+
+
+def is_utf8(data: bytes) -> bool:
+    """Whether `data` is well-formed UTF-8 (RFC 3629), as RFC 6455 demands of text frames."""
+    if data.isascii():
+        return True
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+# ---- server → client ------------------------------------------------------------------------------------------------
+
+
+class Welcome(Struct, tag="welcome", tag_field="type", omit_defaults=True):
+    """Answers `hello`. Answers to its subscriptions follow, one `subscribed` or `refused` each."""
+
+    connection: str
+    edge: str
+    heartbeat_ms: int
+    """The server pings this often; two missed and the connection is dead, on both sides."""
+    max_payload_bytes: int
+    max_unanswered: int
+    """Publishes without an answer a client may have per session and class."""
+    id: int | None = None
+    expires_at_ms: int | None = None
+    """Unix time at which the token runs out."""
+
+
+class Subscribed(Struct, tag="subscribed", tag_field="type", omit_defaults=True):
+    """Answers `subscribe`. Messages after `position` follow.
+
+    `recovered` is False where something between the asked position and `position` could not be had; a `gap` or
+    `epoch` frame that says what comes before the next message.
+    """
+
+    session: str
+    position: str
+    recovered: bool = True
+    id: int | None = None
+
+
+class Unsubscribed(Struct, tag="unsubscribed", tag_field="type", omit_defaults=True):
+    """Answers `unsubscribe`."""
+
+    session: str
+    id: int | None = None
+
+
+class Gap(Struct, tag="gap", tag_field="type", rename={"first": "from", "last": "to"}, omit_defaults=True):
+    """Positions `from` … `to`, both inclusive, will not come. Without `to`: up to the next frame of the session."""
+
+    session: str
+    reason: str
+    first: str | None = None
+    last: str | None = None
+
+
+class Epoch(Struct, tag="epoch", tag_field="type", rename={"start": "from"}, omit_defaults=True):
+    """The session goes on in a new epoch `from`, before the first message of it.
+
+    `last`: the last position of the old epoch that this subscriber got. `certain`: nothing of the old epoch is missing;
+    else messages that were accepted but not yet durable may be lost with the live store that gave the old epoch.
+    """
+
+    session: str
+    start: str
+    certain: bool
+    last: str | None = None
+    gaps: list[list[str]] = []
+    """Pairs of positions, inclusive, known to be lost."""
+
+
+class Published(Struct, tag="published", tag_field="type", omit_defaults=True):
+    """Answers `publish`. `position` is absent for telemetry and for deferred messages."""
+
+    durable: bool
+    id: int | None = None
+    position: str | None = None
+    message_id: str | None = None
+    pending: bool = False
+    """Not durable yet; `confirmed` follows."""
+    duplicate: bool = False
+    """A repeat: `position` is the first one's."""
+    deferred: bool = False
+
+
+class Confirmed(Struct, tag="confirmed", tag_field="type"):
+    """A message answered with `pending` is durable now."""
+
+    session: str
+    position: str
+
+
+class Refused(Struct, tag="refused", tag_field="type", omit_defaults=True):
+    """The request was not done, for the reason `code` (`heliograph.protocol.codes.CODES`)."""
+
+    code: str
+    message: str
+    id: int | None = None
+    session: str | None = None
+    retry_after_ms: int | None = None
+    expected: int | None = None
+    """With `out_of_order`: the producer seq that is next."""
+
+
+class StatusAnswer(Struct, tag="status", tag_field="type", omit_defaults=True):
+    """Answers `status`. `durable` None: can't be told (an old epoch, or the live store is away)."""
+
+    session: str
+    position: str
+    durable: bool | None
+    id: int | None = None
+
+
+class Reconnect(Struct, tag="reconnect", tag_field="type"):
+    """Come back, here or elsewhere, after `after_ms`; the connection is closed soon."""
+
+    after_ms: int
+    reason: str
+
+
+class Ping(Struct, tag="ping", tag_field="type"):
+    """Heartbeat; answered by `pong`."""
+
+
+class Error(Struct, tag="error", tag_field="type", omit_defaults=True):
+    """A frame could not be understood. The connection stays, unless a close follows."""
+
+    code: str
+    message: str
+    id: int | None = None
+
+
+class MessageFrame(Struct, tag="message", tag_field="type", rename={"class_": "class"}, omit_defaults=True):
+    """A message as a client decodes it. Field order is the wire's: see `heliograph.protocol.messages`."""
+
+    session: str
+    message_id: str
+    time: int
+    """When the edge accepted it, Unix time in ms."""
+    producer: str
+    payload: Raw
+    class_: MessageClass
+    position: str | None = None
+    """None for telemetry."""
+    traceparent: str | None = None
+    event_type: str | None = None
+    correlation_id: str | None = None
+    causation_id: str | None = None
+    reply_to: str | None = None
+    content_type: str | None = None
+
+
+ServerFrame = (
+    Welcome
+    | Subscribed
+    | Unsubscribed
+    | MessageFrame
+    | Gap
+    | Epoch
+    | Published
+    | Confirmed
+    | Refused
+    | StatusAnswer
+    | Reconnect
+    | Ping
+    | Error
+)
+
+_server_decoder: msgspec.json.Decoder[ServerFrame] = msgspec.json.Decoder(ServerFrame)
+
+
+def decode_server_frame(data: bytes | str) -> ServerFrame | None:
+    """One server frame; None for a type this version does not know (a newer server). Raises FrameError(`malformed`)."""
+    try:
+        return _server_decoder.decode(data)
+    except (msgspec.MsgspecError, RecursionError, ValueError) as error:
+        try:
+            if _tag_decoder.decode(data).type not in SERVER_TYPES:
+                return None
+        except (msgspec.MsgspecError, RecursionError, ValueError):
+            pass
+        raise FrameError("malformed", f"a frame from the server can't be read: {error}"[:300]) from None
+
+
+SERVER_TYPES: tuple[str, ...] = (
+    "welcome", "subscribed", "unsubscribed", "message", "gap", "epoch", "published", "confirmed", "refused", "status",
+    "reconnect", "ping", "error",
+)  # fmt: skip
+
+_encoder = msgspec.json.Encoder()
+encode = _encoder.encode
+"""Frame → JSON bytes."""
+
+Direction = Literal["client", "server"]

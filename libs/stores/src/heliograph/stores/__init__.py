@@ -1,0 +1,1 @@
+"""Heliograph's ports to Redis and Kafka, and their implementations."""

@@ -1,0 +1,178 @@
+"""Every Redis key and every Kafka topic, spelled in one place. The table in `docs/` is generated from `REDIS_KEYS`.
+
+Live-store keys of one session share the hash tag of its virtual shard (`{v17}`), so that one function call may touch
+them all on a Redis Cluster. Metadata keys are touched one at a time, or share a tag of their own.
+"""
+
+import re
+from dataclasses import dataclass
+from zlib import crc32
+
+from heliograph.core.errors import InvalidValueError
+from heliograph.core.sessions import SessionKey
+
+
+@dataclass(frozen=True, slots=True)
+class KeyInfo:
+    """A row of the documentation: what one Redis key is."""
+
+    pattern: str
+    store: str
+    """live, metadata or token: each may be another Redis."""
+    shape: str
+    ttl: str
+    writer: str
+    meaning: str
+
+
+REDIS_KEYS: tuple[KeyInfo, ...] = (
+    KeyInfo("hg:config", "live", "hash", "none", "any service, once", "Number of virtual shards; checked at start-up."),
+    KeyInfo("hg:{vN}:shard", "live", "hash", "none", "append", "`run` (run_id of the primary), `epoch` and `last` (ms): what epochs are made from."),
+    KeyInfo("hg:{vN}:m:<session>", "live", "hash", "with its session", "append, confirm", "Epoch, head, confirmed, partition, bytes of a session."),
+    KeyInfo("hg:{vN}:w:<session>", "live", "stream", "with its session", "append", "Hot window: `f` the client frame, `h` what the log has besides; ids `<epoch ms>-<seq>`. Also the sharded pub/sub channel."),
+    KeyInfo("hg:{vN}:p:<session>", "live", "hash", "with its session", "append", "Producers: `<class>|<producer>|<incarnation>` → the last 64 of its counter, packed."),
+    KeyInfo("hg:{vN}:o:<session>", "live", "sorted set", "with its session", "confirm", "Positions confirmed ahead of a hole, by seq."),
+    KeyInfo("hg:{vN}:i:<session>:<message id>", "live", "string", "10 min", "append", "Position and content hash of a message whose id the caller chose."),
+    KeyInfo("hg:{vN}:dirty", "live", "sorted set", "none", "append, confirm", "Sessions with unconfirmed messages, by the time (ms) since which."),
+    KeyInfo("hg:{vN}:idle", "live", "sorted set", "none", "append, expire", "Sessions by the time (ms) at which to look whether they are idle."),
+    KeyInfo("hg:{vN}:bytes", "live", "hash", "none", "append, confirm", "Unconfirmed bytes by tenant; `*` all."),
+    KeyInfo("hg:tenants", "metadata", "hash", "none", "`heliograph tenant apply`, operator", "Tenant → its record (JSON)."),
+    KeyInfo("hg:tenants:changes", "metadata", "sorted set", "none", "with hg:tenants", "Tenant → the version of its last change."),
+    KeyInfo("hg:tenants:version", "metadata", "counter", "none", "with hg:tenants", "Rises with every change; services ask for it twice a second."),
+    KeyInfo("hg:edge:<edge>", "metadata", "hash", "lease", "edge", "Lease of an edge: incarnation, address, load."),
+    KeyInfo("hg:edges", "metadata", "sorted set", "none", "edge", "Edges by the time (ms) at which their lease ends."),
+    KeyInfo("hg:edge:<edge>:connections", "metadata", "hash", "none", "edge", "Connection id → what it is (JSON)."),
+    KeyInfo("hg:where:<tenant>", "metadata", "set", "none", "edge", "`<edge>/<connection>` of a tenant's connections."),
+    KeyInfo("hg:where:<tenant>:<agent-type>", "metadata", "set", "none", "edge", "The same, of subscribers of sessions of one agent type."),
+    KeyInfo("hg:where:<session>", "metadata", "set", "none", "edge", "The same, of one session's subscribers."),
+    KeyInfo("hg:index:<session>", "metadata", "sorted set", "log retention", "router", "Sparse index: `<position> <topic id> <partition> <offset>`, sorted as text."),
+    KeyInfo("hg:replay:requests", "metadata", "stream", "capped", "edge", "Rehydration requests, one consumer group."),
+    KeyInfo("hg:replay:asked:<request>", "metadata", "string", "deadline", "edge", "Collapses equal requests: set by the first."),
+    KeyInfo("hg:replay:page:<request>", "metadata", "string", "60 s", "replay", "The answer to a request; its name is published on hg:replay:ready."),
+    KeyInfo("hg:lease:<name>", "metadata", "string", "lease", "router", "Who holds a virtual shard's reconciliation."),
+)  # fmt: skip
+
+
+# ---- live store -----------------------------------------------------------------------------------------------------
+
+
+def virtual_shard(session: str, shards: int) -> int:
+    """crc32 of the session's text (zlib's, unsigned) modulo the number of virtual shards."""
+    return crc32(session.encode()) % shards
+
+
+@dataclass(frozen=True, slots=True)
+class ShardKeys:
+    """Keys of one virtual shard."""
+
+    shard: bytes
+    dirty: bytes
+    idle: bytes
+    bytes_: bytes
+
+    @classmethod
+    def of(cls, number: int) -> "ShardKeys":
+        tag = b"hg:{v%d}:" % number
+        return cls(tag + b"shard", tag + b"dirty", tag + b"idle", tag + b"bytes")
+
+
+@dataclass(frozen=True, slots=True)
+class SessionKeys:
+    """Keys of one session; `window` is its channel too."""
+
+    meta: bytes
+    window: bytes
+    producers: bytes
+    ahead: bytes
+    id_prefix: bytes
+
+    @classmethod
+    def of(cls, session: str, number: int) -> "SessionKeys":
+        tag, name = b"hg:{v%d}:" % number, session.encode()
+        return cls(
+            tag + b"m:" + name, tag + b"w:" + name, tag + b"p:" + name, tag + b"o:" + name, tag + b"i:" + name + b":"
+        )
+
+
+def session_of_channel(channel: bytes) -> str:
+    """The session whose window key (and so channel) this is."""
+    return channel.split(b":w:", 1)[1].decode()
+
+
+CONFIG = b"hg:config"
+
+# ---- metadata store -------------------------------------------------------------------------------------------------
+
+TENANTS = "hg:tenants"
+TENANT_CHANGES = "hg:tenants:changes"
+TENANTS_VERSION = "hg:tenants:version"
+EDGES = "hg:edges"
+REPLAY_REQUESTS = "hg:replay:requests"
+REPLAY_READY = "hg:replay:ready"
+
+
+def edge(name: str) -> str:
+    return f"hg:edge:{name}"
+
+
+def edge_connections(name: str) -> str:
+    return f"hg:edge:{name}:connections"
+
+
+def where(scope: str) -> str:
+    """`scope`: a tenant, `tenant:agent-type` or a session."""
+    return f"hg:where:{scope}"
+
+
+def index(session: str) -> str:
+    return f"hg:index:{session}"
+
+
+def replay_asked(request: str) -> str:
+    return f"hg:replay:asked:{request}"
+
+
+def replay_page(request: str) -> str:
+    return f"hg:replay:page:{request}"
+
+
+def lease(name: str) -> str:
+    return f"hg:lease:{name}"
+
+
+# ---- topics ---------------------------------------------------------------------------------------------------------
+
+_PREFIX = re.compile(r"[a-z0-9][a-z0-9-]{0,62}", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Topics:
+    """Topic names of an installation. Labels hold no dots, so names of different kinds never meet."""
+
+    prefix: str
+
+    def __post_init__(self) -> None:
+        if not _PREFIX.fullmatch(self.prefix):
+            raise InvalidValueError("value_invalid", "topic prefix", self.prefix, "1 to 63 of a-z 0-9 -")
+
+    def log(self, tenant: str) -> str:
+        return f"{self.prefix}.{tenant}.log"
+
+    def agent_type_log(self, tenant: str, agent_type: str) -> str:
+        return f"{self.prefix}.{tenant}.{agent_type}.log"
+
+    def deferred(self, tenant: str) -> str:
+        return f"{self.prefix}.{tenant}.deferred"
+
+    def telemetry(self, tenant: str) -> str:
+        return f"{self.prefix}.{tenant}.telemetry"
+
+    @property
+    def dead(self) -> str:
+        return f"{self.prefix}.dead"
+
+    def log_of(self, session: SessionKey, own_log: frozenset[str]) -> str:
+        """The log topic of a session; `own_log`: the tenant's agent types that have a topic of their own."""
+        if session.agent_type in own_log:
+            return self.agent_type_log(session.tenant, session.agent_type)
+        return self.log(session.tenant)

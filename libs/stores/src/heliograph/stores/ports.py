@@ -1,0 +1,464 @@
+"""Every port of the services to the outside, in one file. `memory/`, `redis/` and `kafka/` implement them.
+
+One contract suite (`tests/stores/contracts`) runs against each implementation; what is not in it is not promised.
+
+Two styles, on purpose: what the hot path calls takes a callback and returns at once (no task, no future a message; the
+callback runs on the event loop, never inside the call), everything else is a coroutine. Sessions are passed as their
+canonical text (`SessionKey` has checked it). Times are Unix ms where stores compare them, durations seconds.
+"""
+
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+from msgspec import Struct
+
+from heliograph.core.errors import HeliographError
+from heliograph.core.positions import Position
+
+
+class StoreError(HeliographError):
+    """A store could not do what it was asked. `code`: `live_unavailable`, `log_unavailable` or `unavailable`.
+
+    `maybe_done`: the request may have been carried out (the connection broke before the answer).
+    """
+
+    def __init__(self, code: str, message: str, *, maybe_done: bool = False) -> None:
+        super().__init__(code, message)
+        self.maybe_done = maybe_done
+
+
+class CorruptError(HeliographError):
+    """A stored value is not what this code writes. `key` says which; the value is never shown."""
+
+    def __init__(self, key: str, message: str) -> None:
+        super().__init__("internal", f"{key}: {message}")
+        self.key = key
+
+
+# ---- live store -----------------------------------------------------------------------------------------------------
+
+
+class Append(Struct):
+    """One message for the live store, everything but its position decided."""
+
+    session: str
+    rest: bytes
+    """The client frame from `"session":` on."""
+    extras: bytes
+    """What the log has and the frame has not (`heliograph.protocol.messages.extras`)."""
+    size_bytes: int
+    """What it counts in bounds: payload as stored in the log + RECORD_OVERHEAD_BYTES. `confirm` passes the same."""
+    partition: int
+    """Kafka partition by today's count; the session keeps the one of its first append."""
+    content_hash: bytes
+    """8 bytes."""
+    producer: bytes = b""
+    """`<class>|<producer>|<incarnation>`, or empty: then only `message_id` is judged."""
+    producer_seq: int = 0
+    message_id: str = ""
+    """Only an id that the caller chose."""
+
+
+class Bounds(Struct, frozen=True):
+    """What `append` refuses at. Per tenant and shard: a share of the tenant's bound."""
+
+    unconfirmed_messages: int
+    unconfirmed_bytes: int
+    tenant_shard_bytes: int
+    window_messages: int
+    window_bytes: int
+
+
+class AppendStatus(StrEnum):
+    """`OK` and `DUPLICATE` have a position; every other value is a refusal code of `heliograph.protocol.codes`."""
+
+    OK = "ok"
+    DUPLICATE = "duplicate"
+    PRODUCER_SEQ_REUSED = "producer_seq_reused"
+    PRODUCER_SEQ_EXPIRED = "producer_seq_expired"
+    PRODUCER_UNKNOWN = "producer_unknown"
+    OUT_OF_ORDER = "out_of_order"
+    MESSAGE_ID_REUSED = "message_id_reused"
+    BACKLOG = "backlog"
+    RECOVERING = "recovering"
+
+
+class Appended(Struct):
+    """What `append` answers."""
+
+    status: AppendStatus
+    epoch: str = ""
+    seq: int = 0
+    confirmed: bool = False
+    """A duplicate that the log is known to have."""
+    partition: int = -1
+    expected: int = 0
+    """With `out_of_order`."""
+
+
+class Head(Struct, frozen=True):
+    """A session's present. `epoch` is empty, and all else 0, where the session has no keys."""
+
+    epoch: str
+    seq: int
+    confirmed: int
+    first_seq: int
+    """Lowest seq of `epoch` still in the window; seq + 1 where the window holds none."""
+    shard_epoch: str
+    """The virtual shard's epoch under the present primary. A position whose epoch is of another `run` (the last 8
+    characters) was given by a process that is gone: what it had only accepted may be lost."""
+
+
+class Page(Struct, frozen=True):
+    """A page of the hot window: frames in order, at most PAGE_BYTES and at least one where any is left."""
+
+    frames: list[bytes]
+    head: Head
+    complete: bool
+    """No hole between the asked position and the first frame, nor among them, in this window. False: the log has the
+    older ones (the asked position is before the window's first, or of an older epoch)."""
+    more: bool
+    """The page ended before the window did."""
+
+
+class Unconfirmed(Struct, frozen=True):
+    """A message that the log is not known to have. `frame` is None where the window lost it: it can't be written."""
+
+    position: Position
+    frame: bytes | None
+    extras: bytes
+
+
+class LiveListener(Protocol):
+    """What the live store tells about subscriptions, on the event loop."""
+
+    def on_frame(self, session: str, frame: bytes) -> None:
+        """A client frame published to a subscribed session, in the order of the connection it came by."""
+
+    def on_subscribed(self, session: str) -> None:
+        """From here on frames of the session arrive (again, after a reconnect)."""
+
+    def on_lost(self) -> None:
+        """The subscription connection broke: frames may be missed until each `on_subscribed`."""
+
+
+class LiveStore(Protocol):
+    """The live path: sequencing, hot window, sharded pub/sub."""
+
+    async def start(self, listener: LiveListener | None = None) -> None:
+        """Connect, load the function library, check settings. Raises StoreError."""
+
+    async def close(self) -> None: ...
+
+    @property
+    def available(self) -> bool:
+        """Whether the command connection is up."""
+
+    def append(self, message: Append, bounds: Bounds, done: Callable[[Appended | StoreError], None]) -> None:
+        """Judge, sequence, store, publish: atomic, and nothing written where it is refused."""
+
+    def publish_unsequenced(self, session: str, frame: bytes) -> None:
+        """Telemetry: to whoever is subscribed now; lost where the store is away (counted)."""
+
+    def subscribe(self, session: str) -> None: ...
+
+    def unsubscribe(self, session: str) -> None: ...
+
+    async def heads(self, sessions: Sequence[str]) -> list[Head]:
+        """In the order asked."""
+
+    async def page(self, session: str, after: Position | None) -> Page:
+        """Frames after a position (None: from the window's first), on the history connection."""
+
+    async def confirm(self, session: str, epoch: str, seqs_and_sizes: Sequence[tuple[int, int]]) -> Head:
+        """The log has these positions. Known ones again, or of another epoch, change nothing."""
+
+    async def confirm_many(
+        self, batch: Sequence[tuple[str, str, Sequence[tuple[int, int]]]]
+    ) -> list[Head | StoreError]:
+        """`confirm` of many (session, epoch, [(seq, size)]) in one round trip, in the order asked."""
+
+    async def confirmed(self, session: str, positions: Sequence[Position]) -> list[bool | None]:
+        """Whether the log is known to have each; None where this store can't tell (another epoch, no keys)."""
+
+    async def dirty(self, virtual_shard: int, before_ms: int, limit: int) -> list[tuple[str, int]]:
+        """Sessions with messages unconfirmed since before `before_ms` and since when (ms), oldest first."""
+
+    async def unconfirmed(self, session: str, limit: int) -> list[Unconfirmed]:
+        """The session's unconfirmed messages, oldest first, whatever epoch they are of."""
+
+    async def partition_of(self, session: str) -> int | None:
+        """The Kafka partition recorded at the session's first append."""
+
+    async def expire(self, virtual_shard: int, idle_s: float, limit: int) -> int:
+        """Forget sessions that are idle so long and wholly confirmed; how many."""
+
+    async def pressure(self) -> "LivePressure":
+        """How full the store is."""
+
+
+@dataclass(frozen=True, slots=True)
+class LivePressure:
+    """`used_bytes` of `max_bytes` memory (0: unlimited); unconfirmed bytes over all sessions."""
+
+    used_bytes: int
+    max_bytes: int
+    unconfirmed_bytes: int
+
+
+# ---- the log --------------------------------------------------------------------------------------------------------
+
+
+class LogRecord(Struct):
+    """A record of the log as read."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp_ms: int
+    key: bytes | None
+    value: bytes | None
+    headers: list[tuple[str, bytes | None]]
+
+
+class LogWriter(Protocol):
+    """Idempotent, acks=all."""
+
+    async def start(self) -> None: ...
+
+    async def close(self, timeout_s: float) -> int:
+        """Flush; how many records were left unacknowledged."""
+
+    @property
+    def in_flight(self) -> int: ...
+
+    def write(
+        self,
+        topic: str,
+        partition: int,
+        key: bytes,
+        value: bytes,
+        headers: list[tuple[str, bytes]],
+        done: Callable[[StoreError | None], None] | None,
+    ) -> None:
+        """Queue one record. `done` runs on the event loop when all in-sync replicas have it, or with the error.
+
+        Raises StoreError(`log_unavailable`) at once where the queue is full or the topic's partition is not known.
+        """
+
+
+class LogConsumer(Protocol):
+    """A member of the router's consumer group."""
+
+    async def start(self, topics: Sequence[str]) -> None: ...
+
+    async def close(self) -> None:
+        """Leave the group at once."""
+
+    async def set_topics(self, topics: Sequence[str]) -> None:
+        """Exactly these, from now on; new ones are read within 5 s of their creation."""
+
+    async def poll(self, max_records: int, timeout_s: float) -> list[LogRecord]:
+        """The next records; empty after `timeout_s`. Raises StoreError(`log_unavailable`)."""
+
+    async def commit(self, records: Sequence[LogRecord]) -> None:
+        """The work of these is done: the group continues behind the highest of each partition."""
+
+    async def committed_past(self, wanted: Mapping[tuple[str, int], int]) -> dict[tuple[str, int], bool]:
+        """For each partition, whether the group has committed at or past the offset."""
+
+    async def end_offsets(self, partitions: Iterable[tuple[str, int]]) -> dict[tuple[str, int], int]:
+        """The log's ends now."""
+
+
+class LogReader(Protocol):
+    """Reads ranges of the log, outside of any group."""
+
+    async def start(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+    async def partitions(self, topic: str) -> "TopicInfo | None":
+        """None where there is no such topic."""
+
+    async def offset_for_time(self, topic: str, partition: int, time_ms: int) -> int:
+        """The first offset whose timestamp is at or after; the end where none is."""
+
+    async def bounds(self, topic: str, partition: int) -> tuple[int, int]:
+        """Earliest offset, and end."""
+
+    def read(
+        self, topic: str, partition: int, start: int, end: int, batch: int = 500
+    ) -> AsyncIterator[list[LogRecord]]:
+        """Batches of records from `start` (inclusive, or the first that retention left) to `end` (exclusive).
+
+        Closing the iterator stops the read. Raises StoreError(`log_unavailable`).
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class TopicInfo:
+    """A topic as it is: `topic_id` changes when it is deleted and made again."""
+
+    name: str
+    topic_id: str
+    partitions: int
+    replication_factor: int
+    config: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class TopicSpec:
+    """A topic as it should be. Replication None: the broker's default."""
+
+    name: str
+    partitions: int
+    replication_factor: int | None
+    config: Mapping[str, str]
+
+
+class LogAdmin(Protocol):
+    """Topics."""
+
+    async def describe(self, topics: Sequence[str]) -> dict[str, TopicInfo]:
+        """Those that exist."""
+
+    async def create(self, topic: TopicSpec) -> None:
+        """An existing one of this name is left as it is."""
+
+    async def grow(self, topic: str, partitions: int) -> None: ...
+
+    async def alter(self, topic: str, config: Mapping[str, str]) -> None:
+        """Set these keys, leave others."""
+
+    async def delete(self, topic: str) -> None: ...
+
+
+# ---- metadata store -------------------------------------------------------------------------------------------------
+
+
+class TenantStore(Protocol):
+    """Tenant records (JSON bytes; `heliograph.protocol.tenants` gives their shape)."""
+
+    async def put(self, tenant: str, record: bytes) -> int:
+        """The version that this change has."""
+
+    async def get(self, tenant: str) -> bytes | None: ...
+
+    async def delete(self, tenant: str) -> None: ...
+
+    async def version(self) -> int: ...
+
+    async def changes(self, since: int) -> tuple[int, dict[str, bytes | None]]:
+        """The version now, and the records changed after `since` (None: deleted). `since=0`: all."""
+
+
+class Connection(Struct, omit_defaults=True):
+    """One client connection, as the registry knows it."""
+
+    connection: str
+    tenant: str
+    subject: str
+    agent: str | None
+    since_ms: int
+    sessions: list[str]
+    """Sessions it is subscribed to."""
+
+
+class EdgeLease(Struct, omit_defaults=True):
+    """One edge, as the registry knows it."""
+
+    edge: str
+    incarnation: str
+    address: str
+    connections: int
+    started_ms: int
+    ends_ms: int = 0
+    """When the lease runs out, by the store's clock; set by the store."""
+    draining: bool = False
+
+
+class ConnectionStore(Protocol):
+    """Leases of edges and who is connected where."""
+
+    async def renew(self, lease: EdgeLease, ttl_s: float) -> bool:
+        """False: the store did not know this incarnation of the edge (it ran out, or is new): register all anew."""
+
+    async def release(self, edge: str) -> None:
+        """Lease and connections of an edge that goes."""
+
+    async def update(self, edge: str, changed: Sequence[Connection], gone: Sequence[Connection]) -> None:
+        """Add or replace, and remove, in one batch. `changed` of a known connection replaces its sessions."""
+
+    async def edges(self) -> list[EdgeLease]:
+        """Those whose lease holds."""
+
+    async def connections(self, scope: str, limit: int) -> list[tuple[EdgeLease, Connection]]:
+        """Of a tenant, `tenant:agent-type` or session, on edges whose lease holds."""
+
+
+class IndexEntry(Struct, frozen=True):
+    """Where a position is in the log."""
+
+    position: str
+    topic_id: str
+    partition: int
+    offset: int
+
+
+class PositionIndex(Protocol):
+    """Sparse: session and position → place in the log. Losing it makes reads slower, never wrong."""
+
+    async def add(self, entries: Sequence[tuple[str, IndexEntry]], ttl_s: float) -> None: ...
+
+    async def at_or_before(self, session: str, position: str) -> IndexEntry | None:
+        """The entry with the highest position at or below; positions compare as text."""
+
+    async def first(self, session: str) -> IndexEntry | None: ...
+
+    async def last(self, session: str) -> IndexEntry | None: ...
+
+
+class RehydrationRequest(Struct, frozen=True):
+    """Frames of a session after a position (None: from the first), up to and including `until`."""
+
+    session: str
+    after: str | None
+    until: str | None
+
+    @property
+    def name(self) -> str:
+        return f"{self.session}|{self.after or ''}|{self.until or ''}"
+
+
+class RehydratedPage(Struct):
+    """What replay answers. `code` set: it could not."""
+
+    frames: list[bytes]
+    more: bool
+    gap_before: list[str] | None = None
+    """[from, to, reason] where retention took what was asked first."""
+    code: str | None = None
+
+
+class Rehydration(Protocol):
+    """Requests of edges to replay, through the metadata store. Equal requests are one read."""
+
+    async def ask(self, request: RehydrationRequest, deadline_s: float) -> RehydratedPage:
+        """The page. Raises StoreError(`history_unavailable`) past the deadline."""
+
+    def requests(self, worker: str) -> AsyncIterator[RehydrationRequest]:
+        """What this worker of the group should answer; the asking edge has not given up yet."""
+
+    async def answer(self, request: RehydrationRequest, page: RehydratedPage) -> None: ...
+
+
+class Leases(Protocol):
+    """Who does what: one holder a name, for a time."""
+
+    async def acquire(self, name: str, holder: str, ttl_s: float) -> bool:
+        """Take or renew; False where somebody else holds it."""
+
+    async def release(self, name: str, holder: str) -> None: ...

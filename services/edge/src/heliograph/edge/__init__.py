@@ -1,0 +1,1 @@
+"""The WebSocket and HTTP front of Heliograph."""

@@ -1,0 +1,1 @@
+"""History of sessions, read from the log."""

@@ -1,0 +1,1 @@
+"""Reads the log and reconciles it with the live path."""
