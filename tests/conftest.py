@@ -1,20 +1,21 @@
 """Real Kafka and Redis for the tests that want them, started only when the first such test runs.
 
 One Kafka serves the whole run and all pytest-xdist workers: use topic names and groups of your own. Each worker has a
-Redis of its own: use keys of your own, or flush it where a test must see it empty. Both end with the run, also when it is
-interrupted or killed. Servers for a single test, to be killed and restarted, come from `redis_server` and `kafka_server`.
+Redis of its own: use keys of your own, or flush it where a test must see it empty. Both end with the run, also when it
+is interrupted or killed. Servers for a single test, to be killed and restarted: `redis_server` and `kafka_server`.
 """
 
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from tempfile import mkdtemp
 
 import pytest
 
-from heliograph.local import KafkaServer, RedisServer
-from heliograph.local.shared import SharedKafka, shared_redis
+from heliograph.local.providers import KAFKA_VARIABLE, REDIS_VARIABLE, Kafka, Redis, throwaway_kafka, throwaway_redis
+from heliograph.local.shared import SharedKafka
 
 RUN_DIRECTORY = pytest.StashKey[Path]()
 
@@ -23,7 +24,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Give the run one directory: made by the controller (or the only process), known to every worker."""
     worker_input: dict[str, str] | None = getattr(config, "workerinput", None)
     if worker_input is None:
-        config.stash[RUN_DIRECTORY] = Path(tempfile.mkdtemp(prefix="heliograph-tests-"))
+        config.stash[RUN_DIRECTORY] = Path(mkdtemp(prefix="heliograph-tests-"))
     else:
         config.stash[RUN_DIRECTORY] = Path(worker_input["heliograph_directory"])
 
@@ -46,7 +47,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 @pytest.fixture(scope="session")
 def kafka_bootstrap(pytestconfig: pytest.Config) -> str:
     """`host:port` of a real Kafka, shared by all workers of the run; `KAFKA_BOOTSTRAP_SERVERS` where that is given."""
-    given = os.environ.get("KAFKA_BOOTSTRAP_SERVERS")
+    given = os.environ.get(KAFKA_VARIABLE)
     if given:
         return given
     controller = os.getppid() if hasattr(pytestconfig, "workerinput") else os.getpid()
@@ -56,41 +57,23 @@ def kafka_bootstrap(pytestconfig: pytest.Config) -> str:
 @pytest.fixture(scope="session")
 def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """URL of a real Redis that only this worker uses; `REDIS_URL` where that is given, and then everybody's."""
-    given = os.environ.get("REDIS_URL")
+    given = os.environ.get(REDIS_VARIABLE)
     if given:
         yield given
         return
-    with shared_redis(tmp_path_factory.mktemp("redis")) as url:
-        yield url
+    with throwaway_redis(tmp_path_factory.mktemp("redis")) as server:
+        yield server.url
 
 
 @pytest.fixture
-def redis_server(tmp_path: Path) -> Iterator[Callable[..., RedisServer]]:
-    """Makes started Redis servers for this test alone, with `RedisServer`'s keyword arguments."""
-    servers: list[RedisServer] = []
-
-    def start(**settings: object) -> RedisServer:
-        server = RedisServer(tmp_path / f"redis-{len(servers)}", **settings)  # type: ignore[arg-type]
-        servers.append(server)
-        server.start()
-        return server
-
-    yield start
-    for server in servers:
-        server.kill()
+def redis_server(tmp_path: Path) -> Iterator[Callable[..., Redis]]:
+    """Makes Redis servers for this test alone: `redis_server(appendonly=True, settings={"maxmemory": "1mb"})`."""
+    with ExitStack() as servers:
+        yield lambda **options: servers.enter_context(throwaway_redis(Path(mkdtemp(dir=tmp_path)), **options))
 
 
 @pytest.fixture
-def kafka_server(tmp_path: Path) -> Iterator[Callable[[], KafkaServer]]:
+def kafka_server(tmp_path: Path) -> Iterator[Callable[[], Kafka]]:
     """Makes started Kafka nodes for this test alone (about 5 s each), to be killed and restarted."""
-    servers: list[KafkaServer] = []
-
-    def start() -> KafkaServer:
-        server = KafkaServer(tmp_path / f"kafka-{len(servers)}")
-        servers.append(server)
-        server.start()
-        return server
-
-    yield start
-    for server in servers:
-        server.kill()
+    with ExitStack() as servers:
+        yield lambda: servers.enter_context(throwaway_kafka(Path(mkdtemp(dir=tmp_path))))

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import redis as redis_client
 from confluent_kafka.admin import AdminClient
 
-from heliograph.local import RedisServer
+from heliograph.local.providers import Redis
 
 
 def test_the_run_has_a_kafka_with_a_broker(kafka_bootstrap: str) -> None:
@@ -13,7 +13,7 @@ def test_the_run_has_a_kafka_with_a_broker(kafka_bootstrap: str) -> None:
     assert len(metadata.brokers) == 1
 
 
-def test_a_restarted_redis_is_another_server_on_the_same_port(redis_server: Callable[..., RedisServer]) -> None:
+def test_a_restarted_redis_is_another_server_on_the_same_port(redis_server: Callable[..., Redis]) -> None:
     server = redis_server()
     with redis_client.Redis.from_url(server.url) as client:
         client.set("a", "1")
@@ -24,7 +24,7 @@ def test_a_restarted_redis_is_another_server_on_the_same_port(redis_server: Call
         assert client.info("server")["run_id"] != first_run
 
 
-def test_a_killed_append_only_redis_finds_its_data_again(redis_server: Callable[..., RedisServer]) -> None:
+def test_a_killed_append_only_redis_finds_its_data_again(redis_server: Callable[..., Redis]) -> None:
     server = redis_server(appendonly=True)
     with redis_client.Redis.from_url(server.url) as client:
         client.set("a", "1")

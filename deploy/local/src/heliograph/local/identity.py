@@ -63,9 +63,13 @@ class ProcessIdentity:
             time.sleep(POLL_S)
         return True
 
+    def terminate(self) -> bool:
+        """Ask it to end, without waiting."""
+        return self.signal_group(signal.SIGTERM)
+
     def end(self, timeout_s: float) -> bool:
         """Ask it to end, insist after `timeout_s`; False where it was gone already."""
-        if not self.signal_group(signal.SIGTERM):
+        if not self.terminate():
             return False
         if not self.wait_gone(timeout_s):
             self.signal_group(signal.SIGKILL)

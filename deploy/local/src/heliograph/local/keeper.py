@@ -8,10 +8,11 @@ import os
 import select
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from heliograph.local.identity import POLL_S, ProcessIdentity
-from heliograph.local.kafka import KafkaServer
+from heliograph.local.providers import throwaway_kafka
 
 
 class _EndedError(Exception):
@@ -43,17 +44,11 @@ def main() -> None:
         sys.exit("the owner is gone")
     signal.signal(signal.SIGTERM, _end)
     directory = Path(sys.argv[2])
-    server = KafkaServer(directory)
-    try:
-        server.start()
+    with suppress(_EndedError), throwaway_kafka(directory) as server:
         ready = directory / "address.partial"
         ready.write_text(server.bootstrap_servers, encoding="utf-8")
         ready.rename(directory / "address")  # readers see all of it or nothing
         wait_for_end_of(owner)
-    except _EndedError:
-        pass
-    finally:
-        server.kill()  # its data goes with the run
 
 
 if __name__ == "__main__":

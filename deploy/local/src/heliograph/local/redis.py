@@ -153,7 +153,7 @@ def redis_binary() -> str:
 
 
 def prepare_redis(progress: Progress = lambda _line: None) -> str:
-    """The redis-server to run, installed from Debian where it is absent and we may. Safe to call from many processes."""
+    """The redis-server to run, installed from Debian where it is absent and we may. Safe in many processes."""
     if shutil.which("redis-server") is None and os.geteuid() == 0 and shutil.which("apt-get") is not None:
         with file_lock(cache_dir() / "apt.lock"):
             if shutil.which("redis-server") is None:

@@ -1,8 +1,6 @@
-"""Kafka shared by the processes of one test run, Redis for one of them."""
+"""Kafka shared by the processes of one test run."""
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from heliograph.local.cache import file_lock
@@ -10,7 +8,6 @@ from heliograph.local.errors import NotReadyError
 from heliograph.local.identity import ProcessIdentity
 from heliograph.local.kafka import FORMAT_TIMEOUT_S, READY_TIMEOUT_S
 from heliograph.local.processes import ServerProcess
-from heliograph.local.redis import RedisServer, prepare_redis
 
 
 class SharedKafka:
@@ -56,15 +53,3 @@ class SharedKafka:
         except FileNotFoundError:
             return
         ProcessIdentity(int(pid), started).end(timeout_s=10.0)
-
-
-@contextmanager
-def shared_redis(directory: Path) -> Iterator[str]:
-    """A Redis for the tests of one process."""
-    prepare_redis()
-    server = RedisServer(directory)
-    server.start()
-    try:
-        yield server.url
-    finally:
-        server.kill()
