@@ -1,0 +1,170 @@
+"""All tenant records, in memory, at most a second old.
+
+Every frame and request asks for its tenant, so the answer must not cost a round trip. A small store is polled: a poll
+is one number, and unlike a notification it can't be missed. While the store is away the last known records stay in
+force and readiness says that they are stale; only a service that never had any waits.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import msgspec
+
+from heliograph.protocol.tenants import Tenant, decode_tenant
+from heliograph.service.health import Condition, describe_error
+from heliograph.service.logs import RateLimitedLog, get_logger
+from heliograph.service.metrics import Metrics
+from heliograph.stores.ports import StoreError, TenantStore
+
+POLL_S = 0.4
+"""Twice within the second in which a change must be noticed, the time of the answers included."""
+
+RELOAD_S = 60.0
+"""Between reads of everything: finds what a restored or emptied store changed without a higher version."""
+
+CALL_TIMEOUT_S = 2.0
+"""Of one question to the store."""
+
+
+@dataclass(frozen=True, slots=True)
+class TenantEntry:
+    """A record as the directory holds it. `generation` is new with every change, also of one that was deleted."""
+
+    record: Tenant
+    generation: int
+    raw: bytes
+
+
+Listener = Callable[[str, TenantEntry | None], None]
+"""Told the tenant's name and its entry now (None: deleted), on the event loop. Must not block."""
+
+
+class TenantDirectory:
+    """The tenants by name. `start` loads them (or raises), `run` keeps them fresh, `find` answers from memory."""
+
+    def __init__(
+        self,
+        store: TenantStore,
+        condition: Condition,
+        metrics: Metrics,
+        *,
+        poll_s: float = POLL_S,
+        reload_s: float = RELOAD_S,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._store = store
+        self._condition = condition
+        self._poll_s = poll_s
+        self._reload_s = reload_s
+        self._clock = clock
+        self._entries: dict[str, TenantEntry] = {}
+        self._listeners: list[Listener] = []
+        self._version = 0
+        self._generation = 0
+        self._fresh_at: float | None = None
+        self._reloaded_at = 0.0
+        self._log = get_logger(__name__)
+        self._limited = RateLimitedLog(self._log)
+        self._failures = metrics.ticks("tenant_refresh_failures_total", "Polls of tenant records that failed.")
+        self._invalid = metrics.ticks("tenant_records_invalid_total", "Tenant records that could not be read.")
+        self._changes = metrics.ticks("tenant_changes_total", "Changes of tenant records that were taken up.")
+        self._listener_errors = metrics.ticks("tenant_listener_errors_total", "Errors of those told about changes.")
+        metrics.sampled_gauge("tenants", "Tenants known.", lambda: len(self._entries))
+        metrics.sampled_gauge("tenants_age_seconds", "Since the records were last known to be current.", self._age_s)
+
+    def find(self, tenant: str) -> TenantEntry | None:
+        """The tenant's record as last known; None where there is no such tenant."""
+        return self._entries.get(tenant)
+
+    def all(self) -> dict[str, TenantEntry]:
+        """Every tenant, as a copy."""
+        return dict(self._entries)
+
+    def listen(self, listener: Listener) -> Callable[[], None]:
+        """Have `listener` told every change from now on; the returned function ends that."""
+        self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener)
+
+    async def start(self) -> None:
+        """Load all records. Raises what the store raises; a service starts this again until it works."""
+        await self.refresh()
+
+    async def run(self) -> None:
+        """Keep the records fresh, for as long as the task lives."""
+        while True:
+            await asyncio.sleep(self._poll_s)
+            try:
+                await self.refresh()
+            except (StoreError, OSError, TimeoutError) as error:
+                self._limited.warning("tenants_stale", error=describe_error(error), age_s=round(self._age_s(), 1))
+
+    async def refresh(self) -> None:
+        """Take up what changed. On an error the records stay as they are; it is counted, told readiness, and raised."""
+        try:
+            async with asyncio.timeout(CALL_TIMEOUT_S):
+                await self._refresh()
+        except Exception as error:
+            self._failures.n += 1
+            if self._fresh_at is None:
+                self._condition.waiting(error)
+            else:
+                self._condition.degraded(f"stale for {self._age_s():.0f} s: {describe_error(error)}")
+            raise
+        self._fresh_at = self._clock()
+        self._condition.ok()
+
+    async def _refresh(self) -> None:
+        now = self._clock()
+        full = self._fresh_at is None or now - self._reloaded_at >= self._reload_s
+        if not full:
+            version = await self._store.version()
+            if version == self._version:
+                return
+            full = version < self._version  # the store lost its data, or is another
+        version, changed = await self._store.changes(0 if full else self._version)
+        if full:
+            self._reloaded_at = now
+            changed = {**dict.fromkeys(self._entries), **changed}
+        for tenant, raw in changed.items():
+            self._take(tenant, raw)
+        self._version = version
+
+    def _take(self, tenant: str, raw: bytes | None) -> None:
+        before = self._entries.get(tenant)
+        if (before is None and raw is None) or (before is not None and before.raw == raw):
+            return
+        entry = None
+        if raw is not None:
+            try:
+                record = decode_tenant(raw)
+            except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+                self._refuse(tenant, describe_error(error))
+                return
+            if record.tenant != tenant:
+                self._refuse(tenant, "it names another tenant")
+                return
+            self._generation += 1
+            entry = TenantEntry(record, self._generation, raw)
+        if entry is None:
+            del self._entries[tenant]
+        else:
+            self._entries[tenant] = entry
+        self._changes.n += 1
+        what = "deleted" if entry is None else "new" if before is None else "changed"
+        self._log.info("tenant_changed", tenant=tenant, change=what)
+        for listener in list(self._listeners):
+            try:
+                listener(tenant, entry)
+            except Exception:  # noqa: BLE001 - one listener's fault must not keep the change from the others
+                self._listener_errors.n += 1
+                self._log.exception("tenant_listener_failed", tenant=tenant)
+
+    def _refuse(self, tenant: str, problem: str) -> None:
+        """Keep the last good record: a broken one must neither open nor cut off a tenant."""
+        self._invalid.n += 1
+        self._limited.warning("tenant_record_invalid", key=tenant, tenant=tenant, problem=problem)
+
+    def _age_s(self) -> float:
+        return self._clock() - self._fresh_at if self._fresh_at is not None else 0.0
