@@ -25,6 +25,13 @@ _CHILD = str(Path(__file__).with_name("child.py"))
 _forks = ThreadPoolExecutor(max_workers=1, thread_name_prefix="heliograph-local-forks")
 
 
+class _DetachedPopen(subprocess.Popen[bytes]):
+    """Meant to be left running, so nothing to warn of when Python forgets it."""
+
+    def __del__(self) -> None:
+        return
+
+
 class ServerProcess:
     """A command, its environment and its log file. Subclasses or callers say when it is ready."""
 
@@ -78,7 +85,8 @@ class ServerProcess:
 
         def fork() -> subprocess.Popen[bytes]:
             with self.log.open("ab") as out:
-                return subprocess.Popen(
+                made = _DetachedPopen if self.detached else subprocess.Popen
+                return made(
                     command,
                     stdin=subprocess.DEVNULL,
                     stdout=out,
@@ -116,12 +124,6 @@ class ServerProcess:
             return self._popen.wait(timeout_s)
         except subprocess.TimeoutExpired:
             return None
-
-    def release(self) -> None:
-        """Forget it: it stays, and Python shall not warn that nobody waited for it."""
-        if self._popen is not None:
-            self._popen.returncode = 0
-            self._popen = None
 
     def stop(self, timeout_s: float = 10.0) -> None:
         """SIGTERM, then SIGKILL for what did not end in time."""

@@ -4,7 +4,7 @@ import http.client
 import os
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from heliograph.local.errors import NotReadyError
@@ -25,6 +25,10 @@ def service_environment(settings: Mapping[str, str]) -> dict[str, str]:
     return {**inherited, **settings}
 
 
+def service_command(service: str) -> list[str]:
+    return [sys.executable, "-m", f"heliograph.{service}"]
+
+
 class ServiceProcess:
     """One service on a port of its own. Settings are HELIOGRAPH_ variables without their prefix, in lower case."""
 
@@ -36,6 +40,7 @@ class ServiceProcess:
         *,
         name: str | None = None,
         port: int | None = None,
+        command: Sequence[str] | None = None,
         detached: bool = False,
     ) -> None:
         self.service = service
@@ -45,7 +50,7 @@ class ServiceProcess:
         variables |= {"HELIOGRAPH_HOST": LOOPBACK, "HELIOGRAPH_PORT": str(self.port)}
         self._process = ServerProcess(
             self.name,
-            [sys.executable, "-m", f"heliograph.{service}"],
+            command or service_command(service),
             directory / f"{self.name}.log",
             env=service_environment(variables),
             detached=detached,

@@ -44,7 +44,6 @@ class SharedKafka:
             keeper.stop()
             log = self._directory / "kafka.log"
             raise (NotReadyError(error.what, error.why, log) if log.exists() else error) from None
-        keeper.release()
 
     def stop(self) -> None:
         """End it, for the owner; nothing happens where nobody started it."""

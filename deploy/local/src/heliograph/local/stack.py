@@ -8,7 +8,7 @@ from typing import Self
 
 from heliograph.local.errors import LocalError
 from heliograph.local.providers import Kafka, Redis
-from heliograph.local.services import ServiceProcess
+from heliograph.local.services import ServiceProcess, service_command
 
 SERVICES = ("edge", "router", "replay", "registry")
 
@@ -32,6 +32,7 @@ class Stack:
         replays: int | Sequence[int] = 1,
         registries: int | Sequence[int] = 1,
         settings: Mapping[str, str] | None = None,
+        command: Callable[[str], Sequence[str]] = service_command,
         detached: bool = False,
     ) -> None:
         self.directory = directory
@@ -42,6 +43,7 @@ class Stack:
             "redis_url": redis.url,
             **(settings or {}),
         }
+        self._command = command
         self._detached = detached
         self._started_here: list[Kafka | Redis] = []
         self.edges = self._make("edge", edges)
@@ -61,6 +63,7 @@ class Stack:
             self.settings,
             name=f"{service}-{number}",
             port=port,
+            command=self._command(service),
             detached=self._detached,
         )
 

@@ -25,7 +25,7 @@ AUDIENCE = "heliograph"
 KEY_ID = "local-1"
 TOKEN_TTL_S = 24 * 3600
 """A working day and a night: nobody renews a token by hand."""
-ALL_SCOPES = ("publish:*:*", "subscribe:*:*")
+ALL_SCOPES = ("publish:*:*", "subscribe:*:*", "history:*:*", "presence:*:*", "serve:*:*")
 
 
 class DevelopmentTenant:

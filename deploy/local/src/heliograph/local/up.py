@@ -6,7 +6,7 @@ Only what `up` wrote down is ever ended, and only while pid and start time are t
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from heliograph.local.ports import LOOPBACK, is_taken
 from heliograph.local.providers import Kafka, Redis, provide_kafka, provide_redis
 from heliograph.local.record import Record, StartedContainer, StartedProcess
 from heliograph.local.redis import RedisServer
-from heliograph.local.services import STOP_TIMEOUT_S, ask, service_environment
+from heliograph.local.services import STOP_TIMEOUT_S, ask, service_command, service_environment
 from heliograph.local.stack import Stack
 from heliograph.local.tenant import DEMO_TENANT, DevelopmentTenant
 
@@ -66,9 +66,18 @@ def port_variable(name: str) -> str:
 class Background:
     """The checkout's stack. `directory` is `.local/up`."""
 
-    def __init__(self, directory: Path, progress: Progress = print) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        progress: Progress = print,
+        *,
+        command: Callable[[str], Sequence[str]] = service_command,
+        apply: Callable[[Path, Mapping[str, str]], None] | None = None,
+    ) -> None:
         self.directory = directory
         self.progress = progress
+        self._command = command
+        self._apply = apply or apply_tenant
         self.tenant = DevelopmentTenant(directory / "tenant")
 
     @property
@@ -116,6 +125,7 @@ class Background:
             routers=[ports.router],
             replays=[ports.replay],
             registries=[ports.registry],
+            command=self._command,
             detached=True,
         )
         record.settings = stack.settings
@@ -134,7 +144,7 @@ class Background:
 
     def _apply_tenant(self, stack: Stack) -> None:
         variables = {f"HELIOGRAPH_{name.upper()}": value for name, value in stack.settings.items()}
-        apply_tenant(self.tenant.write(), variables)
+        self._apply(self.tenant.write(), variables)
         self.progress(f"tenant {DEMO_TENANT} is applied")
 
     def down(self) -> None:
@@ -213,7 +223,7 @@ Try it: a token for {DEMO_TENANT}, good for a day, then a publish, and the sessi
         )
 
 
-def apply_tenant(file: Path, variables: dict[str, str]) -> None:
+def apply_tenant(file: Path, variables: Mapping[str, str]) -> None:
     """`heliograph tenant apply FILE` against the stack that `variables` (HELIOGRAPH_…) name."""
     command = [sys.executable, "-m", "heliograph.cli", "tenant", "apply", str(file)]
     done = subprocess.run(
