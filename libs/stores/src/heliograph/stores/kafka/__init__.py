@@ -1,0 +1,5 @@
+"""The log on Apache Kafka, by confluent-kafka (librdkafka)."""
+
+from heliograph.stores.kafka.writer import KafkaLogWriter
+
+__all__ = ["KafkaLogWriter"]

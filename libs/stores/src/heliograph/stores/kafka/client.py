@@ -1,0 +1,83 @@
+"""What the Kafka clients share: configuration, errors, logging.
+
+Properties of the operator come last but one: what Heliograph's guarantees stand on comes last. No value of a property
+is ever shown, it may be a password.
+"""
+
+import logging
+import re
+from collections.abc import Mapping
+
+from confluent_kafka import KafkaError, KafkaException
+
+from heliograph.core.errors import InvalidValueError
+from heliograph.stores.ports import StoreError
+
+logger = logging.getLogger("heliograph.stores.kafka")
+
+library_logger = logging.getLogger("confluent_kafka")
+"""Where librdkafka's own lines go; it would write to stderr as text otherwise."""
+
+SHARED_DEFAULTS: Mapping[str, object] = {
+    "log.connection.close": False,  # brokers close idle connections: no news
+    "reconnect.backoff.ms": 50,
+    "reconnect.backoff.max.ms": 2_000,  # the default of 10 s would be felt after every restart of a broker
+    "socket.keepalive.enable": True,
+    "socket.nagle.disable": True,
+    "client.dns.lookup": "use_all_dns_ips",
+    "enable.metrics.push": False,  # telemetry to the brokers (KIP-714) is the operator's choice
+}
+
+NOT_SENT = frozenset(
+    {
+        KafkaError._PURGE_QUEUE,  # noqa: SLF001 - librdkafka's local codes begin with an underscore
+        KafkaError._QUEUE_FULL,  # noqa: SLF001
+        KafkaError._UNKNOWN_PARTITION,  # noqa: SLF001
+        KafkaError._UNKNOWN_TOPIC,  # noqa: SLF001
+        KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+        KafkaError.INVALID_MSG,
+        KafkaError.INVALID_RECORD,
+        KafkaError.MSG_SIZE_TOO_LARGE,
+        KafkaError.POLICY_VIOLATION,
+        KafkaError.RECORD_LIST_TOO_LARGE,
+        KafkaError.TOPIC_AUTHORIZATION_FAILED,
+        KafkaError.UNKNOWN_TOPIC_OR_PART,
+    }
+)
+"""Errors of a produce after which the record is certainly not in the log."""
+
+
+def configuration(
+    properties: Mapping[str, object], defaults: Mapping[str, object], owned: Mapping[str, object]
+) -> dict[str, object]:
+    """`defaults` < the operator's `properties` < what is `owned` by Heliograph."""
+    return {**SHARED_DEFAULTS, **defaults, **properties, **owned}
+
+
+def bad_configuration(error: Exception) -> InvalidValueError:
+    """What a client's constructor raised, naming the property and no value."""
+    text = str(error.args[0].str() if _has_kafka_error(error) else error)
+    named = re.search(r"\"([a-z][a-z0-9_.]+)\"", text) or re.search(r"`?\b([a-z]+(?:\.[a-z0-9]+)+)\b", text)
+    name = named.group(1) if named else "one of them"
+    return InvalidValueError(
+        "value_invalid", "kafka_properties", name, "a librdkafka property with a value that it takes"
+    )
+
+
+def error_name(error: KafkaError) -> str:
+    """The code's name, stable: `_MSG_TIMED_OUT`, `NOT_ENOUGH_REPLICAS`."""
+    return str(error.name())
+
+
+def store_error(what: str, error: BaseException | KafkaError, *, maybe_done: bool = False) -> StoreError:
+    """`log_unavailable` with the code's name and what was tried."""
+    if isinstance(error, KafkaException) and _has_kafka_error(error):
+        error = error.args[0]
+    if isinstance(error, KafkaError):
+        return StoreError("log_unavailable", f"{what}: {error_name(error)} ({error.str()})", maybe_done=maybe_done)
+    text = str(error) or type(error).__name__
+    return StoreError("log_unavailable", f"{what}: {text}", maybe_done=maybe_done)
+
+
+def _has_kafka_error(error: BaseException) -> bool:
+    return bool(error.args) and isinstance(error.args[0], KafkaError)
