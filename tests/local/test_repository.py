@@ -3,11 +3,14 @@
 import re
 import subprocess
 import tomllib
+from dataclasses import fields
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 import yaml
+
+from heliograph.local.up import Ports, port_variable
 
 ROOT = Path(__file__).parents[2]
 PAPERS = ["README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"]
@@ -43,6 +46,12 @@ def test_papers_name_only_targets_and_files_that_exist(paper: str) -> None:
     assert set(targets) <= TARGETS
     links = re.findall(r"\]\((?!https?:|#)([^)#]+)\)", text)
     assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_the_readme_names_each_port_with_its_default_and_variable() -> None:
+    readme = (ROOT / "README.md").read_text()
+    for entry in fields(Ports):
+        assert re.search(rf"127\.0\.0\.1:{entry.default}\b.*`{port_variable(entry.name)}`", readme), entry.name
 
 
 def test_ci_is_a_script_that_ends_in_the_tests() -> None:

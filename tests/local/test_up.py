@@ -6,22 +6,32 @@ import socket
 import stat
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
-import jwt
 import pytest
 
+from heliograph.core.scopes import Operation
+from heliograph.core.sessions import SessionKey
 from heliograph.local import providers
 from heliograph.local.errors import LocalError, NotReadyError, PortTakenError
 from heliograph.local.identity import ProcessIdentity
 from heliograph.local.ports import accepts, free_ports
 from heliograph.local.record import Record
-from heliograph.local.tenant import ALL_SCOPES, AUDIENCE, DevelopmentTenant
+from heliograph.local.tenant import AUDIENCE, DevelopmentTenant
 from heliograph.local.up import Background, Ports
-from heliograph.protocol.tenants import parse_tenant
+from heliograph.protocol.tenants import Tenant, parse_tenant
+from heliograph.service.metrics import Metrics
+from heliograph.service.tokens import TokenVerifier
 
 FAKE = Path(__file__).with_name("fake_service.py")
 ALL = ("kafka", "redis", "edge", "replay", "registry", "router")
+
+
+@dataclass
+class KnownTenant:
+    record: Tenant
+    generation: int = 1
 
 
 class Rig:
@@ -150,10 +160,12 @@ def test_up_applies_the_demo_tenant_and_prints_a_token_that_its_key_signed(rig: 
     tenant = parse_tenant(json.loads(file.read_text()))
     assert tenant.tenant == "demo"
     token = rig.text.partition("HELIOGRAPH_TOKEN=")[2].split()[0]
-    key = jwt.PyJWK(tenant.auth.jwks["keys"][0])
-    claims = jwt.decode(token, key, algorithms=["EdDSA"], audience=AUDIENCE)
-    assert claims["tenant"] == "demo"
-    assert claims["scope"].split() == list(ALL_SCOPES)
+    known = KnownTenant(tenant)
+    verifier = TokenVerifier(lambda name: known if name == "demo" else None, Metrics("test"), audience=AUDIENCE)
+    identity = verifier.verify(token)
+    assert identity.tenant == "demo"
+    assert identity.scopes.allows(Operation.PUBLISH, SessionKey.parse("demo:planner:hello"))
+    assert identity.scopes.allows(Operation.HISTORY, SessionKey.parse("demo:planner:hello"))
 
 
 def test_the_tenants_key_is_made_once_and_only_its_owner_reads_it(tmp_path: Path) -> None:

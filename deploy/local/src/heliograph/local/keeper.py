@@ -6,6 +6,7 @@ do. The keeper owns it on behalf of the run's controller, and ends it when the c
 
 import os
 import select
+import shutil
 import signal
 import sys
 from contextlib import suppress
@@ -49,6 +50,7 @@ def main() -> None:
         ready.write_text(server.bootstrap_servers, encoding="utf-8")
         ready.rename(directory / "address")  # readers see all of it or nothing
         wait_for_end_of(owner)
+    shutil.rmtree(directory, ignore_errors=True)  # the owner may have been killed, and then nobody else does
 
 
 if __name__ == "__main__":
