@@ -52,7 +52,7 @@ def test_a_number_without_a_unit_can_not_be_defined() -> None:
     ("name", "unit"), [("wait_s", "s"), ("wait_ms", "ms"), ("size_bytes", "bytes"), ("spans_per_s", "per second")]
 )
 def test_a_unit_is_read_from_the_name(name: str, unit: str) -> None:
-    made = type("Good", (Settings,), {"__annotations__": {name: int}, name: setting(1, "reason")})
+    made: type[Settings] = type("Good", (Settings,), {"__annotations__": {name: int}, name: setting(1, "reason")})
     assert unit_of(name, made.model_fields[name]) == unit
 
 

@@ -8,12 +8,12 @@ whatever else belongs to that code (`retry_after_ms`, `errors`, …). Payloads a
 import http
 import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import FastAPI, Request
+from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from fastapi.security import HTTPBearer
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -283,14 +283,13 @@ class RequestSizeLimit:
         return problem_response(self._error())
 
 
-def bearer(verifier: TokenVerifier) -> Callable[[Request], Awaitable[Identity]]:
+def bearer(verifier: TokenVerifier) -> Callable[..., Awaitable[Identity]]:
     """A FastAPI dependency: the identity of the request's `Authorization: Bearer` token, or 401 (403 if suspended)."""
     scheme = HTTPBearer(
         auto_error=False, bearerFormat="JWT", description="A token signed with one of the tenant's keys"
     )
 
-    async def identity(request: Request) -> Identity:
-        given = await scheme(request)
+    async def identity(given: Annotated[HTTPAuthorizationCredentials | None, Depends(scheme)]) -> Identity:
         try:
             return verifier.verify(given.credentials if given is not None else "")
         except TokenError as error:

@@ -56,7 +56,7 @@ def configure_logs(
     ]
     last: list[Processor] = [structlog.processors.format_exc_info, redact_event, _rename_event]
     if form == "json":
-        last.append(structlog.processors.JSONRenderer(default=str, ensure_ascii=False))
+        last.append(structlog.processors.JSONRenderer(default=str))
     else:
         last.append(structlog.dev.ConsoleRenderer(colors=stream.isatty(), event_key="event"))
     structlog.configure(

@@ -41,11 +41,11 @@ _PATTERNS = (
     # A JWT: base64url of `{"` begins with eyJ. Cut-off ones (no signature, or only a header and a dot) count too.
     (re.compile(r"eyJ[A-Za-z0-9_-]{6,}(?:\.[A-Za-z0-9_-]*){1,4}"), REDACTED),
     (re.compile(r"\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]{8,}", re.IGNORECASE), r"\1 " + REDACTED),
-    # user:password@ of a URL. The password may hold anything but a slash, and @ when it isn't the last one.
-    (re.compile(r"(\b[a-z][a-z0-9+.-]{0,20}://[^\s/:@]{0,200}):[^\s/]{1,500}@", re.IGNORECASE), rf"\1:{REDACTED}@"),
+    # user:password@ of a URL, up to the last @: a password that isn't percent-encoded may hold @ and slashes.
+    (re.compile(r"(\b[a-z][a-z0-9+.-]{0,20}://[^\s/:@]{0,200}):[^\s]{1,500}@", re.IGNORECASE), rf"\1:{REDACTED}@"),
     (
         re.compile(
-            r"\b([a-z0-9_.-]{0,40}(?:token|password|passwd|secret|api_key|apikey))\s?[=:]\s?(?!\s)[^\s&,;'\"}\])]{1,2000}",
+            r"\b([a-z0-9_.-]{0,40}(?:token|password|passwd|secret|api_key|apikey))['\"]?\s?[=:]\s?['\"]?(?!\s)[^\s&,;'\"}\])]{1,2000}",
             re.IGNORECASE,
         ),
         rf"\1={REDACTED}",

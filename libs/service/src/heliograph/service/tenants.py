@@ -12,11 +12,12 @@ from dataclasses import dataclass
 
 import msgspec
 
+from heliograph.core.errors import HeliographError
 from heliograph.protocol.tenants import Tenant, decode_tenant
 from heliograph.service.health import Condition, describe_error
 from heliograph.service.logs import RateLimitedLog, get_logger
 from heliograph.service.metrics import Metrics
-from heliograph.stores.ports import StoreError, TenantStore
+from heliograph.stores.ports import TenantStore
 
 POLL_S = 0.4
 """Twice within the second in which a change must be noticed, the time of the answers included."""
@@ -97,7 +98,7 @@ class TenantDirectory:
             await asyncio.sleep(self._poll_s)
             try:
                 await self.refresh()
-            except (StoreError, OSError, TimeoutError) as error:
+            except (HeliographError, OSError, TimeoutError) as error:
                 self._limited.warning("tenants_stale", error=describe_error(error), age_s=round(self._age_s(), 1))
 
     async def refresh(self) -> None:

@@ -25,6 +25,7 @@ from opentelemetry.trace import set_span_in_context as in_context
 from opentelemetry.util.types import AttributeValue
 
 from heliograph.service.metrics import Metrics
+from heliograph.service.settings import ServiceSettings
 
 QUEUE_SPANS = 4_096
 """Waiting for export, about 2 KB each; more are dropped (and counted by the SDK)."""
@@ -168,6 +169,19 @@ class Tracing:
             self._window, self._window_spans = window, 0
         self._window_spans += 1
         return self._window_spans <= self._spans_per_s
+
+
+def tracing_from(settings: ServiceSettings, *, service: str, version: str, metrics: Metrics, starts: bool) -> Tracing:
+    """Tracing as the settings say; `starts` for the service where messages come in."""
+    return Tracing(
+        service=service,
+        version=version,
+        metrics=metrics,
+        exporter=otlp_exporter(settings.otlp_endpoint),
+        sample_ratio=settings.trace_sample_ratio,
+        spans_per_s=settings.trace_spans_per_s,
+        starts_traces=starts,
+    )
 
 
 def otlp_exporter(endpoint: str) -> SpanExporter | None:
