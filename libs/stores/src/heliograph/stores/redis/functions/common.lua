@@ -1,0 +1,107 @@
+-- What all functions of the library share: how stored values are laid out, checked and named in errors.
+--
+-- Redis hands `redis.call` and the standard libraries to a function only while it runs, never while the library loads,
+-- so `start` fetches them at the first call of a process. With them it reads this process' run_id once: the Lua state
+-- dies with the process, so it can't grow old (design: Epochs).
+--
+-- Rules every function keeps:
+--   * everything that can be refused or found corrupt is found before the first write;
+--   * the session's state (field `s` of its meta hash) is written after the window and the producers' rings: until it
+--     is, what they hold beyond it is void. So a call that broke half-way has done nothing, and its retry does it once;
+--   * a stored value is never shown in an error, only the key that holds it.
+
+-- epoch, seq, confirmed, partition, unconfirmed bytes, first seq in the window, window bytes ever written, window bytes
+-- ever trimmed, rings written, producers, last append (ms), unconfirmed positions of the former epoch
+local STATE = '>c22I8I8I4I8I8I8I8I8I4I8I4'
+local STATE_BYTES = 98
+-- the former epoch: its name, last and confirmed seq (field `old`)
+local OLD = '>c22I8I8'
+local OLD_BYTES = 38
+-- a producer's ring: its last seq, `rings written` at the time; then entries, oldest first
+local RING = '>I8I8'
+local RING_BYTES = 16
+-- content hash, epoch ms, epoch run, seq
+local ENTRY = '>c8I6c4I6'
+local ENTRY_BYTES = 24
+local RING_ENTRIES = 64 -- heliograph.core.limits.PRODUCER_RING
+local PRODUCERS_KEPT = 1000 -- PRODUCERS_PER_SESSION
+local PRODUCERS_STORED = 1100 -- heliograph.core.producers.PRODUCERS_STORED
+local MESSAGE_ID_MS = '600000' -- MESSAGE_ID_MEMORY_S
+
+local call, pcall_, pack, unpack_, format, sub, match, number, floor, max, min
+local run, run8, run4
+
+local function start()
+  call, pcall_ = redis.call, redis.pcall
+  pack, unpack_, format, sub, match = struct.pack, struct.unpack, string.format, string.sub, string.match
+  number, floor, max, min = tonumber, math.floor, math.max, math.min
+  run8 = match(call('INFO', 'server'), 'run_id:(%x%x%x%x%x%x%x%x)')
+  run4 = string.gsub(run8, '%x%x', function(byte) return string.char(number(byte, 16)) end)
+  run = match(call('INFO', 'server'), 'run_id:(%x+)')
+end
+
+-- an error reply that Python turns into CorruptError; session names hold no spaces
+local function corrupt(key, what)
+  return redis.error_reply('HGCORRUPT ' .. key .. ' ' .. what)
+end
+
+local function text(n)
+  return format('%.0f', n)
+end
+
+local function now_ms()
+  local t = call('TIME')
+  return t[1] * 1000 + floor(t[2] / 1000)
+end
+
+local function epoch_of(ms, run_hex)
+  return format('%013.0f', ms) .. '-' .. run_hex
+end
+
+local function hex4(bytes)
+  return format('%02x%02x%02x%02x', string.byte(bytes, 1, 4))
+end
+
+-- the session's state, packed; nil and nothing where it has none; nil and an error where it is not ours
+local function state_of(meta)
+  local state = pcall_('HGET', meta, 's')
+  if not state then return nil end
+  if type(state) == 'table' then return nil, corrupt(meta, 'not a hash') end
+  if #state ~= STATE_BYTES or not match(state, '^%d%d%d%d%d%d%d%d%d%d%d%d%d%-%x%x%x%x%x%x%x%x') then
+    return nil, corrupt(meta, 'not a session state')
+  end
+  return state
+end
+
+local function old_of(meta)
+  local old = call('HGET', meta, 'old')
+  if not old or #old ~= OLD_BYTES then return nil, corrupt(meta, 'not a former epoch') end
+  return old
+end
+
+-- the virtual shard's epoch (ms) under this process, the last epoch (ms) it gave, whether that is already stored
+local function shard_of(shard, now)
+  local found = pcall_('HMGET', shard, 'run', 'epoch', 'last')
+  if found.err then return nil, corrupt(shard, 'not a hash') end
+  if not found[1] then
+    local ms = now or now_ms()
+    return ms, ms, false
+  end
+  local epoch, last = number(found[2]), number(found[3])
+  if not epoch or not last then return nil, corrupt(shard, 'not a shard state') end
+  if found[1] == run then return epoch, last, true end
+  epoch = max(now or now_ms(), last + 1)
+  return epoch, epoch, false
+end
+
+-- the fields of a window entry, or nil: f (frame), h (log headers), c (window bytes written before it)
+local function entry_of(entry)
+  local fields = entry[2]
+  if fields[1] == 'f' and fields[3] == 'h' and fields[5] == 'c' then return fields[2], fields[4], number(fields[6]) end
+  return nil
+end
+
+-- A library of a higher revision is never replaced by a lower one: raise it with every change.
+local REVISION = 1
+
+redis.register_function { function_name = 'hg1_version', callback = function() return REVISION end, flags = { 'no-writes' } }

@@ -1,0 +1,100 @@
+-- confirm: the log has these positions. Many sessions of one virtual shard a call.
+--
+-- KEYS: shard, dirty, bytes, then meta and ahead of each session
+-- ARGV: for each session: its name, tenant, epoch, and pairs of seq (8 bytes) and size (4 bytes)
+-- Answers [shard epoch, then of each session [epoch, seq, confirmed, first] or an error].
+
+local PAIR = '>I8I4'
+local PAIR_BYTES = 12
+
+local function take(bytes, field, amount)
+  local left = pcall_('HINCRBY', bytes, field, text(-amount))
+  if type(left) == 'table' then return corrupt(bytes, 'not a number') end
+  if left < 0 then call('HSET', bytes, field, '0') end
+end
+
+-- `waiting`: how many positions wait in `ahead`
+local function confirm_one(meta, ahead, waiting, dirty, bytes, session, tenant, of_epoch, pairs_)
+  local state, fault = state_of(meta)
+  if fault then return fault end
+  if not state then
+    call('ZREM', dirty, session)
+    return { '', '0', '0', '0' }
+  end
+  local epoch, seq, confirmed, partition, open_bytes, first, written, trimmed, uses, count, at, old_open =
+    unpack_(STATE, state)
+  local last, upto, old = seq, confirmed, nil
+  local known = of_epoch == epoch
+  if not known and old_open > 0 then
+    old, fault = old_of(meta)
+    if fault then return fault end
+    local old_epoch, old_last, old_confirmed = unpack_(OLD, old)
+    if old_epoch == of_epoch then known, last, upto = true, old_last, old_confirmed end
+  end
+  local before, freed = upto, 0
+  if known then
+    local ms = sub(of_epoch, 1, 13) .. '-'
+    for at_byte = 1, #pairs_, PAIR_BYTES do
+      local one, size = unpack_(PAIR, pairs_, at_byte)
+      if one == upto + 1 and one <= last then
+        upto, freed = one, freed + size
+        while waiting > 0 and call('ZREM', ahead, ms .. text(upto + 1)) == 1 do
+          upto, waiting = upto + 1, waiting - 1
+        end
+      elseif one > upto and one <= last then
+        if call('ZADD', ahead, text(one), ms .. text(one)) == 1 then
+          waiting, freed = waiting + 1, freed + size
+        end
+      end
+    end
+  end
+  if of_epoch == epoch then confirmed = upto elseif known then old_open = last - upto end
+  local open = seq - confirmed + old_open
+  if open == 0 then freed = open_bytes end -- whatever the sizes said: nothing is unconfirmed
+  freed = min(freed, open_bytes)
+  if freed > 0 then
+    fault = take(bytes, tenant, freed) or take(bytes, '*', freed)
+    if fault then return fault end
+  end
+  if upto > before or freed > 0 then
+    state = pack(STATE, epoch, seq, confirmed, partition, open_bytes - freed, first, written, trimmed, uses, count, at,
+      old_open)
+    if of_epoch ~= epoch and known then
+      call('HSET', meta, 's', state, 'old', pack(OLD, of_epoch, last, upto))
+    else
+      call('HSET', meta, 's', state)
+    end
+  end
+  if open == 0 then
+    call('ZREM', dirty, session)
+  elseif upto > before then
+    -- the oldest one left is younger than this call, so this is never too early
+    call('ZADD', dirty, 'XX', text(now_ms()), session)
+  end
+  return { epoch, text(seq), text(confirmed), text(first) }
+end
+
+local function confirm(keys, args)
+  if not call then start() end
+  local shard_ms, fault = shard_of(keys[1])
+  if not shard_ms then return fault end
+  if type(pcall_('ZCARD', keys[2])) == 'table' then return corrupt(keys[2], 'not a sorted set') end
+  if type(pcall_('HLEN', keys[3])) == 'table' then return corrupt(keys[3], 'not a hash') end
+  local answers = { epoch_of(shard_ms, run8) }
+  for i = 0, (#keys - 3) / 2 - 1 do
+    local ahead = keys[5 + i * 2]
+    local waiting, answer = pcall_('ZCARD', ahead), nil
+    if type(waiting) == 'table' then
+      answer = corrupt(ahead, 'not a sorted set')
+    elseif #args[4 + i * 4] % PAIR_BYTES ~= 0 then
+      answer = redis.error_reply('ERR hg1_confirm: pairs are cut')
+    else
+      answer = confirm_one(keys[4 + i * 2], ahead, waiting, keys[2], keys[3], args[1 + i * 4], args[2 + i * 4],
+        args[3 + i * 4], args[4 + i * 4])
+    end
+    answers[i + 2] = answer
+  end
+  return answers
+end
+
+redis.register_function { function_name = 'hg1_confirm', callback = confirm, flags = { 'allow-oom' } }

@@ -1,0 +1,42 @@
+-- expire: forget sessions that are idle and wholly confirmed. All keys of a session go in this one call.
+--
+-- KEYS: dirty, idle, then meta, window, producers, ahead of each session
+-- ARGV: idle (ms), then each session
+-- Answers how many were forgotten. `last` of the shard stays, so a session that comes back begins a later epoch.
+
+local LOOK_AGAIN_MS = 60000 -- at a session that is idle but not confirmed, or corrupt
+
+local function expire(keys, args)
+  if not call then start() end
+  local dirty, idle, idle_ms = keys[1], keys[2], number(args[1])
+  if type(pcall_('ZCARD', idle)) == 'table' then return corrupt(idle, 'not a sorted set') end
+  if type(pcall_('ZCARD', dirty)) == 'table' then return corrupt(dirty, 'not a sorted set') end
+  local now, gone = now_ms(), 0
+  for i = 2, #args do
+    local at = 3 + (i - 2) * 4
+    local session, meta = args[i], keys[at]
+    local due = number(call('ZSCORE', idle, session) or 'inf')
+    if due and due <= now then
+      local state, fault = state_of(meta)
+      local look = now + LOOK_AGAIN_MS
+      if state then
+        local _, seq, confirmed, _, _, _, _, _, _, _, last, old_open = unpack_(STATE, state)
+        local open = seq - confirmed + old_open
+        if last + idle_ms > now then look = last + idle_ms elseif open == 0 then look = nil end
+      elseif not fault then
+        look = nil
+      end
+      if look then
+        call('ZADD', idle, text(look), session)
+      else
+        call('DEL', meta, keys[at + 1], keys[at + 2], keys[at + 3])
+        call('ZREM', idle, session)
+        call('ZREM', dirty, session)
+        if state then gone = gone + 1 end
+      end
+    end
+  end
+  return gone
+end
+
+redis.register_function { function_name = 'hg1_expire', callback = expire, flags = { 'allow-oom' } }

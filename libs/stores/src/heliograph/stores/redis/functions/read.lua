@@ -1,0 +1,162 @@
+-- heads, page, confirmed, unconfirmed: what there is. None of them writes, so a replica and a full server answer too.
+
+-- heads of many sessions of one virtual shard.
+-- KEYS: shard, then meta of each session
+-- Answers [shard epoch, then of each session [epoch, seq, confirmed, first, partition] or an error].
+local function heads(keys)
+  if not call then start() end
+  local shard_ms, fault = shard_of(keys[1])
+  if not shard_ms then return fault end
+  local answers = { epoch_of(shard_ms, run8) }
+  for i = 2, #keys do
+    local state
+    state, fault = state_of(keys[i])
+    if fault then
+      answers[i] = fault
+    elseif state then
+      local epoch, seq, confirmed, partition, _, first = unpack_(STATE, state)
+      answers[i] = { epoch, text(seq), text(confirmed), text(first), text(partition) }
+    else
+      answers[i] = { '', '0', '0', '0', '-1' }
+    end
+  end
+  return answers
+end
+
+-- a page of the window.
+-- KEYS: meta, window, shard
+-- ARGV: epoch and seq after which ('' and 0: from the window's first), bytes of frames
+-- Answers [shard epoch, epoch, seq, confirmed, first, complete, more, frame …].
+local function page(keys, args)
+  if not call then start() end
+  local meta, window = keys[1], keys[2]
+  local after_epoch, after_seq, room = args[1], number(args[2]), number(args[3])
+  local shard_ms, shard_fault = shard_of(keys[3])
+  if not shard_ms then return shard_fault end
+  local state, fault = state_of(meta)
+  if fault then return fault end
+  local answer = { epoch_of(shard_ms, run8), '', '0', '0', '0', after_epoch == '' and '1' or '0', '0' }
+  if not state then return answer end
+  local epoch, seq, confirmed, _, _, first = unpack_(STATE, state)
+  answer[2], answer[3], answer[4], answer[5] = epoch, text(seq), text(confirmed), text(first)
+  local head_ms = sub(epoch, 1, 13)
+  local complete, more = after_epoch == '' or after_epoch == epoch, false
+  local last_ms, last_seq, from = nil, nil, '-'
+  if after_epoch ~= '' then
+    from = '(' .. sub(after_epoch, 1, 13) .. '-' .. text(after_seq)
+    if complete then last_ms, last_seq = head_ms, after_seq end
+  end
+  local to, chunk, size = head_ms .. '-' .. text(seq), 8, 0
+  while not more do
+    local entries = pcall_('XRANGE', window, from, to, 'COUNT', chunk)
+    if entries.err then return corrupt(window, 'not a stream') end
+    for i = 1, #entries do
+      local frame = entry_of(entries[i])
+      if not frame then return corrupt(window, 'not a window entry') end
+      if size > 0 and size + #frame > room then
+        more = true
+        break
+      end
+      size = size + #frame
+      local its_ms, its_seq = match(entries[i][1], '^(%d+)%-(%d+)$')
+      its_seq = number(its_seq)
+      if last_ms and not (its_ms == last_ms and its_seq == last_seq + 1) then
+        local old = its_ms ~= last_ms and its_seq == 1 and call('HGET', meta, 'old')
+        if not old or #old ~= OLD_BYTES or sub(old, 1, 13) ~= last_ms or select(2, unpack_(OLD, old)) ~= last_seq then
+          complete = false
+        end
+      end
+      last_ms, last_seq = its_ms, its_seq
+      answer[#answer + 1] = frame
+    end
+    if #entries < chunk then break end
+    from = '(' .. entries[#entries][1]
+    if size * 2 < room and chunk < 256 then chunk = chunk * 2 end
+  end
+  if not more and last_ms and (last_ms ~= head_ms or last_seq < seq) then complete = false end
+  if not more and not last_ms and seq > 0 then complete = false end
+  answer[6], answer[7] = complete and '1' or '0', more and '1' or '0'
+  return answer
+end
+
+-- whether the log is known to have positions.
+-- KEYS: meta, ahead
+-- ARGV: epoch and seq of each
+-- Answers '1' (yes), '0' (no) or '?' (can't be told) for each.
+local function confirmed_(keys, args)
+  if not call then start() end
+  local meta, ahead = keys[1], keys[2]
+  local state, fault = state_of(meta)
+  if fault then return fault end
+  if type(pcall_('ZCARD', ahead)) == 'table' then return corrupt(ahead, 'not a sorted set') end
+  local epoch, seq, confirmed, old_epoch, old_last, old_confirmed
+  if state then
+    epoch, seq, confirmed = unpack_(STATE, state)
+    local old = call('HGET', meta, 'old')
+    if old and #old == OLD_BYTES then old_epoch, old_last, old_confirmed = unpack_(OLD, old) end
+  end
+  local answers = {}
+  for i = 1, #args, 2 do
+    local one, last, upto = number(args[i + 1]), nil, nil
+    if args[i] == epoch then last, upto = seq, confirmed elseif args[i] == old_epoch then last, upto = old_last, old_confirmed end
+    local answer = '?'
+    if last and one <= last then
+      local known = one <= upto or call('ZSCORE', ahead, sub(args[i], 1, 13) .. '-' .. text(one)) ~= false
+      answer = known and '1' or '0'
+    end
+    answers[#answers + 1] = answer
+  end
+  return answers
+end
+
+-- messages that the log is not known to have, oldest first.
+-- KEYS: meta, window, ahead
+-- ARGV: how many, bytes of frames (at least one is given)
+-- Answers [epoch, seq, frame or nil, extras] for each, in one list.
+local function unconfirmed(keys, args)
+  if not call then start() end
+  local meta, window, ahead = keys[1], keys[2], keys[3]
+  local limit, room = number(args[1]), number(args[2])
+  local state, fault = state_of(meta)
+  if fault then return fault end
+  if not state then return {} end
+  local members = pcall_('ZRANGE', ahead, 0, -1)
+  if members.err then return corrupt(ahead, 'not a sorted set') end
+  local known = {}
+  for i = 1, #members do known[members[i]] = true end
+  local epoch, seq, confirmed, _, _, _, _, _, _, _, _, old_open = unpack_(STATE, state)
+  local spans = { { epoch, confirmed + 1, seq } }
+  if old_open > 0 then
+    local old
+    old, fault = old_of(meta)
+    if fault then return fault end
+    local old_epoch, old_last, old_confirmed = unpack_(OLD, old)
+    table.insert(spans, 1, { old_epoch, old_confirmed + 1, old_last })
+  end
+  local answer, size = {}, 0
+  for _, span in ipairs(spans) do
+    for one = span[2], span[3] do
+      local id = sub(span[1], 1, 13) .. '-' .. text(one)
+      if not known[id] then
+        if #answer >= limit * 4 then return answer end
+        local found = pcall_('XRANGE', window, id, id)
+        if found.err then return corrupt(window, 'not a stream') end
+        local frame, extras = false, ''
+        if found[1] then
+          frame, extras = entry_of(found[1])
+          if not frame then return corrupt(window, 'not a window entry') end
+          size = size + #frame
+          if size > room and #answer > 0 then return answer end
+        end
+        local n = #answer
+        answer[n + 1], answer[n + 2], answer[n + 3], answer[n + 4] = span[1], text(one), frame, extras
+      end
+    end
+  end
+  return answer
+end
+
+redis.register_function { function_name = 'hg1_heads', callback = heads, flags = { 'no-writes' } }
+redis.register_function { function_name = 'hg1_page', callback = page, flags = { 'no-writes' } }
+redis.register_function { function_name = 'hg1_confirmed', callback = confirmed_, flags = { 'no-writes' } }
+redis.register_function { function_name = 'hg1_unconfirmed', callback = unconfirmed, flags = { 'no-writes' } }

@@ -1,0 +1,409 @@
+"""The live store on Redis: `heliograph.stores.ports.LiveStore`.
+
+Three connections to each Redis shard: commands, subscriptions, history. A slow page must not stand before an append,
+and a subscribed connection that falls behind is killed by the server, which must cost neither of the others.
+"""
+
+import asyncio
+import struct
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+from heliograph.core.limits import PAGE_BYTES, VIRTUAL_SHARDS
+from heliograph.core.positions import Position
+from heliograph.stores.ports import (
+    Append,
+    Appended,
+    AppendStatus,
+    Bounds,
+    CorruptError,
+    Head,
+    LiveListener,
+    LivePressure,
+    Page,
+    StoreError,
+    Unconfirmed,
+)
+from heliograph.stores.redis import library
+from heliograph.stores.redis.address import RedisAddress
+from heliograph.stores.redis.connection import ConnectionSettings, RedisConnection, pack, translate
+from heliograph.stores.redis.routes import Route, Routes
+from heliograph.stores.redis.server_checks import check_server
+from heliograph.stores.redis.subscriptions import Subscriptions
+
+SESSIONS_PER_CALL = 200
+"""Sessions of one virtual shard in one call: under a millisecond of Redis."""
+UNCONFIRMED_BYTES_PER_CALL = 1024 * 1024
+
+_STATUSES = {str(status).encode(): status for status in AppendStatus}
+_OK, _DUPLICATE = AppendStatus.OK, AppendStatus.DUPLICATE
+
+
+class LiveStats:
+    """Counters, for services to export; connections count their own."""
+
+    __slots__ = ("appends", "corrupt_values", "functions_loaded", "telemetry_dropped")
+
+    def __init__(self) -> None:
+        self.appends = 0
+        self.functions_loaded = 0
+        """Times the library had to be loaded."""
+        self.telemetry_dropped = 0
+        self.corrupt_values = 0
+        """Answers that named a stored value which is not ours."""
+
+
+class RedisLiveStore:
+    """One Redis, for now: `_commands` and `_history` become one a shard where there are several."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        uniform: Callable[[], float],
+        virtual_shards: int = VIRTUAL_SHARDS,
+        settings: ConnectionSettings | None = None,
+    ) -> None:
+        self._address = RedisAddress.parse(url)
+        self._uniform = uniform
+        self._settings = settings or ConnectionSettings()
+        self._shards = virtual_shards
+        self._routes = Routes(virtual_shards)
+        self._subscriptions: Subscriptions | None = None
+        self._commands = RedisConnection(
+            self._address, name="commands", uniform=uniform, settings=self._settings, on_up=self._set_up
+        )
+        self._history = RedisConnection(self._address, name="history", uniform=uniform, settings=self._settings)
+        self._bounds: tuple[Bounds | None, bytes] = (None, b"")
+        self._bounds_texts: dict[Bounds, bytes] = {}
+        self._held: list[Callable[[], None]] | None = None
+        """Appends that wait for the function library to be loaded again, in order."""
+        self._loading: asyncio.Task[None] | None = None
+        self.stats = LiveStats()
+
+    # ---- life -------------------------------------------------------------------------------------------------------
+
+    async def start(self, listener: LiveListener | None = None) -> None:
+        try:
+            await self._commands.start()
+            await self._history.start()
+            if listener is not None and self._subscriptions is None:
+                self._subscriptions = Subscriptions(self._address, listener, self._uniform, self._settings)
+            if self._subscriptions is not None:
+                await self._subscriptions.start()
+        except BaseException:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        if self._loading is not None:
+            await self._loading
+        if self._subscriptions is not None:
+            await self._subscriptions.close()
+        await self._history.close()
+        await self._commands.close()
+
+    @property
+    def available(self) -> bool:
+        return self._commands.available
+
+    @property
+    def connections(self) -> dict[str, RedisConnection]:
+        """By what they are for; each has `stats`."""
+        found = {"commands": self._commands, "history": self._history}
+        if self._subscriptions is not None:
+            found["subscriptions"] = self._subscriptions.connection
+        return found
+
+    async def _set_up(self, connection: RedisConnection) -> None:
+        await check_server(connection.call_setup, self._shards)
+        if await library.ensure(connection.call_setup):
+            self.stats.functions_loaded += 1
+
+    # ---- appends ----------------------------------------------------------------------------------------------------
+
+    def append(self, message: Append, bounds: Bounds, done: Callable[[Appended | StoreError], None]) -> None:
+        if self._held is not None:
+            self._held.append(partial(self._send_append, message, bounds, done))
+        else:
+            self._send_append(message, bounds, done)
+
+    def _send_append(self, message: Append, bounds: Bounds, done: Callable[[Appended | StoreError], None]) -> None:
+        route = self._routes.of(message.session)
+        if message.message_id:
+            start: tuple[Any, ...] = route.append_start_with_id(message.message_id)
+        else:
+            start = route.append_start
+        packed = pack((
+            *start, message.rest, message.extras, message.size_bytes, message.partition, message.content_hash,
+            message.producer, message.producer_seq, self._bounds_text(bounds),
+        ))  # fmt: skip
+        self._commands.send(packed, partial(self._appended, message, bounds, done))
+
+    def _bounds_text(self, bounds: Bounds) -> bytes:
+        last, text = self._bounds
+        if last is bounds:
+            return text
+        found = self._bounds_texts.get(bounds)
+        if found is None:
+            if len(self._bounds_texts) >= 10_000:
+                self._bounds_texts.clear()
+            found = self._bounds_texts[bounds] = b"%d,%d,%d,%d,%d" % (
+                bounds.unconfirmed_messages,
+                bounds.unconfirmed_bytes,
+                bounds.tenant_shard_bytes,
+                bounds.window_messages,
+                bounds.window_bytes,
+            )
+        self._bounds = (bounds, found)
+        return found
+
+    def _appended(
+        self, message: Append, bounds: Bounds, done: Callable[[Appended | StoreError], None], reply: Any
+    ) -> None:
+        if type(reply) is list:
+            self.stats.appends += 1
+            if len(reply) == 1:
+                done(Appended(_STATUSES[reply[0]]))
+            else:
+                done(Appended(
+                    _STATUSES[reply[0]], reply[1].decode(), int(reply[2]), reply[3] == b"1", int(reply[4]),
+                    int(reply[5]) if len(reply) > 5 else 0,
+                ))  # fmt: skip
+        elif library.is_missing(reply):
+            self._hold(partial(self._send_append, message, bounds, done))
+        else:
+            done(self._error(reply))
+
+    def _hold(self, again: Callable[[], None]) -> None:
+        if self._held is None:
+            self._held = []
+            self._loading = asyncio.get_running_loop().create_task(self._load())
+        self._held.append(again)
+
+    async def _load(self) -> None:
+        """Load the library and repeat what failed for want of it; where it can't be loaded each is refused."""
+        try:
+            await self._reload()
+        except StoreError as error:
+            self._commands.drop(error.message)
+        finally:
+            held, self._held = self._held or [], None
+            self._loading = None
+            for again in held:
+                again()
+
+    async def _reload(self) -> None:
+        async def call(*command: Any) -> Any:
+            reply = (await self._commands.call_many([pack(command)]))[0]
+            if isinstance(reply, StoreError):
+                raise reply
+            return reply
+
+        if await library.ensure(call):
+            self.stats.functions_loaded += 1
+
+    def _error(self, reply: Any) -> StoreError:
+        error = translate(reply) if isinstance(reply, Exception) else StoreError("unavailable", "an unknown answer")
+        if isinstance(error, CorruptError):
+            self.stats.corrupt_values += 1
+        return error
+
+    def publish_unsequenced(self, session: str, frame: bytes) -> None:
+        self._commands.send(pack((b"SPUBLISH", self._routes.of(session).keys.window, frame)), self._published)
+
+    def _published(self, reply: Any) -> None:
+        if isinstance(reply, Exception):
+            self.stats.telemetry_dropped += 1
+
+    # ---- subscriptions ----------------------------------------------------------------------------------------------
+
+    def subscribe(self, session: str) -> None:
+        if self._subscriptions is None:
+            raise RuntimeError("the store was started without a listener")
+        self._subscriptions.subscribe(self._routes.of(session).keys.window, session)
+
+    def unsubscribe(self, session: str) -> None:
+        if self._subscriptions is not None:
+            self._subscriptions.unsubscribe(self._routes.of(session).keys.window)
+
+    # ---- everything else --------------------------------------------------------------------------------------------
+
+    async def heads(self, sessions: Sequence[str]) -> list[Head]:
+        """A session whose state is corrupt is given as one without keys, and counted."""
+        return [head for head, _ in await self._heads(sessions)]
+
+    async def partition_of(self, session: str) -> int | None:
+        ((_, partition),) = await self._heads([session])
+        return partition if partition >= 0 else None
+
+    async def _heads(self, sessions: Sequence[str]) -> list[tuple[Head, int]]:
+        groups = self._grouped([self._routes.of(session) for session in sessions])
+        replies = await self._call(
+            self._commands,
+            [
+                pack((b"FCALL", b"hg1_heads", 1 + len(group), group[0][1].shard_keys.shard,
+                      *(route.keys.meta for _, route in group)))
+                for group in groups
+            ],
+        )  # fmt: skip
+        found: list[tuple[Head, int]] = [(_NO_HEAD, -1)] * len(sessions)
+        for group, reply in zip(groups, replies, strict=True):
+            if isinstance(reply, Exception):
+                raise self._error(reply)
+            shard_epoch = reply[0].decode()
+            for (index, _), answer in zip(group, reply[1:], strict=True):
+                if isinstance(answer, Exception):
+                    self._error(answer)
+                    found[index] = (Head("", 0, 0, 0, shard_epoch), -1)
+                else:
+                    found[index] = (_head(answer, shard_epoch), int(answer[4]))
+        return found
+
+    async def page(self, session: str, after: Position | None) -> Page:
+        route = self._routes.of(session)
+        reply = await self._call_one(
+            self._history,
+            pack((
+                b"FCALL", b"hg1_page", b"3", route.keys.meta, route.keys.window, route.shard_keys.shard,
+                after.epoch if after else b"", after.seq if after else 0, PAGE_BYTES,
+            )),
+        )  # fmt: skip
+        head = _head(reply[1:5], reply[0].decode())
+        return Page(reply[7:], head, reply[5] == b"1", reply[6] == b"1")
+
+    async def confirm(self, session: str, epoch: str, seqs_and_sizes: Sequence[tuple[int, int]]) -> Head:
+        (answer,) = await self.confirm_many([(session, epoch, seqs_and_sizes)])
+        if isinstance(answer, StoreError):
+            raise answer
+        return answer
+
+    async def confirm_many(
+        self, batch: Sequence[tuple[str, str, Sequence[tuple[int, int]]]]
+    ) -> list[Head | StoreError]:
+        groups = self._grouped([self._routes.of(session) for session, _, _ in batch])
+        commands = []
+        for group in groups:
+            shard_keys = group[0][1].shard_keys
+            keys = [shard_keys.shard, shard_keys.dirty, shard_keys.bytes_]
+            arguments: list[bytes | str] = []
+            for index, route in group:
+                _, epoch, pairs = batch[index]
+                keys += (route.keys.meta, route.keys.ahead)
+                flat = [number for pair in pairs for number in pair]
+                arguments += (route.session, route.tenant, epoch, struct.pack(">" + "QI" * len(pairs), *flat))
+            commands.append(pack((b"FCALL", b"hg1_confirm", len(keys), *keys, *arguments)))
+        replies = await self._call(self._commands, commands)
+        answers: list[Head | StoreError] = [_NO_HEAD] * len(batch)
+        for group, reply in zip(groups, replies, strict=True):
+            failed = self._error(reply) if isinstance(reply, Exception) else None
+            for at, (index, _) in enumerate(group):
+                if failed is not None:
+                    answers[index] = failed
+                elif isinstance(reply[at + 1], Exception):
+                    answers[index] = self._error(reply[at + 1])
+                else:
+                    answers[index] = _head(reply[at + 1], reply[0].decode())
+        return answers
+
+    async def confirmed(self, session: str, positions: Sequence[Position]) -> list[bool | None]:
+        route = self._routes.of(session)
+        arguments = [part for position in positions for part in (position.epoch, position.seq)]
+        reply = await self._call_one(
+            self._commands,
+            pack((b"FCALL", b"hg1_confirmed", b"2", route.keys.meta, route.keys.ahead, *arguments)),
+        )
+        return [_CONFIRMED[answer] for answer in reply]
+
+    async def dirty(self, virtual_shard: int, before_ms: int, limit: int) -> list[tuple[str, int]]:
+        key = self._routes.shard(virtual_shard).dirty
+        reply = await self._call_one(
+            self._commands,
+            pack((b"ZRANGE", key, b"-inf", f"({before_ms}", b"BYSCORE", b"LIMIT", 0, limit, b"WITHSCORES")),
+        )
+        return [(member.decode(), int(score)) for member, score in reply]
+
+    async def unconfirmed(self, session: str, limit: int) -> list[Unconfirmed]:
+        """At most UNCONFIRMED_BYTES_PER_CALL of frames, at least one message where any is left."""
+        route = self._routes.of(session)
+        reply = await self._call_one(
+            self._history,
+            pack((
+                b"FCALL", b"hg1_unconfirmed", b"3", route.keys.meta, route.keys.window, route.keys.ahead, limit,
+                UNCONFIRMED_BYTES_PER_CALL,
+            )),
+        )  # fmt: skip
+        return [
+            Unconfirmed(Position(reply[at].decode(), int(reply[at + 1])), reply[at + 2], reply[at + 3])
+            for at in range(0, len(reply), 4)
+        ]
+
+    async def expire(self, virtual_shard: int, idle_s: float, limit: int) -> int:
+        shard_keys = self._routes.shard(virtual_shard)
+        members = await self._call_one(self._commands, pack((b"ZRANGE", shard_keys.idle, 0, limit - 1)))
+        if not members:
+            return 0
+        routes = [self._routes.of(member.decode()) for member in members]
+        keys = [shard_keys.dirty, shard_keys.idle]
+        for route in routes:
+            keys += (route.keys.meta, route.keys.window, route.keys.producers, route.keys.ahead)
+        gone: int = await self._call_one(
+            self._commands, pack((b"FCALL", b"hg1_expire", len(keys), *keys, round(idle_s * 1000), *members))
+        )
+        return gone
+
+    async def pressure(self) -> LivePressure:
+        replies = await self._call(
+            self._commands,
+            [pack(("INFO", "memory"))]
+            + [pack(("HGET", self._routes.shard(number).bytes_, "*")) for number in range(self._shards)],
+        )
+        for reply in replies:
+            if isinstance(reply, Exception):
+                raise self._error(reply)
+        memory = dict(line.split(":", 1) for line in str(replies[0], "ascii", "replace").splitlines() if ":" in line)
+        return LivePressure(
+            int(memory.get("used_memory", 0)),
+            int(memory.get("maxmemory", 0)),
+            sum(int(value) for value in replies[1:] if value is not None),
+        )
+
+    # ---- calls ------------------------------------------------------------------------------------------------------
+
+    def _grouped(self, routes: list[Route]) -> list[list[tuple[int, Route]]]:
+        """Indexed routes by virtual shard, at most SESSIONS_PER_CALL together."""
+        open_: dict[int, list[tuple[int, Route]]] = {}
+        groups = []
+        for index, route in enumerate(routes):
+            group = open_.get(route.virtual_shard)
+            if group is None or len(group) >= SESSIONS_PER_CALL:
+                group = open_[route.virtual_shard] = []
+                groups.append(group)
+            group.append((index, route))
+        return groups
+
+    async def _call_one(self, connection: RedisConnection, packed: bytes) -> Any:
+        (reply,) = await self._call(connection, [packed])
+        if isinstance(reply, Exception):
+            raise self._error(reply)
+        return reply
+
+    async def _call(self, connection: RedisConnection, packed: Sequence[bytes]) -> list[Any]:
+        """Replies in order, errors among them; what failed for want of the library is repeated with it."""
+        replies = await connection.call_many(packed)
+        missing = [index for index, reply in enumerate(replies) if library.is_missing(reply)]
+        if missing:
+            await self._reload()
+            again = await connection.call_many([packed[index] for index in missing])
+            for index, reply in zip(missing, again, strict=True):
+                replies[index] = reply
+        return replies
+
+
+_NO_HEAD = Head("", 0, 0, 0, "")
+_CONFIRMED: dict[bytes, bool | None] = {b"1": True, b"0": False, b"?": None}
+
+
+def _head(answer: Sequence[bytes], shard_epoch: str) -> Head:
+    return Head(answer[0].decode(), int(answer[1]), int(answer[2]), int(answer[3]), shard_epoch)
