@@ -36,19 +36,21 @@ REDIS_KEYS: tuple[KeyInfo, ...] = (
     KeyInfo("hg:{vN}:dirty", "live", "sorted set", "none", "append, confirm", "Sessions with unconfirmed messages, by the time (ms) since which."),
     KeyInfo("hg:{vN}:idle", "live", "sorted set", "none", "append, expire", "Sessions by the time (ms) at which to look whether they are idle."),
     KeyInfo("hg:{vN}:bytes", "live", "hash", "none", "append, confirm", "Unconfirmed bytes by tenant; `*` all."),
-    KeyInfo("hg:tenants", "metadata", "hash", "none", "`heliograph tenant apply`, operator", "Tenant → its record (JSON)."),
-    KeyInfo("hg:tenants:changes", "metadata", "sorted set", "none", "with hg:tenants", "Tenant → the version of its last change."),
-    KeyInfo("hg:tenants:version", "metadata", "counter", "none", "with hg:tenants", "Rises with every change; services ask for it twice a second."),
+    KeyInfo("hg:{tenants}", "metadata", "hash", "none", "`heliograph tenant apply`, operator", "Tenant → its record (JSON)."),
+    KeyInfo("hg:{tenants}:changes", "metadata", "sorted set", "none", "with hg:{tenants}", "Tenant → the version of its last change."),
+    KeyInfo("hg:{tenants}:version", "metadata", "counter", "none", "with hg:{tenants}", "Rises with every change; services ask for it twice a second."),
     KeyInfo("hg:edge:<edge>", "metadata", "hash", "lease", "edge", "Lease of an edge: incarnation, address, load."),
     KeyInfo("hg:edges", "metadata", "sorted set", "none", "edge", "Edges by the time (ms) at which their lease ends."),
     KeyInfo("hg:edge:<edge>:connections", "metadata", "hash", "none", "edge", "Connection id → what it is (JSON)."),
-    KeyInfo("hg:where:<tenant>", "metadata", "set", "none", "edge", "`<edge>/<connection>` of a tenant's connections."),
-    KeyInfo("hg:where:<tenant>:<agent-type>", "metadata", "set", "none", "edge", "The same, of subscribers of sessions of one agent type."),
-    KeyInfo("hg:where:<session>", "metadata", "set", "none", "edge", "The same, of one session's subscribers."),
+    KeyInfo("hg:where:<tenant>", "metadata", "sorted set", "none", "edge", "`<edge>/<connection>` of a tenant's connections, sorted as text."),
+    KeyInfo("hg:where:<tenant>:<agent-type>", "metadata", "sorted set", "none", "edge", "The same, of subscribers of sessions of one agent type."),
+    KeyInfo("hg:where:<session>", "metadata", "sorted set", "none", "edge", "The same, of one session's subscribers."),
     KeyInfo("hg:index:<session>", "metadata", "sorted set", "log retention", "router", "Sparse index: `<position> <topic id> <partition> <offset>`, sorted as text."),
     KeyInfo("hg:replay:requests", "metadata", "stream", "capped", "edge", "Rehydration requests, one consumer group."),
     KeyInfo("hg:replay:asked:<request>", "metadata", "string", "deadline", "edge", "Collapses equal requests: set by the first."),
     KeyInfo("hg:replay:page:<request>", "metadata", "string", "60 s", "replay", "The answer to a request; its name is published on hg:replay:ready."),
+    KeyInfo("hg:replay:bytes:<tenant>:<minute>", "metadata", "counter", "2 min", "replay", "Bytes of pages written for a tenant in a minute; tenant `*`: for all."),
+    KeyInfo("hg:replay:full:<tenant>", "metadata", "string", "5 s", "replay", "The tenant's pages are at their bound: edges don't ask."),
     KeyInfo("hg:lease:<name>", "metadata", "string", "lease", "router", "Who holds a virtual shard's reconciliation."),
 )  # fmt: skip
 
@@ -103,9 +105,9 @@ CONFIG = b"hg:config"
 
 # ---- metadata store -------------------------------------------------------------------------------------------------
 
-TENANTS = "hg:tenants"
-TENANT_CHANGES = "hg:tenants:changes"
-TENANTS_VERSION = "hg:tenants:version"
+TENANTS = "hg:{tenants}"
+TENANT_CHANGES = "hg:{tenants}:changes"
+TENANTS_VERSION = "hg:{tenants}:version"
 EDGES = "hg:edges"
 REPLAY_REQUESTS = "hg:replay:requests"
 REPLAY_READY = "hg:replay:ready"
@@ -134,6 +136,14 @@ def replay_asked(request: str) -> str:
 
 def replay_page(request: str) -> str:
     return f"hg:replay:page:{request}"
+
+
+def replay_bytes(tenant: str, minute: int) -> str:
+    return f"hg:replay:bytes:{tenant}:{minute}"
+
+
+def replay_full(tenant: str) -> str:
+    return f"hg:replay:full:{tenant}"
 
 
 def lease(name: str) -> str:

@@ -29,7 +29,7 @@ class StoreError(HeliographError):
         self.maybe_done = maybe_done
 
 
-class CorruptError(HeliographError):
+class CorruptError(StoreError):
     """A stored value is not what this code writes. `key` says which; the value is never shown."""
 
     def __init__(self, key: str, message: str) -> None:
@@ -270,7 +270,10 @@ class LogConsumer(Protocol):
         """For each partition, whether the group has committed at or past the offset."""
 
     async def end_offsets(self, partitions: Iterable[tuple[str, int]]) -> dict[tuple[str, int], int]:
-        """The log's ends now."""
+        """The log's ends now, of partitions that exist."""
+
+    async def lag(self) -> dict[tuple[str, int], int]:
+        """Records between what the group has committed and the log's end, of each partition this member reads."""
 
 
 class LogReader(Protocol):
@@ -395,8 +398,9 @@ class ConnectionStore(Protocol):
     async def edges(self) -> list[EdgeLease]:
         """Those whose lease holds."""
 
-    async def connections(self, scope: str, limit: int) -> list[tuple[EdgeLease, Connection]]:
-        """Of a tenant, `tenant:agent-type` or session, on edges whose lease holds."""
+    async def connections(self, scope: str, limit: int, after: str = "") -> list[tuple[EdgeLease, Connection]]:
+        """Of a tenant, `tenant:agent-type` or session, on edges whose lease holds, in the order of their names
+        `<edge>/<connection>`, from behind the name `after`."""
 
 
 class IndexEntry(Struct, frozen=True):

@@ -1,0 +1,15 @@
+"""The metadata store in memory: for unit tests, and for a whole system in one process."""
+
+from heliograph.stores.memory.metadata.connections import MemoryConnectionStore
+from heliograph.stores.memory.metadata.index import MemoryPositionIndex
+from heliograph.stores.memory.metadata.leases import MemoryLeases
+from heliograph.stores.memory.metadata.rehydration import MemoryRehydration
+from heliograph.stores.memory.metadata.tenants import MemoryTenantStore
+
+__all__ = [
+    "MemoryConnectionStore",
+    "MemoryLeases",
+    "MemoryPositionIndex",
+    "MemoryRehydration",
+    "MemoryTenantStore",
+]

@@ -1,0 +1,57 @@
+"""Edges' leases and connections in memory."""
+
+from collections.abc import Sequence
+
+from msgspec.structs import replace
+
+from heliograph.stores.memory.metadata.clock import Clock, now_ms
+from heliograph.stores.ports import Connection, EdgeLease
+from heliograph.stores.registrations import check_edge, member, scopes
+
+
+class MemoryConnectionStore:
+    """`heliograph.stores.ports.ConnectionStore`."""
+
+    def __init__(self, clock: Clock = now_ms) -> None:
+        self._clock = clock
+        self._leases: dict[str, EdgeLease] = {}
+        self._connections: dict[str, dict[str, Connection]] = {}
+
+    async def renew(self, lease: EdgeLease, ttl_s: float) -> bool:
+        held = self._held(check_edge(lease.edge))
+        known = held is not None and held.incarnation == lease.incarnation
+        self._leases[lease.edge] = replace(lease, ends_ms=self._clock() + max(1, int(ttl_s * 1000)))
+        if not known:
+            self._connections.pop(lease.edge, None)
+        return known
+
+    async def release(self, edge: str) -> None:
+        self._leases.pop(check_edge(edge), None)
+        self._connections.pop(edge, None)
+
+    async def update(self, edge: str, changed: Sequence[Connection], gone: Sequence[Connection]) -> None:
+        connections = self._connections.setdefault(check_edge(edge), {})
+        for connection in changed:
+            scopes(connection)
+            connections[connection.connection] = replace(connection, sessions=list(connection.sessions))
+        for connection in gone:
+            connections.pop(connection.connection, None)
+
+    async def edges(self) -> list[EdgeLease]:
+        held = [lease for edge in self._leases if (lease := self._held(edge)) is not None]
+        return sorted(held, key=lambda lease: (lease.ends_ms, lease.edge))
+
+    async def connections(self, scope: str, limit: int, after: str = "") -> list[tuple[EdgeLease, Connection]]:
+        found = [
+            (member(edge, name), lease, connection)
+            for edge, connections in self._connections.items()
+            if (lease := self._held(edge)) is not None
+            for name, connection in connections.items()
+            if member(edge, name) > after and scope in scopes(connection)
+        ]
+        found.sort(key=lambda entry: entry[0])
+        return [(lease, connection) for _, lease, connection in found[:limit]]
+
+    def _held(self, edge: str) -> EdgeLease | None:
+        lease = self._leases.get(edge)
+        return lease if lease is not None and lease.ends_ms > self._clock() else None

@@ -1,0 +1,1 @@
+"""Redis behind the ports: `metadata/` on redis-py, the live path on connections of its own."""

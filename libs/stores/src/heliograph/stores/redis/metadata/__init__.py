@@ -1,0 +1,17 @@
+"""The metadata store on Redis: everything that is not the live path's."""
+
+from heliograph.stores.redis.metadata.client import MetadataClient
+from heliograph.stores.redis.metadata.connections import RedisConnectionStore
+from heliograph.stores.redis.metadata.index import RedisPositionIndex
+from heliograph.stores.redis.metadata.leases import RedisLeases
+from heliograph.stores.redis.metadata.rehydration import RedisRehydration
+from heliograph.stores.redis.metadata.tenants import RedisTenantStore
+
+__all__ = [
+    "MetadataClient",
+    "RedisConnectionStore",
+    "RedisLeases",
+    "RedisPositionIndex",
+    "RedisRehydration",
+    "RedisTenantStore",
+]

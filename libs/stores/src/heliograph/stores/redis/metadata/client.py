@@ -1,0 +1,79 @@
+"""The metadata Redis: one pool of connections for everything off the hot path, and errors told in our own words.
+
+What must never happen here: an error of redis-py reaching a service, or a command that waits without a bound.
+"""
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.client import Pipeline
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from heliograph.stores.ports import CorruptError, StoreError
+
+COMMAND_TIMEOUT_S = 5.0
+"""No metadata command takes longer on a Redis that is well; above every BLOCK that is used here."""
+
+CONNECTIONS = 16
+"""Of one process: enough for commands that overlap, few enough for hundreds of edges on one Redis."""
+
+
+class MetadataClient:
+    """The connections to one metadata Redis, shared by the stores that live in it."""
+
+    def __init__(self, url: str, *, timeout_s: float = COMMAND_TIMEOUT_S, max_connections: int = CONNECTIONS) -> None:
+        self._pool: BlockingConnectionPool = BlockingConnectionPool.from_url(
+            url,
+            max_connections=max_connections,
+            timeout=timeout_s,
+            socket_timeout=timeout_s,
+            socket_connect_timeout=timeout_s,
+            retry=Retry(NoBackoff(), 1),  # an idle connection that the server closed; more is for the caller to decide
+            protocol=2,
+        )
+        self.redis: Any = Redis(connection_pool=self._pool)
+        """redis-py's types are for both of its decoding modes at once; here every reply is bytes."""
+
+    async def start(self) -> None:
+        """Raise StoreError unless Redis answers."""
+        with store_errors("PING"):
+            await self.redis.ping()
+
+    async def close(self) -> None:
+        await self.redis.aclose()
+        await self._pool.disconnect()
+
+    @asynccontextmanager
+    async def pipeline(self) -> AsyncIterator[Pipeline]:
+        """Commands in one round trip, each by itself (no MULTI: keys may live on different nodes)."""
+        async with self.redis.pipeline(transaction=False) as pipeline:
+            yield pipeline
+
+
+@contextmanager
+def store_errors(key: str) -> Iterator[None]:
+    """Turn redis-py's errors into StoreError(`unavailable`), and a key of another type into CorruptError."""
+    try:
+        yield
+    except NoScriptError:
+        raise
+    except RedisError as error:
+        text = str(error)
+        if "WRONGTYPE" in text:
+            raise CorruptError(key, "holds another type than this code writes") from None
+        broken = isinstance(error, RedisConnectionError | RedisTimeoutError)
+        raise StoreError("unavailable", f"metadata store: {type(error).__name__}: {text}", maybe_done=broken) from error
+    except (OSError, TimeoutError) as error:
+        raise StoreError("unavailable", f"metadata store: {type(error).__name__}: {error}", maybe_done=True) from error
+
+
+async def store_ms(redis: Any) -> int:
+    """The store's clock, Unix ms."""
+    seconds, micros = await redis.time()
+    return int(seconds) * 1000 + int(micros) // 1000

@@ -1,0 +1,204 @@
+"""Edges' leases and connections in the metadata Redis.
+
+The lease is the store's: it runs out by the clock of Redis, and what an edge registered counts only while it holds. A
+lease carries a generation that the edge learns from the answer, so that an edge whose first renewal was carried out
+but never answered is told again to register everything.
+"""
+
+import asyncio
+from collections.abc import Sequence
+
+import msgspec
+
+from heliograph.core.errors import InvalidValueError
+from heliograph.stores import keys
+from heliograph.stores.ports import Connection, CorruptError, EdgeLease
+from heliograph.stores.redis.metadata.client import MetadataClient, store_errors, store_ms
+from heliograph.stores.registrations import check_edge, member, scopes
+
+BATCH = 200
+"""Connections of one pipeline; with 1,000 subscriptions each that is some 20 MB, with the usual few some 100 KB."""
+
+# KEYS: lease of an edge. ARGV: incarnation, generation that the edge knows, time in ms, lease (JSON).
+# Answers: whether it was known, generation, end of the lease in ms.
+_RENEW = """
+local time = redis.call('TIME')
+local ends = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000) + tonumber(ARGV[3]))
+local stored = redis.call('HMGET', KEYS[1], 'incarnation', 'generation')
+local known = stored[1] == ARGV[1] and stored[2] == ARGV[2]
+local generation = ARGV[2]
+if not known then generation = time[1] .. '.' .. time[2] end
+redis.call('HSET', KEYS[1], 'incarnation', ARGV[1], 'generation', generation, 'ends_ms', ends, 'lease', ARGV[4])
+redis.call('PEXPIRE', KEYS[1], ARGV[3])
+return {known and 1 or 0, generation, ends}
+"""
+
+_encode = msgspec.json.Encoder().encode
+_lease_decoder = msgspec.json.Decoder(EdgeLease)
+_connection_decoder = msgspec.json.Decoder(Connection)
+
+
+class RedisConnectionStore:
+    """`heliograph.stores.ports.ConnectionStore`."""
+
+    def __init__(self, client: MetadataClient) -> None:
+        self._client = client
+        self._renew = client.redis.register_script(_RENEW)
+        self._generations: dict[tuple[str, str], str] = {}
+        self._locks: dict[str, asyncio.Lock] = {}
+
+    async def renew(self, lease: EdgeLease, ttl_s: float) -> bool:
+        """Where it answers False, nothing that the edge registered before is left."""
+        key, ttl_ms = keys.edge(check_edge(lease.edge)), max(1, int(ttl_s * 1000))
+        told = self._generations.get((lease.edge, lease.incarnation), "")
+        async with self._lock(lease.edge):
+            with store_errors(key):
+                known, generation, ends = await self._renew(
+                    keys=[key], args=[lease.incarnation, told, ttl_ms, _encode(lease)]
+                )
+                await self._client.redis.zadd(keys.EDGES, {lease.edge: int(ends)})
+            if not known:
+                await self._forget_connections(lease.edge)
+                for name in [name for name in self._generations if name[0] == lease.edge]:
+                    del self._generations[name]
+                self._generations[lease.edge, lease.incarnation] = generation.decode()
+        return bool(known)
+
+    async def release(self, edge: str) -> None:
+        check_edge(edge)
+        async with self._lock(edge):
+            with store_errors(keys.edge(edge)):
+                await self._client.redis.delete(keys.edge(edge))  # first, so that nobody is found on it any more
+            await self._forget_connections(edge)
+            with store_errors(keys.EDGES):
+                await self._client.redis.zrem(keys.EDGES, edge)
+            for name in [name for name in self._generations if name[0] == edge]:
+                del self._generations[name]
+
+    async def update(self, edge: str, changed: Sequence[Connection], gone: Sequence[Connection]) -> None:
+        check_edge(edge)
+        latest: dict[str, Connection | None] = {connection.connection: connection for connection in changed}
+        latest.update({connection.connection: None for connection in gone})
+        declared = {connection.connection: scopes(connection) for connection in gone}
+        names = list(latest)
+        async with self._lock(edge):
+            for start in range(0, len(names), BATCH):
+                await self._update(edge, {name: latest[name] for name in names[start : start + BATCH]}, declared)
+
+    async def _update(self, edge: str, batch: dict[str, Connection | None], declared: dict[str, set[str]]) -> None:
+        key = keys.edge_connections(edge)
+        with store_errors(key):
+            stored = await self._client.redis.hmget(key, list(batch))
+            async with self._client.pipeline() as pipeline:
+                for (name, connection), record in zip(batch.items(), stored, strict=True):
+                    before = _scopes_of(record)
+                    if connection is None:
+                        before |= declared[name]
+                    after = scopes(connection) if connection is not None else set()
+                    for scope in sorted(after - before):
+                        pipeline.zadd(keys.where(scope), {member(edge, name): 0})
+                    for scope in sorted(before - after):
+                        pipeline.zrem(keys.where(scope), member(edge, name))
+                    # The record comes last: it says what is listed, so a batch that broke off is repaired by the next.
+                    if connection is None:
+                        pipeline.hdel(key, name)
+                    else:
+                        pipeline.hset(key, name, _encode(connection))
+                await pipeline.execute()
+
+    async def edges(self) -> list[EdgeLease]:
+        redis = self._client.redis
+        with store_errors(keys.EDGES):
+            names = [name.decode() for name in await redis.zrangebyscore(keys.EDGES, await store_ms(redis), "+inf")]
+        leases = await self._leases(names)
+        return [lease for name in names if (lease := leases[name]) is not None]
+
+    async def connections(self, scope: str, limit: int, after: str = "") -> list[tuple[EdgeLease, Connection]]:
+        """Connections whose record can't be read are left out; an edge that was lost leaves names behind, read past."""
+        key, found = keys.where(scope), list[tuple[EdgeLease, Connection]]()
+        leases: dict[str, EdgeLease | None] = {}
+        while len(found) < limit:
+            with store_errors(key):
+                minimum = f"({after}" if after else "-"
+                listed = await self._client.redis.zrangebylex(key, minimum, "+", start=0, num=max(limit, BATCH))
+            if not listed:
+                break
+            names = [name.decode(errors="replace") for name in listed]
+            after = names[-1]
+            unknown = {name.partition("/")[0] for name in names} - leases.keys()
+            leases.update(await self._leases(sorted(unknown)))
+            held = [name for name in names if leases[name.partition("/")[0]] is not None]
+            for name, connection in zip(held, await self._records(held), strict=True):
+                lease = leases[name.partition("/")[0]]
+                if lease is not None and connection is not None and scope in scopes(connection):
+                    found.append((lease, connection))
+            if len(listed) < max(limit, BATCH):
+                break
+        return found[:limit]
+
+    async def _leases(self, edges: Sequence[str]) -> dict[str, EdgeLease | None]:
+        if not edges:
+            return {}
+        with store_errors("hg:edge:*"):
+            async with self._client.pipeline() as pipeline:
+                for edge in edges:
+                    pipeline.hmget(keys.edge(edge), "lease", "ends_ms")
+                answers = await pipeline.execute()
+        return {edge: _lease(keys.edge(edge), *answer) for edge, answer in zip(edges, answers, strict=True)}
+
+    async def _records(self, members: Sequence[str]) -> list[Connection | None]:
+        if not members:
+            return []
+        with store_errors("hg:edge:*:connections"):
+            async with self._client.pipeline() as pipeline:
+                for name in members:
+                    edge, _, connection = name.partition("/")
+                    pipeline.hget(keys.edge_connections(edge), connection)
+                answers: list[bytes | None] = await pipeline.execute()
+        return [_connection(answer) for answer in answers]
+
+    async def _forget_connections(self, edge: str) -> None:
+        key, cursor = keys.edge_connections(edge), 0
+        with store_errors(key):
+            while True:
+                cursor, listed = await self._client.redis.hscan(key, cursor, count=BATCH)
+                async with self._client.pipeline() as pipeline:
+                    for name, record in listed.items():
+                        for scope in sorted(_scopes_of(record)):
+                            pipeline.zrem(keys.where(scope), member(edge, name.decode()))
+                    if cursor == 0:
+                        pipeline.delete(key)
+                    await pipeline.execute()
+                if cursor == 0:
+                    return
+
+    def _lock(self, edge: str) -> asyncio.Lock:
+        return self._locks.setdefault(edge, asyncio.Lock())
+
+
+def _lease(key: str, stored: bytes | None, ends_ms: bytes | None) -> EdgeLease | None:
+    if stored is None or ends_ms is None:
+        return None
+    try:
+        lease = _lease_decoder.decode(stored)
+        lease.ends_ms = int(ends_ms)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        raise CorruptError(key, "is no lease of an edge") from None
+    return lease
+
+
+def _connection(record: bytes | None) -> Connection | None:
+    if record is None:
+        return None
+    try:
+        connection = _connection_decoder.decode(record)
+        scopes(connection)
+    except (msgspec.MsgspecError, InvalidValueError, ValueError, RecursionError):
+        return None
+    return connection
+
+
+def _scopes_of(record: bytes | None) -> set[str]:
+    """The scopes of a stored record; none of one that can't be read (what it was listed under is read past)."""
+    connection = _connection(record)
+    return scopes(connection) if connection is not None else set()

@@ -1,0 +1,104 @@
+"""Tenant records in the metadata Redis, and what changed since when.
+
+A change is one script: record, version and the tenant's place among the changes move together, so whoever saw version
+N and asks for changes since N can't miss one. Versions begin at the store's clock: a store that lost its data goes on
+above what services remember, and they notice.
+"""
+
+import msgspec
+
+from heliograph.core.sessions import check_label
+from heliograph.protocol.tenants import decode_tenant
+from heliograph.stores.keys import TENANT_CHANGES, TENANTS, TENANTS_VERSION
+from heliograph.stores.ports import CorruptError
+from heliograph.stores.redis.metadata.client import MetadataClient, store_errors
+
+RECORDS_PER_READ = 200
+"""Records are a few KB: a reply stays below a MB."""
+
+# KEYS: records, changes, version. ARGV: tenant, record ('' deletes).
+_CHANGE = """
+local time = redis.call('TIME')
+local version = tonumber(redis.call('GET', KEYS[3]) or '0') + 1
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+if version < now then version = now end
+local text = string.format('%.0f', version)
+redis.call('ZADD', KEYS[2], text, ARGV[1])
+if ARGV[2] == '' then
+  redis.call('HDEL', KEYS[1], ARGV[1])
+else
+  redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
+end
+redis.call('SET', KEYS[3], text)
+return text
+"""
+
+_KEYS = (TENANTS, TENANT_CHANGES, TENANTS_VERSION)
+
+
+class RedisTenantStore:
+    """`heliograph.stores.ports.TenantStore`."""
+
+    def __init__(self, client: MetadataClient) -> None:
+        self._client = client
+        self._change = client.redis.register_script(_CHANGE)
+
+    async def put(self, tenant: str, record: bytes) -> int:
+        check_label("tenant", tenant)
+        with store_errors(TENANTS):
+            return int(await self._change(keys=_KEYS, args=(tenant, record)))
+
+    async def get(self, tenant: str) -> bytes | None:
+        """Raises CorruptError where the stored record is none of this tenant."""
+        with store_errors(TENANTS):
+            record: bytes | None = await self._client.redis.hget(TENANTS, tenant)
+        if record is not None:
+            _check(tenant, record)
+        return record
+
+    async def delete(self, tenant: str) -> None:
+        check_label("tenant", tenant)
+        with store_errors(TENANTS):
+            await self._change(keys=_KEYS, args=(tenant, b""))
+
+    async def version(self) -> int:
+        with store_errors(TENANTS_VERSION):
+            return _version(await self._client.redis.get(TENANTS_VERSION))
+
+    async def changes(self, since: int) -> tuple[int, dict[str, bytes | None]]:
+        """Records as they are stored: one that is corrupt is found by who decodes it, beside the others.
+
+        The version is read with the list of changes, records after it: they may be newer than the version says, and
+        then come once more. A version below `since` means that the store lost its data: all that it has is returned.
+        """
+        redis = self._client.redis
+        with store_errors(TENANT_CHANGES):
+            async with redis.pipeline(transaction=True) as pipeline:
+                pipeline.get(TENANTS_VERSION)
+                pipeline.zrangebyscore(TENANT_CHANGES, f"({since}", "+inf")
+                stored, names = await pipeline.execute()
+            version = _version(stored)
+            if version < since:
+                names = await redis.zrange(TENANT_CHANGES, 0, -1)
+            found: dict[str, bytes | None] = {}
+            for start in range(0, len(names), RECORDS_PER_READ):
+                chunk = names[start : start + RECORDS_PER_READ]
+                for name, record in zip(chunk, await redis.hmget(TENANTS, chunk), strict=True):
+                    found[name.decode(errors="replace")] = record
+        return version, found
+
+
+def _version(stored: bytes | None) -> int:
+    try:
+        return int(stored or 0)
+    except ValueError:
+        raise CorruptError(TENANTS_VERSION, "is no number") from None
+
+
+def _check(tenant: str, record: bytes) -> None:
+    try:
+        name = decode_tenant(record).tenant
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        raise CorruptError(f"{TENANTS} {tenant}", "is no tenant record") from None
+    if name != tenant:
+        raise CorruptError(f"{TENANTS} {tenant}", "is the record of another tenant")

@@ -1,0 +1,40 @@
+"""What every rehydration store must agree on: how long a page is good for, and how large it may be. Pure."""
+
+from heliograph.core.limits import PAGE_BYTES
+from heliograph.protocol.messages import frame_position
+from heliograph.stores.ports import RehydratedPage, RehydrationRequest
+
+PAGE_TTL_S = 60.0
+"""A page that can't change: many clients of one session come back within a minute of each other."""
+
+PASSING_PAGE_TTL_S = 2.0
+"""An error, or a page that ended where the log did: long enough for all who wait for it now."""
+
+TOO_MANY = "too_many_requests"
+
+
+def page_ttl_s(request: RehydrationRequest, page: RehydratedPage) -> float:
+    """How long `page` answers `request`."""
+    if page.code is None and page.frames:
+        last = frame_position(page.frames[-1])
+        if page.more or (last is not None and last.decode(errors="replace") == request.until):
+            return PAGE_TTL_S
+    return PASSING_PAGE_TTL_S
+
+
+def bounded(page: RehydratedPage) -> RehydratedPage:
+    """`page`, cut to PAGE_BYTES of frames (at least one frame)."""
+    size = 0
+    for count, frame in enumerate(page.frames):
+        size += len(frame)
+        if size > PAGE_BYTES and count:
+            return RehydratedPage(page.frames[:count], more=True, gap_before=page.gap_before, code=page.code)
+    return page
+
+
+def page_bytes(page: RehydratedPage) -> int:
+    return sum(map(len, page.frames))
+
+
+def tenant_of(request: RehydrationRequest) -> str:
+    return request.session.partition(":")[0]
