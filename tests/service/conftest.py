@@ -13,6 +13,7 @@ from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
 from heliograph.protocol.tenants import AuthSettings, Tenant
 from heliograph.service.metrics import Metrics
+from heliograph.service.tokens import TokenVerifier
 
 NOW = 1_800_000_000.0
 
@@ -109,6 +110,22 @@ def metrics() -> Metrics:
 def now() -> float:
     """The Unix time at which tokens of `Signer` are good."""
     return NOW
+
+
+@pytest.fixture
+def make(tenants: Tenants, metrics: Metrics, now: float) -> Callable[..., TokenVerifier]:
+    """A verifier of the tenants, with these options."""
+
+    def verifier(**options: Any) -> TokenVerifier:
+        defaults: dict[str, Any] = {"audience": "heliograph", "leeway_s": 10.0, "clock": lambda: now}
+        return TokenVerifier(tenants.find, metrics, **{**defaults, **options})
+
+    return verifier
+
+
+@pytest.fixture
+def verifier(make: Callable[..., TokenVerifier]) -> TokenVerifier:
+    return make()
 
 
 @pytest.fixture
