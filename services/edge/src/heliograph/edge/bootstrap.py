@@ -1,0 +1,298 @@
+"""The edge's composition root: the only place that builds real things."""
+
+import asyncio
+import importlib.metadata
+import random
+import socket
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from heliograph.core.heartbeat import HeartbeatPolicy
+from heliograph.core.outbox import OutboxMarks
+from heliograph.core.pacing import AdmissionPolicy, HandshakeAdmission
+from heliograph.edge.connection import ConnectionLimits
+from heliograph.edge.connections import Connections
+from heliograph.edge.endpoint import Endpoint
+from heliograph.edge.http import HttpPublishing, openapi_components
+from heliograph.edge.joiner import History
+from heliograph.edge.metrics import EdgeMetrics
+from heliograph.edge.publishing import PublishLimits, PublishPath
+from heliograph.edge.registration import Registration
+from heliograph.edge.sessions import Sessions
+from heliograph.edge.settings import EdgeSettings
+from heliograph.edge.websocket import ClientSocket, TickWriter
+from heliograph.protocol.frames import CONNECT_PATH
+from heliograph.service.background import BackgroundTasks
+from heliograph.service.health import Condition, Liveness, Readiness
+from heliograph.service.http import create_app
+from heliograph.service.lifecycle import Component, Service
+from heliograph.service.metrics import Metrics
+from heliograph.service.tenants import TenantDirectory
+from heliograph.service.tokens import TokenVerifier
+from heliograph.service.tracing import Tracing, otlp_exporter
+from heliograph.stores.kafka import KafkaLogWriter
+from heliograph.stores.keys import Topics
+from heliograph.stores.ports import ConnectionStore, LiveStore, LogWriter, Rehydration, StoreError, TenantStore
+from heliograph.stores.redis.live import RedisLiveStore
+from heliograph.stores.redis.metadata import (
+    MetadataClient,
+    RedisConnectionStore,
+    RedisRehydration,
+    RedisTenantStore,
+)
+
+VERSION = importlib.metadata.version("heliograph-edge")
+
+TICK_S = 0.05
+"""Between looks at overdue answers."""
+
+FOLLOW_S = 0.2
+"""Between questions about pending publishes."""
+
+WATCH_S = 0.5
+"""Between looks at whether the stores are there."""
+
+FLUSH_S = 3.0
+"""For the log to take what is in flight at the end: what it doesn't take, the router writes."""
+
+
+@dataclass
+class Stores:
+    """What the edge talks to, and how it is started and stopped."""
+
+    live: LiveStore
+    log: LogWriter
+    tenants: TenantStore
+    connections: ConnectionStore
+    rehydration: Rehydration
+    start: Callable[[], Awaitable[None]]
+    stop: Callable[[], Awaitable[None]]
+
+
+def real_stores(settings: EdgeSettings) -> Stores:
+    """Redis and Kafka."""
+    metadata = MetadataClient(settings.metadata_url())
+    rehydration = RedisRehydration(metadata)
+
+    async def stop() -> None:
+        await rehydration.close()
+        await metadata.close()
+
+    return Stores(
+        RedisLiveStore(settings.live_url(), virtual_shards=settings.virtual_shards, uniform=random.random),
+        KafkaLogWriter(
+            settings.kafka_config(),
+            linger_ms=settings.log_linger_ms,
+            delivery_timeout_s=settings.log_delivery_timeout_s,
+        ),
+        RedisTenantStore(metadata),
+        RedisConnectionStore(metadata),
+        rehydration,
+        metadata.start,
+        stop,
+    )
+
+
+class EdgeApp:
+    """The edge's ASGI application: the WebSocket endpoint is met first, everything else is FastAPI's."""
+
+    def __init__(self, connect: ASGIApp, http: ASGIApp) -> None:
+        self._connect = connect
+        self._http = http
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket" and scope["path"] == CONNECT_PATH:
+            await self._connect(scope, receive, send)
+        else:
+            await self._http(scope, receive, send)
+
+
+async def build(settings: EdgeSettings) -> Service:
+    """The edge on real stores."""
+    return compose(settings, real_stores(settings))
+
+
+def compose(settings: EdgeSettings, stores: Stores) -> Service:
+    """The edge on any stores. Must be called on the event loop that it will run on."""
+    loop = asyncio.get_running_loop()
+    metrics = Metrics("edge", VERSION)
+    edge_metrics = EdgeMetrics(metrics)
+    readiness, liveness = Readiness(), Liveness()
+    tracing = Tracing(
+        service="edge",
+        version=VERSION,
+        metrics=metrics,
+        exporter=otlp_exporter(settings.otlp_endpoint),
+        sample_ratio=settings.trace_sample_ratio,
+        spans_per_s=settings.trace_spans_per_s,
+        starts_traces=True,
+    )
+    directory = TenantDirectory(stores.tenants, readiness.condition("tenants"), metrics)
+    verifier = TokenVerifier(
+        directory.find,
+        metrics,
+        audience=settings.jwt_audience,
+        leeway_s=settings.jwt_leeway_s,
+        development=settings.development,
+        max_remembered=settings.verified_tokens,
+    )
+    writer = TickWriter(loop)
+    path = PublishPath(
+        stores.live,
+        stores.log,
+        edge_metrics,
+        tracing,
+        PublishLimits(settings.durable_wait_s, settings.log_in_flight_per_tenant),
+    )
+    history = History(stores.live, stores.rehydration, edge_metrics, settings.rehydration_timeout_s)
+    sessions = Sessions(stores.live, history, writer, edge_metrics)
+    connections = Connections(
+        directory,
+        verifier,
+        stores.live,
+        Topics(settings.topic_prefix),
+        edge_metrics,
+        virtual_shards=settings.virtual_shards,
+        subscribe_timeout_s=settings.subscribe_timeout_s,
+    )
+    name = settings.edge_name or f"{socket.gethostname()}-{settings.port}"
+    address = settings.advertise_address or f"{settings.host}:{settings.port}"
+    registration = Registration(
+        stores.connections,
+        connections,
+        edge_metrics,
+        readiness.condition("registry"),
+        edge=name,
+        address=lambda: address,
+        lease_s=settings.lease_s,
+    )
+    endpoint = Endpoint(
+        connections,
+        sessions,
+        path,
+        writer,
+        edge_metrics,
+        ConnectionLimits(
+            edge_name=name,
+            heartbeat=HeartbeatPolicy(interval_s=settings.heartbeat_interval_s),
+            marks=OutboxMarks(
+                soft_bytes=settings.outbound_soft_bytes,
+                hard_bytes=settings.outbound_hard_bytes,
+                no_progress_s=settings.no_progress_timeout_s,
+            ),
+            hello_timeout_s=settings.hello_timeout_s,
+            idle_timeout_s=settings.idle_timeout_s,
+            subscribe_timeout_s=settings.subscribe_timeout_s,
+            max_errors=settings.max_errors,
+        ),
+        HandshakeAdmission(AdmissionPolicy(), random.random),
+        settings.allowed_origins,
+        lambda: readiness.ready,
+    )
+    app = create_app(
+        title="Heliograph edge",
+        version=VERSION,
+        metrics=metrics,
+        readiness=readiness,
+        liveness=liveness,
+        max_request_bytes=settings.http_request_bytes,
+    )
+    HttpPublishing(connections, path, edge_metrics, batch_messages=settings.http_batch_messages).install(app, verifier)
+    _document(app)
+    tasks = BackgroundTasks(metrics)
+    log_condition = readiness.condition("log")
+    path.log_failed = log_condition.degraded
+
+    async def start_live() -> None:
+        await stores.live.start(sessions)
+
+    async def start_passes() -> None:
+        tasks.spawn("tenants", directory.run)
+        tasks.spawn("connections", connections.look_after)
+        tasks.spawn("heads", lambda: sessions.check_heads(settings.heads_interval_s))
+        tasks.spawn("overdue", lambda: _overdue(path))
+        tasks.spawn("pending", lambda: _pending(path))
+        tasks.spawn("stores", lambda: _watch(stores.live, readiness.condition("live")))
+
+    async def stop_passes() -> None:
+        await tasks.close()
+        await sessions.close()
+        tracing.shutdown()
+
+    async def start_registration() -> None:
+        tasks.spawn("registration", registration.run)
+
+    async def stop_log() -> None:
+        await stores.log.close(FLUSH_S)
+
+    async def drain() -> None:
+        await connections.drain(settings.drain_timeout_s * 0.8)
+
+    ClientSocket.send_buffer_bytes = settings.socket_send_buffer_bytes
+    return Service(
+        name="edge",
+        version=VERSION,
+        app=EdgeApp(endpoint, app),
+        settings=settings,
+        metrics=metrics,
+        readiness=readiness,
+        liveness=liveness,
+        components=[
+            Component("metadata", stores.start, stores.stop),
+            Component("tenants", directory.start, after=["metadata"]),
+            Component("live", start_live, stores.live.close),
+            Component("log", stores.log.start, stop_log, required=False),
+            Component("passes", start_passes, stop_passes, after=["tenants", "live"]),
+            Component("registry", start_registration, registration.release, after=["passes"], required=False),
+        ],
+        drain=drain,
+        uvicorn_options={
+            "ws": ClientSocket,
+            "ws_max_size": settings.payload_ceiling_bytes + 8 * 1024,
+            "ws_per_message_deflate": False,
+            "ws_ping_interval": None,
+            "http": "httptools",
+        },
+    )
+
+
+async def _overdue(path: PublishPath) -> None:
+    while True:
+        path.tick(time.monotonic())
+        await asyncio.sleep(TICK_S)
+
+
+async def _pending(path: PublishPath) -> None:
+    while True:
+        await asyncio.sleep(FOLLOW_S)
+        if path.followed:
+            try:
+                await path.look_after_followed(time.monotonic())
+            except StoreError:
+                continue  # the live store is away; its condition says so
+
+
+async def _watch(live: LiveStore, condition: Condition) -> None:
+    """Readiness follows the live path, in both directions: an edge without it serves nobody new."""
+    while True:
+        if live.available:
+            condition.ok()
+        else:
+            condition.degraded("the connection to the live store is down")
+        await asyncio.sleep(WATCH_S)
+
+
+def _document(app: Any) -> None:
+    """Put the schemas of hand-decoded bodies into the OpenAPI document."""
+    made: Callable[[], dict[str, Any]] = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        document = made()
+        document.setdefault("components", {}).setdefault("schemas", {}).update(openapi_components())
+        return document
+
+    app.openapi = openapi

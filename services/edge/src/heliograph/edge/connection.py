@@ -1,0 +1,538 @@
+"""One client connection, driven by bytes: frames in, answers and messages out.
+
+Everything here runs on the event loop, synchronously, and nothing waits: what needs an answer from elsewhere is a
+callback of the publish path or a sink of a join.
+"""
+
+import random
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from heliograph.core.buckets import SenderBucket
+from heliograph.core.errors import InvalidValueError
+from heliograph.core.heartbeat import Heartbeat, HeartbeatPolicy
+from heliograph.core.limits import PRODUCER_RING
+from heliograph.core.messages import MessageClass
+from heliograph.core.outbox import Action, Fate, Flow, Outbox, OutboxMarks
+from heliograph.core.positions import Position
+from heliograph.core.scopes import Operation
+from heliograph.core.sessions import SessionKey
+from heliograph.edge.metrics import EdgeMetrics
+from heliograph.edge.publishing import Publication, PublishPath, published_frame, refused_frame
+from heliograph.edge.subscription import Subscription, parse_start
+from heliograph.edge.tenants import Target, TenantState
+from heliograph.edge.websocket import ClientSocket, TickWriter
+from heliograph.protocol.codes import CLOSES, CODES, CloseCode
+from heliograph.protocol.frames import (
+    Confirmed,
+    Error,
+    FrameError,
+    Hello,
+    Ping,
+    Pong,
+    Publish,
+    Refused,
+    Status,
+    StatusAnswer,
+    Subscribe,
+    Unsubscribe,
+    Unsubscribed,
+    Welcome,
+    check_name,
+    decode_client_frame,
+    encode,
+    is_utf8,
+)
+from heliograph.protocol.message_ids import derived_message_id
+from heliograph.protocol.websocket import text_frame
+from heliograph.service.logs import get_logger
+from heliograph.service.tokens import Identity, TokenError
+
+if TYPE_CHECKING:
+    from heliograph.edge.connections import Connections
+    from heliograph.edge.joiner import Joiner
+    from heliograph.edge.sessions import Sessions
+
+log = get_logger(__name__)
+
+PING_FRAME = text_frame(encode(Ping()))
+MAX_TARGETS = 1_024
+"""Sessions whose publish target a connection remembers; then they are looked up again."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionLimits:
+    """The settings of a connection."""
+
+    edge_name: str
+    heartbeat: HeartbeatPolicy
+    marks: OutboxMarks
+    hello_timeout_s: float
+    idle_timeout_s: float
+    subscribe_timeout_s: float
+    max_errors: int
+
+
+class Connection:
+    """One client."""
+
+    __slots__ = (
+        "_beat",
+        "_bucket",
+        "_closing",
+        "_connections",
+        "_errors",
+        "_incarnation",
+        "_limits",
+        "_metrics",
+        "_opened_s",
+        "_outbox",
+        "_path",
+        "_ping_bytes",
+        "_producer",
+        "_published",
+        "_sessions",
+        "_socket",
+        "_targets",
+        "_writer",
+        "_written_bytes",
+        "agent",
+        "hello_done",
+        "id",
+        "identity",
+        "last_active_s",
+        "out",
+        "parked",
+        "since_ms",
+        "subscriptions",
+        "tenant",
+    )
+
+    def __init__(
+        self,
+        id_: str,
+        socket: ClientSocket,
+        connections: "Connections",
+        sessions: "Sessions",
+        path: PublishPath,
+        writer: TickWriter,
+        metrics: EdgeMetrics,
+        limits: ConnectionLimits,
+        identity: Identity | None,
+        now: float,
+    ) -> None:
+        self.id = id_
+        self.identity = identity
+        self.tenant: TenantState | None = None
+        self.hello_done = False
+        self.agent: str | None = None
+        self.since_ms = int(time.time() * 1000)
+        self.subscriptions: dict[str, Subscription] = {}
+        self.out: list[bytes] = []
+        """WebSocket frames of this tick."""
+        self.parked: list[Joiner] = []
+        """Joins that wait for room."""
+        self.last_active_s = now
+        self._opened_s = now
+        self._socket = socket
+        self._connections = connections
+        self._sessions = sessions
+        self._path = path
+        self._writer = writer
+        self._metrics = metrics
+        self._limits = limits
+        self._beat = Heartbeat(limits.heartbeat, random.random, now)
+        self._outbox: Outbox | None = None
+        """Made when something first waits for the reader: most readers never let it."""
+        self._bucket: SenderBucket | None = None
+        self._targets: dict[str, Target] | None = None
+        self._producer = ""
+        self._incarnation: str | None = None
+        self._published = 0
+        self._written_bytes = 0
+        self._ping_bytes = 0
+        self._errors = 0
+        self._closing = False
+
+    # ---- out --------------------------------------------------------------------------------------------------------
+
+    def post(self, data: bytes) -> None:
+        """Queue a WebSocket frame for the end of this tick."""
+        out = self.out
+        if not out:
+            self._writer.schedule(self)
+        out.append(data)
+
+    def post_telemetry(self, data: bytes) -> None:
+        """Queue a frame that may be shed."""
+        if self._outbox is not None and self._outbox.fate(MessageClass.TELEMETRY) is not Fate.SEND:
+            self._metrics.telemetry_shed.n += 1
+            return
+        self._metrics.deliveries.n += 1
+        self.post(data)
+
+    def send(self, frame: object) -> None:
+        """Queue a frame of the protocol."""
+        self.post(text_frame(encode(frame)))
+
+    def flush(self) -> None:
+        """Write what the tick collected, with one call."""
+        out = self.out
+        data = out[0] if len(out) == 1 else b"".join(out)
+        out.clear()
+        socket = self._socket
+        if socket.disconnected or socket.close_sent:
+            return
+        transport = socket.transport
+        waiting = transport.get_write_buffer_size()
+        transport.write(data)
+        self._written_bytes += len(data)
+        if waiting or self._outbox is not None:
+            self._observe(waiting + len(data), len(data))
+
+    def _observe(self, waiting_bytes: int, wrote_bytes: int) -> None:
+        now = time.monotonic()
+        outbox = self._outbox
+        if outbox is None:
+            outbox = self._outbox = Outbox(self._limits.marks, now)
+        if wrote_bytes:
+            outbox.wrote(wrote_bytes, now)
+        action = outbox.observe(waiting_bytes, now)
+        if action is Action.NONE:
+            if outbox.flow is Flow.FLOWING and waiting_bytes == 0:
+                self._outbox = None
+            return
+        if action is Action.CATCH_UP:
+            self._fall_behind()
+        elif action is Action.READ_ON:
+            self._read_on()
+        else:
+            self.close(CloseCode.NO_PROGRESS, abort=True)
+
+    def on_writable(self) -> None:
+        """The socket took most of what waited."""
+        if self._outbox is not None:
+            self._observe(self._socket.transport.get_write_buffer_size(), 0)
+        self._unpark()
+
+    def has_room(self) -> bool:
+        """Whether a page of history may be queued."""
+        if self._outbox is not None and self._outbox.flow is Flow.CATCHING_UP:
+            return False
+        waiting: int = self._socket.transport.get_write_buffer_size()
+        return waiting + sum(map(len, self.out)) <= self._limits.marks.soft_bytes
+
+    def _unpark(self) -> None:
+        if self.parked and self.has_room():
+            parked, self.parked = self.parked, []
+            for joiner in parked:
+                joiner.pump()
+
+    def _fall_behind(self) -> None:
+        """Nothing more is queued: each session goes on later, from where it stands now."""
+        self._metrics.catch_ups.n += 1
+        for subscription in self.subscriptions.values():
+            if subscription.joiner is None and subscription.behind is None:
+                last = self._sessions.detach(subscription)
+                subscription.behind = last if last is not None else parse_start("earliest")
+
+    def _read_on(self) -> None:
+        for subscription in self.subscriptions.values():
+            if subscription.behind is not None:
+                start, subscription.behind = subscription.behind, None
+                self._sessions.join(subscription, start)
+        self._unpark()
+
+    # ---- in ---------------------------------------------------------------------------------------------------------
+
+    def on_text(self, data: bytes) -> None:
+        """One complete text frame."""
+        self._metrics.frames_in.n += 1
+        if self._closing:
+            return
+        if not is_utf8(data):
+            self._metrics.errors.labels("invalid_utf8").n += 1
+            self.close(CloseCode.INVALID_UTF8)
+            return
+        try:
+            frame = decode_client_frame(data)
+            if type(frame) is Publish:
+                self._publish(frame)
+            elif type(frame) is Pong:
+                pass
+            else:
+                self._control(frame)
+        except FrameError as error:
+            self._bad_frame(error.code, error.message, error.request_id)
+        except InvalidValueError as error:
+            self._refuse(getattr(frame, "id", None), error.code, error.message)
+
+    def on_binary(self) -> None:
+        """A binary frame: not in this protocol."""
+        self._metrics.errors.labels("binary").n += 1
+        self.close(CloseCode.UNSUPPORTED_DATA)
+
+    def _control(self, frame: object) -> None:
+        if type(frame) is Hello:
+            self._hello(frame)
+        elif not self.hello_done:
+            raise FrameError("hello_expected", CODES["hello_expected"].meaning, getattr(frame, "id", None))
+        elif type(frame) is Subscribe:
+            self._subscribe(frame.session, frame.start, frame.id)
+        elif type(frame) is Unsubscribe:
+            self._unsubscribe(frame)
+        else:
+            assert type(frame) is Status
+            self._status(frame)
+
+    def _bad_frame(self, code: str, message: str, request_id: int | None) -> None:
+        self._metrics.errors.labels(code).n += 1
+        self.send(Error(code, message, request_id))
+        self._errors += 1
+        if self._errors >= self._limits.max_errors:
+            self.close(CloseCode.TOO_MANY_ERRORS)
+
+    def _refuse(self, request_id: int | None, code: str, message: str, session: str | None = None) -> None:
+        self._metrics.refused.labels(code).n += 1
+        self.send(Refused(code, message, request_id, session))
+
+    # ---- hello ------------------------------------------------------------------------------------------------------
+
+    def _hello(self, frame: Hello) -> None:
+        if self.hello_done:
+            raise FrameError("hello_repeated", CODES["hello_repeated"].meaning, frame.id)
+        if self.identity is None:
+            try:
+                self.identity = self._connections.verify(frame.token or "")
+            except TokenError as error:
+                self._refuse(frame.id, error.code, error.message)
+                self._connections.token_refused(error, self.id)
+                code = {"token_expired": CloseCode.TOKEN_EXPIRED, "tenant_suspended": CloseCode.TENANT_SUSPENDED}
+                self.close(code.get(error.code, CloseCode.TOKEN_REFUSED))
+                return
+        for field, value in (("producer", frame.producer), ("consumer", frame.consumer), ("agent", frame.agent)):
+            if value is not None:
+                check_name(field, value)
+        identity = self.identity
+        tenant = self._connections.tenant(identity.tenant)
+        if tenant is None or tenant.record.suspended:
+            suspended = tenant is not None
+            self.close(CloseCode.TENANT_SUSPENDED if suspended else CloseCode.TOKEN_REFUSED)
+            return
+        self.tenant = tenant
+        self.agent = frame.agent
+        subject = identity.subject
+        self._producer = subject if frame.producer is None else f"{subject}/{frame.producer}"
+        self._incarnation = frame.incarnation
+        self.hello_done = True
+        limits = self._limits
+        expires_at = identity.expires_at
+        self.send(
+            Welcome(
+                self.id,
+                limits.edge_name,
+                int(limits.heartbeat.interval_s * 1000),
+                tenant.max_payload_bytes,
+                PRODUCER_RING,
+                frame.id,
+                int(expires_at * 1000) if expires_at is not None else None,
+            )
+        )
+        self._connections.changed(self)
+        for wanted in frame.subscriptions:
+            try:
+                self._subscribe(wanted.session, wanted.start, None)
+            except InvalidValueError as error:
+                self._refuse(None, error.code, error.message, wanted.session)
+
+    # ---- subscribe --------------------------------------------------------------------------------------------------
+
+    def _subscribe(self, session: str, start: str, request_id: int | None) -> None:
+        assert self.identity is not None
+        assert self.tenant is not None
+        key = SessionKey.parse(session)
+        begin = parse_start(start)
+        if not self.identity.scopes.allows(Operation.SUBSCRIBE, key):
+            self._connections.forbidden(self, Operation.SUBSCRIBE)
+            self._refuse(request_id, "forbidden", CODES["forbidden"].meaning, session)
+            return
+        if session in self.subscriptions:
+            self._refuse(request_id, "value_invalid", "the session is already subscribed to", session)
+            return
+        if len(self.subscriptions) >= self.tenant.record.limits.subscriptions_per_connection:
+            self._refuse(request_id, "too_many_subscriptions", CODES["too_many_subscriptions"].meaning, session)
+            return
+        session = str(key)
+        subscription = Subscription(session, begin, self, self._sessions, request_id)
+        self.subscriptions[session] = subscription
+        self._sessions.subscribe(subscription)
+        self._connections.awaiting(subscription)
+        self._connections.changed(self)
+
+    def _unsubscribe(self, frame: Unsubscribe) -> None:
+        subscription = self.subscriptions.pop(frame.session, None)
+        if subscription is not None:
+            self._sessions.unsubscribe(subscription)
+            self._connections.changed(self)
+            self.last_active_s = time.monotonic()
+        self.send(Unsubscribed(frame.session, frame.id))
+
+    def give_up(self, subscription: Subscription) -> None:
+        """Refuse a subscription that the live path could not take in time."""
+        if self.subscriptions.get(subscription.session) is subscription:
+            del self.subscriptions[subscription.session]
+            self._sessions.unsubscribe(subscription)
+            self._metrics.refused.labels("live_unavailable").n += 1
+            self.send(
+                Refused(
+                    "live_unavailable",
+                    CODES["live_unavailable"].meaning,
+                    subscription.request_id,
+                    subscription.session,
+                    1_000,
+                )
+            )
+
+    # ---- publish ----------------------------------------------------------------------------------------------------
+
+    def _publish(self, frame: Publish) -> None:
+        targets = self._targets
+        target = targets.get(frame.session) if targets is not None else None
+        if target is None:
+            target = self._target(frame)
+            if target is None:
+                return
+        now = time.monotonic()
+        self.last_active_s = now
+        bucket = self._bucket
+        if bucket is None:
+            bucket = self._bucket = SenderBucket(target.tenant.limits)
+        wait_ms = bucket.take(now, len(frame.payload))
+        if wait_ms:
+            self._metrics.refused.labels("rate_limited").n += 1
+            message = CODES["rate_limited"].meaning
+            self.refused(frame.id, "rate_limited", message, retry_after_ms=wait_ms, expected=None)
+            return
+        if frame.seq is not None and self._incarnation is None:
+            self._refuse(frame.id, "producer_missing", CODES["producer_missing"].meaning)
+            return
+        if frame.message_id is not None:
+            message_id = ""
+        elif frame.seq is not None:
+            assert self._incarnation is not None
+            message_id = derived_message_id(self._incarnation, frame.class_, frame.seq)
+        else:
+            self._published += 1
+            message_id = f"{self.id}.{self._published}"
+        self._path.publish(self, target, frame, self._producer, self._incarnation, message_id)
+
+    def _target(self, frame: Publish) -> Target | None:
+        """Where a publish goes, once it is known to be allowed; None when it was refused."""
+        if not self.hello_done:
+            raise FrameError("hello_expected", CODES["hello_expected"].meaning, frame.id)
+        assert self.identity is not None
+        assert self.tenant is not None
+        key = SessionKey.parse(frame.session)
+        if not self.identity.scopes.allows(Operation.PUBLISH, key):
+            self._connections.forbidden(self, Operation.PUBLISH)
+            self._refuse(frame.id, "forbidden", CODES["forbidden"].meaning)
+            return None
+        session = str(key)
+        tenant = self.tenant
+        target = Target(session, tenant, tenant.log_topic(key), tenant.partition(key), session.encode())
+        if self._targets is None or len(self._targets) >= MAX_TARGETS:
+            self._targets = {}
+        self._targets[session] = target
+        return target
+
+    def published(self, publication: Publication, *, durable: bool, pending: bool, duplicate: bool) -> None:
+        """The answer of the publish path."""
+        self.send(published_frame(publication, durable=durable, pending=pending, duplicate=duplicate))
+
+    def confirmed(self, publication: Publication) -> None:
+        """The later answer to a pending one."""
+        self.send(Confirmed(publication.target.session, publication.position))
+
+    def refused(
+        self, request_id: int | None, code: str, message: str, *, retry_after_ms: int | None, expected: int | None
+    ) -> None:
+        """The other answer of the publish path."""
+        self.send(refused_frame(request_id, code, message, retry_after_ms=retry_after_ms, expected=expected))
+
+    # ---- status -----------------------------------------------------------------------------------------------------
+
+    def _status(self, frame: Status) -> None:
+        assert self.identity is not None
+        key, position = SessionKey.parse(frame.session), Position.parse(frame.position)
+        scopes = self.identity.scopes
+        if not (scopes.allows(Operation.PUBLISH, key) or scopes.allows(Operation.SUBSCRIBE, key)):
+            self._connections.forbidden(self, Operation.PUBLISH)
+            self._refuse(frame.id, "forbidden", CODES["forbidden"].meaning, frame.session)
+            return
+
+        def answer(durable: bool | None) -> None:
+            self.send(StatusAnswer(frame.session, frame.position, durable, frame.id))
+
+        self._connections.ask_status(frame.session, position, answer)
+
+    # ---- life -------------------------------------------------------------------------------------------------------
+
+    def renew_tenant(self, tenant: TenantState) -> None:
+        """The tenant's record changed."""
+        self.tenant = tenant
+        self._targets = None
+        if self._bucket is not None:
+            self._bucket.limits = tenant.limits
+
+    def look(self, now: float, wall: float) -> None:
+        """Once a second: time-outs, heartbeat, progress."""
+        if self._closing:
+            return
+        if not self.hello_done:
+            if now - self._opened_s > self._limits.hello_timeout_s:
+                self.close(CloseCode.HELLO_TIMEOUT)
+            return
+        identity = self.identity
+        assert identity is not None
+        if identity.expires_at is not None and wall >= identity.expires_at:
+            self.close(CloseCode.TOKEN_EXPIRED)
+            return
+        waiting = self._socket.transport.get_write_buffer_size()
+        if waiting or self._outbox is not None:
+            self._observe(waiting, 0)
+        self._unpark()
+        if not self.subscriptions and now - self.last_active_s > self._limits.idle_timeout_s:
+            self.close(CloseCode.IDLE)
+            return
+        taken = self._written_bytes - waiting - self._ping_bytes
+        behind = self._outbox is not None and self._outbox.flow is Flow.CATCHING_UP
+        beat = self._beat.look(now, self._socket.read_bytes + max(taken, 0), catching_up=behind)
+        if beat is beat.PING:
+            self._ping_bytes += len(PING_FRAME)
+            self.post(PING_FRAME)
+        elif beat is beat.DEAD:
+            self.close(CloseCode.HEARTBEAT_TIMEOUT, abort=True)
+
+    def close(self, code: CloseCode, *, abort: bool = False) -> None:
+        """End the connection, telling why; `abort` where the peer reads nothing anyway."""
+        if self._closing:
+            return
+        self._closing = True
+        known = CLOSES[code]
+        self._metrics.closed.labels(known.name).n += 1
+        log.debug("connection_closed", connection=self.id, code=known.code, reason=known.name)
+        if self.out:
+            self.flush()
+        if abort:
+            self._socket.abort()
+        else:
+            self._socket.close(known.code, known.name)
+
+    def on_closed(self) -> None:
+        """The socket is gone."""
+        self._closing = True
+        for subscription in self.subscriptions.values():
+            self._sessions.unsubscribe(subscription)
+        self.subscriptions.clear()
+        self._connections.closed(self)

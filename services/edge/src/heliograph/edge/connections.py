@@ -1,0 +1,196 @@
+"""All connections of an edge, and what is done to them in passes: time-outs, tenants' changes, the drain."""
+
+import asyncio
+import random
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+
+from heliograph.core.pacing import DrainPace, jittered_after_ms
+from heliograph.core.positions import Position
+from heliograph.core.scopes import Operation
+from heliograph.edge.connection import Connection
+from heliograph.edge.metrics import EdgeMetrics
+from heliograph.edge.subscription import Subscription
+from heliograph.edge.tenants import TenantState
+from heliograph.protocol.codes import CloseCode
+from heliograph.protocol.frames import Reconnect
+from heliograph.service.logs import RateLimitedLog, get_logger
+from heliograph.service.tenants import TenantDirectory, TenantEntry
+from heliograph.service.tokens import Identity, TokenError, TokenVerifier
+from heliograph.stores.keys import Topics
+from heliograph.stores.ports import LiveStore, StoreError
+
+PASS_S = 1.0
+"""Between looks at every connection: time-outs are at least ten times that."""
+
+PASS_SLICE = 2_000
+"""Connections looked at before others get a turn of the loop: about a millisecond."""
+
+DRAIN_TICK_S = 0.1
+DRAIN_SPREAD_MS = 1_000
+"""Each client that is told to move waits a random part of this first."""
+
+STATUS_MOST = 10_000
+"""Status questions under way; more are answered as unknown."""
+
+log = get_logger(__name__)
+
+
+class Connections:
+    """The connections, and the tenants as they see them."""
+
+    def __init__(
+        self,
+        directory: TenantDirectory,
+        verifier: TokenVerifier,
+        live: LiveStore,
+        topics: Topics,
+        metrics: EdgeMetrics,
+        *,
+        virtual_shards: int,
+        subscribe_timeout_s: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._directory = directory
+        self._verifier = verifier
+        self._live = live
+        self._topics = topics
+        self._metrics = metrics
+        self._virtual_shards = virtual_shards
+        self._subscribe_timeout_s = subscribe_timeout_s
+        self._clock = clock
+        self._limited = RateLimitedLog(log)
+        self._tenants: dict[str, TenantState] = {}
+        self._open: dict[str, Connection] = {}
+        self._awaiting: deque[tuple[float, Subscription]] = deque()
+        self._status: set[asyncio.Task[None]] = set()
+        self.on_changed: Callable[[Connection], None] = lambda _connection: None
+        self.on_gone: Callable[[Connection], None] = lambda _connection: None
+        self.draining = False
+        directory.listen(self._tenant_changed)
+        metrics.metrics.sampled_gauge("connections", "Open connections.", lambda: float(len(self._open)))
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def __iter__(self) -> Iterator[Connection]:
+        return iter(tuple(self._open.values()))
+
+    # ---- asked by connections and requests --------------------------------------------------------------------------
+
+    def add(self, connection: Connection) -> None:
+        self._open[connection.id] = connection
+        self._metrics.opened.n += 1
+
+    def verify(self, token: str) -> Identity:
+        """Who a token speaks for. Raises TokenError."""
+        return self._verifier.verify(token)
+
+    def tenant(self, name: str) -> TenantState | None:
+        """The tenant as it is now."""
+        state = self._tenants.get(name)
+        if state is None:
+            entry = self._directory.find(name)
+            if entry is None:
+                return None
+            state = self._tenants[name] = TenantState(entry.record, self._topics, self._virtual_shards)
+        return state
+
+    def token_refused(self, error: TokenError, connection: str) -> None:
+        self._limited.warning("token_refused", key=error.code, code=error.code, connection=connection)
+
+    def forbidden(self, connection: Connection, operation: Operation) -> None:
+        identity = connection.identity
+        tenant = identity.tenant if identity is not None else ""
+        self._limited.warning(
+            "forbidden", key=f"{tenant} {operation}", tenant=tenant, operation=operation.value, connection=connection.id
+        )
+
+    def awaiting(self, subscription: Subscription) -> None:
+        """Refuse it unless it is answered in time."""
+        self._awaiting.append((self._clock() + self._subscribe_timeout_s, subscription))
+
+    def ask_status(self, session: str, position: Position, answer: Callable[[bool | None], None]) -> None:
+        """Tell `answer` whether the log is known to have a position; None where that can't be told."""
+        if len(self._status) >= STATUS_MOST:
+            answer(None)
+            return
+
+        async def ask() -> None:
+            try:
+                known = (await self._live.confirmed(session, [position]))[0]
+            except StoreError:
+                known = None
+            answer(known)
+
+        task = asyncio.create_task(ask())
+        self._status.add(task)
+        task.add_done_callback(self._status.discard)
+
+    def changed(self, connection: Connection) -> None:
+        """What the registry knows of it is to be renewed."""
+        self.on_changed(connection)
+
+    def closed(self, connection: Connection) -> None:
+        """It is gone."""
+        if self._open.pop(connection.id, None) is not None:
+            self.on_gone(connection)
+
+    # ---- passes -----------------------------------------------------------------------------------------------------
+
+    async def look_after(self) -> None:
+        """For ever: one pass over all connections a second."""
+        while True:
+            await asyncio.sleep(PASS_S)
+            now, wall = self._clock(), time.time()
+            for count, connection in enumerate(tuple(self._open.values())):
+                connection.look(now, wall)
+                if count % PASS_SLICE == PASS_SLICE - 1:
+                    await asyncio.sleep(0)
+            while self._awaiting and (self._awaiting[0][1].answered or self._awaiting[0][0] <= now):
+                subscription = self._awaiting.popleft()[1]
+                if not subscription.answered:
+                    subscription.connection.give_up(subscription)
+
+    async def drain(self, over_s: float) -> None:
+        """Tell everybody to move, at a pace; close who stays."""
+        self.draining = True
+        pace = DrainPace(self._clock(), over_s)
+        untold = deque(self._open.values())
+        while untold:
+            now = self._clock()
+            for _ in range(pace.due(now, len(untold))):
+                connection = untold.popleft()
+                after_ms = jittered_after_ms(0, DRAIN_SPREAD_MS, random.random)
+                connection.send(Reconnect(after_ms, "draining"))
+            while untold and untold[0].id not in self._open:
+                untold.popleft()
+            if untold:
+                await asyncio.sleep(DRAIN_TICK_S)
+        deadline = self._clock() + DRAIN_SPREAD_MS / 1000 + DRAIN_TICK_S
+        while self._open and self._clock() < deadline:  # noqa: ASYNC110 - a pace, not a wait for an event
+            await asyncio.sleep(DRAIN_TICK_S)
+        for connection in tuple(self._open.values()):
+            connection.close(CloseCode.DRAINING)
+
+    def _tenant_changed(self, name: str, entry: TenantEntry | None) -> None:
+        before = self._tenants.pop(name, None)
+        state = None
+        if entry is not None:
+            state = TenantState(entry.record, self._topics, self._virtual_shards)
+            if before is not None:
+                state.in_flight = before.in_flight
+            self._tenants[name] = state
+        for connection in tuple(self._open.values()):
+            identity = connection.identity
+            if identity is None or identity.tenant != name:
+                continue
+            if state is None:
+                connection.close(CloseCode.TOKEN_REFUSED)
+            elif state.record.suspended:
+                connection.close(CloseCode.TENANT_SUSPENDED)
+            elif not self._verifier.still_valid(identity):
+                connection.close(CloseCode.TOKEN_EXPIRED)
+            elif connection.tenant is not None:
+                connection.renew_tenant(state)

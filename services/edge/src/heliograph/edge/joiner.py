@@ -1,0 +1,180 @@
+"""Drives the join of history with live (`heliograph.core.joining`): reads the pages that it asks for.
+
+Used for each subscriber that comes from behind, and for a session whose live frames had a hole (then the sink is the
+session's hub, and what it reads goes to every subscriber). Reading a page is the one task in it; it is never on the
+path of a live frame.
+"""
+
+import asyncio
+import random
+from collections.abc import Callable
+from typing import Protocol
+
+from heliograph.core.contiguity import Hole
+from heliograph.core.history import Gap, Page, Request, Source, Start, Why
+from heliograph.core.joining import Ask, EpochBegins, Join, Live, Send
+from heliograph.core.positions import EPOCH_LENGTH, Position
+from heliograph.edge.metrics import EdgeMetrics
+from heliograph.protocol.messages import FRAME_START
+from heliograph.stores import ports
+from heliograph.stores.ports import LiveStore, RehydratedPage, Rehydration, RehydrationRequest, StoreError
+
+RETRY_S = (0.1, 0.5)
+"""Between tries of the hot window while it can't be read: the live store reconnects in about that time."""
+
+_AT = len(FRAME_START)
+_EPOCH_END = _AT + EPOCH_LENGTH
+_SEQ_END = _EPOCH_END + 17
+
+
+class History:
+    """Where pages come from."""
+
+    def __init__(
+        self, live: LiveStore, rehydration: Rehydration, metrics: EdgeMetrics, rehydration_timeout_s: float
+    ) -> None:
+        self._live = live
+        self._rehydration = rehydration
+        self._metrics = metrics
+        self._timeout_s = rehydration_timeout_s
+
+    async def read(self, session: str, request: Request) -> Page[bytes]:
+        """One page. Raises StoreError."""
+        self._metrics.history_reads.labels(request.source.value).n += 1
+        try:
+            if request.source is Source.LOG:
+                return await self._log(session, request)
+            if request.after is Start.LATEST:
+                head = (await self._live.heads([session]))[0]
+                return Page((), more=False, head=_head(head))
+            after = request.after if isinstance(request.after, Position) else None
+            page = await self._live.page(session, after)
+        except StoreError:
+            self._metrics.history_failures.labels(request.source.value).n += 1
+            raise
+        entries = [(position_of(frame), frame) for frame in page.frames]
+        return Page(entries, more=page.more, complete=page.complete, head=_head(page.head))
+
+    async def _log(self, session: str, request: Request) -> Page[bytes]:
+        after = str(request.after) if isinstance(request.after, Position) else None
+        page = await self._rehydration.ask(RehydrationRequest(session, after, None), self._timeout_s)
+        if page.code is not None:
+            raise StoreError("history_unavailable", f"replay answered {page.code}")
+        return log_page(page)
+
+
+def log_page(page: RehydratedPage) -> Page[bytes]:
+    """What replay answered, as a page."""
+    entries = [(position_of(frame), frame) for frame in page.frames if frame.startswith(FRAME_START)]
+    gaps: list[Gap] = []
+    if page.gap_before is not None:
+        first, last, why = page.gap_before
+        start, end = Position.parse(first), Position.parse(last)
+        gaps.append(Gap(Hole(end.epoch, start.seq if start.epoch == end.epoch else 1, end.seq), Why(why)))
+    return Page(entries, more=page.more, complete=page.gap_before is None, gaps=gaps)
+
+
+def position_of(frame: bytes) -> Position:
+    """The position of a sequenced message frame. Raises ValueError where there is none."""
+    return Position(frame[_AT:_EPOCH_END].decode(), int(frame[_EPOCH_END + 1 : _SEQ_END]))
+
+
+def _head(head: ports.Head) -> Position | None:
+    return Position(head.epoch, head.seq) if head.epoch else None
+
+
+class Sink(Protocol):
+    """Where a join's results go."""
+
+    def has_room(self, joiner: "Joiner") -> bool:
+        """Whether a page may be read now. If not, the sink calls `pump` once it may."""
+
+    def joined(self, frames: list[bytes]) -> None: ...
+
+    def gap(self, gap: Gap) -> None: ...
+
+    def epoch(self, after: Position, epoch: str, *, certain: bool) -> None: ...
+
+    def live(self, at: Position | None, *, recovered: bool) -> None: ...
+
+    def begin(self, *, recovered: bool) -> None:
+        """Called before any of the others, once something is known."""
+
+
+class Joiner:
+    """One join under way."""
+
+    def __init__(
+        self,
+        session: str,
+        start: Position | Start,
+        sink: Sink,
+        history: History,
+        spawn: Callable[[asyncio.Task[None]], None],
+    ) -> None:
+        self._session = session
+        self._join: Join[bytes] = Join(start)
+        self._sink = sink
+        self._history = history
+        self._spawn = spawn
+        self._reading = False
+        self._begun = False
+        self._log_failed = False
+        self.over = False
+
+    def pump(self) -> None:
+        """Read the next page, if one is wanted and there is room for it."""
+        if self._reading or self.over or not self._sink.has_room(self):
+            return
+        self._reading = True
+        request = self._join.request()
+        self._spawn(asyncio.create_task(self._read(request)))
+
+    def offer(self, position: Position, frame: bytes) -> None:
+        """A live frame."""
+        if not self.over:
+            self._join.live(position, frame)
+
+    def cancel(self) -> None:
+        """Nobody wants it any more."""
+        self.over = True
+
+    async def _read(self, request: Request) -> None:
+        try:
+            page = await self._history.read(self._session, request)
+        except (StoreError, ports.CorruptError, ValueError):
+            if request.source is Source.WINDOW:
+                await asyncio.sleep(random.uniform(*RETRY_S))  # noqa: S311 - a pace, no secret
+            else:
+                self._log_failed = True
+            self._reading = False
+            if not self.over:
+                self._act(self._join.unavailable(request))
+            return
+        self._reading = False
+        if not self.over:
+            self._act(self._join.page(request, page))
+
+    def _act(self, actions: list[Ask | Send[bytes] | Gap | EpochBegins | Live]) -> None:
+        sink = self._sink
+        for action in actions:
+            if isinstance(action, Ask):
+                self.pump()
+                continue
+            if not self._begun:
+                self._begun = True
+                sink.begin(recovered=not any(_tells_loss(one) for one in actions))
+            if isinstance(action, Send):
+                sink.joined([frame for _, frame in action.entries])
+            elif isinstance(action, Gap):
+                sink.gap(action)
+            elif isinstance(action, EpochBegins):
+                same_run = action.after.epoch[-8:] == action.epoch[-8:]
+                sink.epoch(action.after, action.epoch, certain=same_run and not self._log_failed)
+            else:
+                self.over = True
+                sink.live(action.at, recovered=action.recovered)
+
+
+def _tells_loss(action: object) -> bool:
+    return isinstance(action, Gap) or (isinstance(action, Live) and not action.recovered)

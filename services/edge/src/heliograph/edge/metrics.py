@@ -1,0 +1,41 @@
+"""What the edge counts."""
+
+from heliograph.core.messages import MessageClass
+from heliograph.service.metrics import Metrics
+
+
+class EdgeMetrics:
+    """The edge's metrics. Hot ones are plain attributes (`heliograph.service.metrics`)."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self.metrics = metrics
+        published = metrics.tick_family("published_total", "Messages taken, by class.", ["class"])
+        self.published = {class_: published.labels(class_.value) for class_ in MessageClass}
+        self.refused = metrics.tick_family("refused_total", "Requests refused, by code.", ["code"])
+        self.errors = metrics.tick_family("bad_frames_total", "Inbound frames not understood, by code.", ["code"])
+        self.duplicates = metrics.ticks("duplicates_total", "Publishes that were a repeat.")
+        self.pending = metrics.ticks("pending_total", "Publishes answered before the log had them.")
+        self.unfollowed = metrics.ticks("unfollowed_total", "Pending publishes not followed: too many at once.")
+        self.log_failures = metrics.tick_family("log_failures_total", "Records the log did not take.", ["code"])
+        self.telemetry_not_logged = metrics.ticks("telemetry_not_logged_total", "Telemetry the log did not take.")
+        self.telemetry_shed = metrics.ticks("telemetry_shed_total", "Telemetry not sent to a slow reader.")
+        self.deliveries = metrics.ticks("deliveries_total", "Messages sent to subscribers.")
+        self.frames_in = metrics.ticks("frames_in_total", "Frames from clients.")
+        self.opened = metrics.ticks("connections_opened_total", "Connections accepted.")
+        self.handshakes_refused = metrics.tick_family("handshakes_refused_total", "Handshakes refused.", ["code"])
+        self.closed = metrics.tick_family("connections_closed_total", "Connections the edge closed.", ["reason"])
+        self.catch_ups = metrics.ticks("catch_ups_total", "Slow readers that went over the hard mark.")
+        self.repairs = metrics.tick_family("repairs_total", "Sessions whose live frames had a hole.", ["cause"])
+        self.gaps = metrics.tick_family("gaps_total", "Gaps told to subscribers.", ["reason"])
+        self.stale_frames = metrics.ticks("stale_frames_total", "Live frames dropped as already delivered.")
+        self.corrupt_frames = metrics.ticks("corrupt_frames_total", "Live frames that are no message of ours.")
+        self.lost_subscriptions = metrics.ticks("live_connection_lost_total", "Times the subscription link broke.")
+        self.history_reads = metrics.tick_family("history_reads_total", "Pages read, by source.", ["source"])
+        self.history_failures = metrics.tick_family("history_failures_total", "Pages not had.", ["source"])
+        self.registry_failures = metrics.ticks("registry_failures_total", "Registry updates that failed.")
+        self.append_s = metrics.tick_histogram("append_seconds", "From publish to the live store's answer.")
+        self.log_s = metrics.tick_histogram("log_seconds", "From publish to the log's acknowledgement.")
+        self.in_flight = 0
+        metrics.sampled_gauge(
+            "log_in_flight_records", "Records the log has not acknowledged.", lambda: float(self.in_flight)
+        )

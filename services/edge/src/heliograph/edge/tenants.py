@@ -1,0 +1,73 @@
+"""What the edge derives from a tenant's record once, so that a publish only reads attributes."""
+
+from dataclasses import dataclass, field
+
+from heliograph.core.buckets import Rate, SenderLimits
+from heliograph.core.limits import (
+    UNCONFIRMED_BYTES,
+    UNCONFIRMED_MESSAGES,
+    WINDOW_BYTES,
+    WINDOW_MESSAGES,
+)
+from heliograph.core.partitions import partition_of
+from heliograph.core.sessions import SessionKey
+from heliograph.protocol.tenants import Tenant
+from heliograph.stores.keys import Topics
+from heliograph.stores.ports import Bounds
+
+HOT_SHARDS = 16
+"""A tenant's sessions are spread unevenly: a virtual shard may hold 1/16 of its unconfirmed bytes, not 1/256."""
+
+
+@dataclass(slots=True)
+class TenantState:
+    """A tenant as this edge obeys it. Replaced when its record changes; `in_flight` is carried over."""
+
+    record: Tenant
+    topics: Topics
+    virtual_shards: int
+    in_flight: int = 0
+    """Records of this tenant that the log has not acknowledged."""
+    limits: SenderLimits = field(init=False)
+    bounds: Bounds = field(init=False)
+    max_payload_bytes: int = field(init=False)
+    telemetry_topic: str | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        settings = self.record.limits
+        self.limits = SenderLimits(
+            messages=Rate(settings.connection_messages_per_s, settings.connection_burst_messages),
+            bytes=Rate(settings.connection_bytes_per_s, settings.connection_burst_bytes),
+        )
+        share = settings.unconfirmed_bytes // min(HOT_SHARDS, self.virtual_shards)
+        self.bounds = Bounds(
+            unconfirmed_messages=UNCONFIRMED_MESSAGES,
+            unconfirmed_bytes=UNCONFIRMED_BYTES,
+            tenant_shard_bytes=max(share, 2 * settings.max_payload_bytes),
+            window_messages=WINDOW_MESSAGES,
+            window_bytes=WINDOW_BYTES,
+        )
+        self.max_payload_bytes = settings.max_payload_bytes
+        telemetry = self.record.topics.telemetry
+        self.telemetry_topic = self.topics.telemetry(self.record.tenant) if telemetry else None
+
+    def log_topic(self, session: SessionKey) -> str:
+        """The log topic of a session."""
+        return self.topics.log_of(session, self.record.own_log)
+
+    def partition(self, session: SessionKey) -> int:
+        """Where a session that begins now goes."""
+        own = self.record.agent_types.get(session.agent_type)
+        count = (own.log if own else self.record.topics.log).partitions
+        return partition_of(str(session).encode(), count)
+
+
+@dataclass(slots=True)
+class Target:
+    """A session that one connection may publish to: everything about it that no message changes."""
+
+    session: str
+    tenant: TenantState
+    topic: str
+    partition: int
+    key: bytes

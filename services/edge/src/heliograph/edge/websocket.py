@@ -1,0 +1,146 @@
+"""uvicorn's sans-I/O WebSocket protocol, with the two ends of the hot path cut short.
+
+Inbound, a complete text frame is handed to the connection at once: no queue, no task. Outbound, a connection collects
+frames during a tick of the event loop and `TickWriter` writes them with one call at its end. The ASGI application only
+decides about the handshake and then sleeps until the connection is gone.
+
+Nothing here knows what a frame says.
+"""
+
+import asyncio
+import socket
+from typing import Any, Protocol
+
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.frames import Frame
+
+EXTENSION = "heliograph.socket"
+"""Key in the ASGI scope's extensions under which the endpoint finds its `ClientSocket`."""
+
+CLOSE_TIMEOUT_S = 5.0
+"""For the peer to answer a close frame: a round trip, generously."""
+
+
+class SocketOwner(Protocol):
+    """What a `ClientSocket` tells its connection, synchronously, on the event loop."""
+
+    def on_text(self, data: bytes) -> None: ...
+
+    def on_binary(self) -> None: ...
+
+    def on_writable(self) -> None:
+        """The transport's buffer fell below its low mark."""
+
+    def on_closed(self) -> None:
+        """The transport is gone. Called once."""
+
+
+class ClientSocket(WebSocketsSansIOProtocol):
+    """One WebSocket of a client."""
+
+    owner: SocketOwner | None = None
+    read_bytes = 0
+    send_buffer_bytes = 128 * 1024
+    """Set by `bootstrap` for all."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        raw: socket.socket | None = transport.get_extra_info("socket")
+        if raw is not None:
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self.send_buffer_bytes)
+
+    def attach(self, owner: SocketOwner) -> None:
+        """From here on `owner` gets what arrives; what the handshake alone needed is let go."""
+        self.owner = owner
+        self.scope["headers"] = []
+        del self.request
+        if self.transport.is_closing() or self.disconnected:
+            self._tell_closed()
+
+    def data_received(self, data: bytes) -> None:
+        self.read_bytes += len(data)
+        super().data_received(data)
+
+    def handle_text(self, event: Frame) -> None:
+        owner = self.owner
+        if owner is not None and event.fin:
+            if not self.close_sent:
+                owner.on_text(event.data)  # type: ignore[arg-type]
+            return
+        super().handle_text(event)
+
+    def send_receive_event_to_app(self) -> None:
+        owner = self.owner
+        if owner is None:
+            super().send_receive_event_to_app()
+            return
+        data = self.frames[0] if len(self.frames) == 1 else b"".join(self.frames)
+        self.frames = []
+        if self.close_sent:
+            return
+        if self.curr_msg_data_type == "text":
+            owner.on_text(data)
+        else:
+            owner.on_binary()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self.owner is not None:
+            self.owner.on_writable()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._tell_closed()
+
+    def close(self, code: int, reason: str) -> None:
+        """Send a close frame, and end the transport when the peer answered or `CLOSE_TIMEOUT_S` passed."""
+        if self.close_sent or self.disconnected or self.transport.is_closing():
+            return
+        self.conn.send_close(code, reason)
+        self.transport.write(b"".join(self.conn.data_to_send()))
+        self.close_sent = True
+        self.close_timer = self.loop.call_later(CLOSE_TIMEOUT_S, self.transport.abort)
+
+    def abort(self) -> None:
+        """End the transport at once: for a peer that reads nothing, a close frame would wait behind the rest."""
+        self.transport.abort()
+
+    def _tell_closed(self) -> None:
+        owner, self.owner = self.owner, None
+        if owner is not None:
+            owner.on_closed()
+
+    async def run_asgi(self) -> None:
+        extensions: dict[str, Any] = self.scope.setdefault("extensions", {})
+        extensions[EXTENSION] = self
+        await super().run_asgi()
+
+
+class Writer(Protocol):
+    """Something that writes what it collected, once, at the end of a tick."""
+
+    def flush(self) -> None: ...
+
+
+class TickWriter:
+    """Calls `flush` of every connection that collected frames, once, at the end of the loop's tick."""
+
+    __slots__ = ("_loop", "_scheduled", "dirty")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._scheduled = False
+        self.dirty: list[Writer] = []
+
+    def schedule(self, connection: Writer) -> None:
+        """`connection.flush()` runs at the end of this tick. Call it only with the first frame of a tick."""
+        self.dirty.append(connection)
+        if not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._scheduled = False
+        dirty, self.dirty = self.dirty, []
+        for connection in dirty:
+            connection.flush()
