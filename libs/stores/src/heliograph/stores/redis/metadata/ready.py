@@ -5,7 +5,7 @@ It only shortens the wait. A message lost here is found by the next look at the 
 
 import asyncio
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 from redis.exceptions import RedisError
 
@@ -14,6 +14,8 @@ from heliograph.stores.redis.metadata.client import MetadataClient
 
 RECONNECT_S = 0.5
 """Polling covers for the subscription in the meantime."""
+
+CANCEL_AGAIN_S = 0.05
 
 
 class Ready:
@@ -40,11 +42,11 @@ class Ready:
                 del self._waiters[name]
 
     async def close(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
-            self._task = None
+        task, self._task = self._task, None
+        while task is not None and not task.done():
+            # Again and again: redis-py sends under `asyncio.wait_for`, which in Python 3.11 may swallow a cancellation.
+            task.cancel()
+            await asyncio.wait([task], timeout=CANCEL_AGAIN_S)
 
     async def _listen(self) -> None:
         while True:

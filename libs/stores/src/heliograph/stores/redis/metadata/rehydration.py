@@ -140,11 +140,12 @@ class RedisRehydration:
                     request = await self._wanted(entry, fields)
                     if request is None:
                         continue
-                    entries = self._taken.setdefault(request.name, [])
-                    if entry not in entries:
-                        entries.append(entry)
-                    if len(entries) == 1 and entries[0] == entry:
+                    entries = self._taken.get(request.name)
+                    if entries is None:
+                        self._taken[request.name] = [entry]
                         yield request
+                    elif entry not in entries:
+                        entries.append(entry)
         finally:
             self._taken.clear()
             with suppress(Exception):
@@ -221,9 +222,9 @@ class RedisRehydration:
                 block = None if entries else self._block_ms
                 read = await redis.xreadgroup(GROUP, worker, {keys.REPLAY_REQUESTS: ">"}, count=TAKE, block=block)
             except ResponseError as error:
-                if "NOGROUP" not in str(error):
+                if "NOGROUP" not in str(error) and "UNBLOCKED" not in str(error):
                     raise
-                await self._join()  # the store lost its data
+                await self._join()  # the store lost its data, the stream with it
                 return []
             for _, found in read or ():
                 entries.extend(found)

@@ -1,0 +1,86 @@
+"""Each metadata store twice: in memory, and on a real Redis whose database is empty before each test."""
+
+import os
+from collections.abc import AsyncIterator
+from urllib.parse import urlsplit, urlunsplit
+
+import pytest
+
+from heliograph.stores.memory.metadata import (
+    MemoryConnectionStore,
+    MemoryLeases,
+    MemoryPositionIndex,
+    MemoryRehydration,
+    MemoryTenantStore,
+)
+from heliograph.stores.ports import ConnectionStore, Leases, PositionIndex, Rehydration, TenantStore
+from heliograph.stores.redis.metadata import (
+    MetadataClient,
+    RedisConnectionStore,
+    RedisLeases,
+    RedisPositionIndex,
+    RedisRehydration,
+    RedisTenantStore,
+)
+
+DATABASES = 16
+"""Of a Redis with default settings."""
+
+
+@pytest.fixture
+def metadata_url(redis_url: str) -> str:
+    """A database that no other worker of the run uses, also where all share one Redis."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    return urlunsplit(urlsplit(redis_url)._replace(path=f"/{1 + worker % (DATABASES - 1)}"))
+
+
+@pytest.fixture
+async def client(metadata_url: str) -> AsyncIterator[MetadataClient]:
+    client = MetadataClient(metadata_url)
+    await client.start()
+    await client.redis.flushdb()
+    yield client
+    await client.close()
+
+
+@pytest.fixture(params=["memory", "redis"])
+def kind(request: pytest.FixtureRequest) -> str:
+    kind: str = request.param
+    return kind
+
+
+@pytest.fixture
+def tenants(kind: str, request: pytest.FixtureRequest) -> TenantStore:
+    return MemoryTenantStore() if kind == "memory" else RedisTenantStore(request.getfixturevalue("client"))
+
+
+@pytest.fixture
+def connections(kind: str, request: pytest.FixtureRequest) -> ConnectionStore:
+    return MemoryConnectionStore() if kind == "memory" else RedisConnectionStore(request.getfixturevalue("client"))
+
+
+@pytest.fixture
+def index(kind: str, request: pytest.FixtureRequest) -> PositionIndex:
+    if kind == "memory":
+        return MemoryPositionIndex(entries_per_session=100)
+    return RedisPositionIndex(request.getfixturevalue("client"), entries_per_session=100)
+
+
+@pytest.fixture
+def leases(kind: str, request: pytest.FixtureRequest) -> Leases:
+    return MemoryLeases() if kind == "memory" else RedisLeases(request.getfixturevalue("client"))
+
+
+@pytest.fixture
+def client_if_redis(kind: str, request: pytest.FixtureRequest) -> MetadataClient | None:
+    return request.getfixturevalue("client") if kind == "redis" else None
+
+
+@pytest.fixture
+async def rehydration(client_if_redis: MetadataClient | None) -> AsyncIterator[Rehydration]:
+    if client_if_redis is None:
+        yield MemoryRehydration(tenant_bytes=1_000)
+        return
+    store = RedisRehydration(client_if_redis, tenant_bytes=1_000, claim_idle_s=0.2, block_s=0.1)
+    yield store
+    await store.close()
