@@ -6,15 +6,17 @@ error. `id` is a number the client chose; the one answer to that frame repeats i
 `message` frames are not here: they are spliced, not encoded (`heliograph.protocol.messages`).
 """
 
+import re
 from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta, Raw, Struct
 
-from heliograph.core.errors import HeliographError
+from heliograph.core.errors import HeliographError, InvalidValueError
 from heliograph.core.limits import MAX_NAME_LENGTH
 from heliograph.core.messages import AckMode, MessageClass
 from heliograph.core.positions import MAX_SEQ
+from heliograph.core.sessions import MAX_LABEL_LENGTH, MAX_SESSION_ID_LENGTH
 
 SUBPROTOCOL = "heliograph.v1"
 CONNECT_PATH = "/v1/connect"
@@ -22,12 +24,20 @@ CONNECT_PATH = "/v1/connect"
 EARLIEST = "earliest"
 LATEST = "latest"
 
+RESERVED_EVENT_TYPE_PREFIX = "dev.heliograph."
+"""Event types of Heliograph's own records; a publisher may not use them."""
+
+MAX_SESSION_LENGTH = 2 * (MAX_LABEL_LENGTH + 1) + MAX_SESSION_ID_LENGTH
+
 RequestId = Annotated[int, Meta(ge=0, le=MAX_SEQ)]
 ProducerSeq = Annotated[int, Meta(ge=1, le=MAX_SEQ)]
 Name = Annotated[str, Meta(min_length=1, max_length=MAX_NAME_LENGTH)]
 """Checked once more by `check_name`: no control characters."""
 Incarnation = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{8,64}\Z")]
 """Random, chosen at a producer's start."""
+SessionReference = Annotated[str, Meta(min_length=1, max_length=MAX_SESSION_LENGTH)]
+TraceParent = Annotated[str, Meta(pattern=r"^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}\Z")]
+"""W3C Trace Context, 3.2; bounded and plain, because it goes into every copy of the message."""
 
 
 class FrameError(HeliographError):
@@ -95,11 +105,11 @@ class Publish(Struct, tag="publish", tag_field="type", rename={"class_": "class"
     """CloudEvents `type`."""
     correlation_id: Name | None = None
     causation_id: Name | None = None
-    reply_to: Name | None = None
+    reply_to: SessionReference | None = None
     """Session that answers should go to."""
     content_type: Name | None = None
     """Media type; anything but JSON means that the payload is a base64 string. None: JSON."""
-    traceparent: str | None = None
+    traceparent: TraceParent | None = None
     """W3C trace context."""
 
 
@@ -121,11 +131,17 @@ _client_decoder: msgspec.json.Decoder[ClientFrame] = msgspec.json.Decoder(Client
 
 
 class _Tag(Struct):
-    type: str | None = None
-    id: RequestId | None = None
+    type: object = None
+    id: object = None
 
 
 _tag_decoder = msgspec.json.Decoder(_Tag)
+
+_LEADING_MEMBER = re.compile(
+    rb"""\s*+"([^"\\]*+)"\s*+:\s*+("(?:[^"\\]++|\\.)*+"|[0-9]++|true|false|null)\s*+,""", re.DOTALL
+)
+_LEADING_MEMBERS = 32
+"""More scalars before the first list or object than any frame has."""
 
 
 def decode_client_frame(data: bytes) -> ClientFrame:
@@ -142,21 +158,58 @@ def decode_client_frame(data: bytes) -> ClientFrame:
 
 def _frame_error(data: bytes, error: Exception) -> FrameError:
     if isinstance(error, RecursionError):
-        return FrameError("malformed", "the frame is nested too deeply")
+        return FrameError("malformed", "the frame is nested too deeply", _leading_id(data))
     try:
         tag = _tag_decoder.decode(data)
     except (msgspec.MsgspecError, RecursionError, ValueError):
-        return FrameError("malformed", f"the frame is not a JSON object with a `type`: {error}"[:300])
-    if tag.type is None:
-        return FrameError("malformed", "the frame has no `type`", tag.id)
+        return FrameError("malformed", f"the frame is not a JSON object: {error}"[:300], _leading_id(data))
+    request_id = tag.id if type(tag.id) is int and 0 <= tag.id <= MAX_SEQ else None
+    if not isinstance(tag.type, str):
+        return FrameError("malformed", "the frame has no `type`, or it is no string", request_id)
     if tag.type not in CLIENT_TYPES:
         return FrameError(
-            "unknown_type", f"no frame of type {tag.type[:40]!r}; there are {', '.join(CLIENT_TYPES)}", tag.id
+            "unknown_type", f"no frame of type {tag.type[:40]!r}; there are {', '.join(CLIENT_TYPES)}", request_id
         )
-    return FrameError("malformed", f"{tag.type}: {error}"[:300], tag.id)
+    return FrameError("malformed", f"{tag.type}: {error}"[:300], request_id)
+
+
+def _leading_id(data: bytes) -> int | None:
+    """The `id` of a frame that is no JSON, or too deep, where it stands before what can't be read."""
+    at = len(data) - len(data.lstrip(b" \t\r\n"))
+    if data[at : at + 1] != b"{":
+        return None
+    at += 1
+    for _ in range(_LEADING_MEMBERS):
+        member = _LEADING_MEMBER.match(data, at)
+        if member is None:
+            return None
+        name, value = member.groups()
+        if name == b"id":
+            return int(value) if value.isdigit() and len(value) <= 16 and int(value) <= MAX_SEQ else None
+        at = member.end()
+    return None
 
 
 CLIENT_TYPES: tuple[str, ...] = ("hello", "subscribe", "unsubscribe", "publish", "status", "pong")
+
+
+_NONCHARACTERS = "".join(chr(plane << 16 | last) for plane in range(17) for last in (0xFFFE, 0xFFFF))
+_UNFIT_FOR_A_NAME = re.compile(f"[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef{_NONCHARACTERS}]")
+"""What CloudEvents 1.0 (Type System, String) forbids: C0, DEL and C1 controls, surrogates, noncharacters."""
+
+
+def check_name(field: str, value: str) -> str:
+    """`value` if it may name something; else InvalidValueError(`value_invalid`) that names `field`.
+
+    Names become Kafka headers, Redis fields, log lines and JSON: whatever reads them must see one line of text.
+    `event_type` is the publisher's: the prefix of our own records is refused too. Lengths are the decoder's to check.
+    """
+    plain = value.isascii() and value.isprintable()
+    if (not plain and _UNFIT_FOR_A_NAME.search(value)) or not value or value.isspace():
+        raise InvalidValueError("value_invalid", field, value, "text that is not blank, without control characters")
+    if field == "event_type" and value.startswith(RESERVED_EVENT_TYPE_PREFIX):
+        raise InvalidValueError("value_invalid", field, value, f"without the prefix {RESERVED_EVENT_TYPE_PREFIX}")
+    return value
 
 
 def is_utf8(data: bytes) -> bool:

@@ -4,16 +4,25 @@ Stored as JSON in the metadata store. Unknown fields are an error where people w
 ignored where services read it (an older service meets a newer record).
 """
 
-from typing import Annotated, Any
+import re
+from typing import Annotated, Any, get_args, get_origin
 
 import msgspec
 from msgspec import Meta, Struct
 
 from heliograph.core import limits
 from heliograph.core.errors import InvalidValueError
+from heliograph.core.positions import MAX_SEQ
 from heliograph.core.sessions import check_label
 
 DAY_S = 24 * 3600
+MAX_RETENTION_S = 100 * 365 * DAY_S
+"""For ever, as far as Kafka goes: its retention is in ms, in 64 bits."""
+MAX_PER_S = 1e12
+"""Above any rate; a bound keeps infinity out, which JSON can't say."""
+
+PositiveRate = Annotated[float, Meta(gt=0, le=MAX_PER_S)]
+PositiveCount = Annotated[int, Meta(ge=1, le=MAX_SEQ)]
 
 
 class TopicSettings(Struct, omit_defaults=True):
@@ -23,17 +32,23 @@ class TopicSettings(Struct, omit_defaults=True):
     """Parallelism of the router; may grow, never shrink."""
     replication_factor: Annotated[int, Meta(ge=1, le=10)] | None = None
     """None: the brokers' default."""
-    retention_s: Annotated[int, Meta(ge=60)] = 7 * DAY_S
-    retention_bytes: Annotated[int, Meta(ge=-1)] = -1
+    retention_s: Annotated[int, Meta(ge=60, le=MAX_RETENTION_S)] = 7 * DAY_S
+    retention_bytes: Annotated[int, Meta(ge=-1, le=MAX_SEQ)] = -1
     """Per partition; -1: no bound."""
+
+
+class DeferredTopicSettings(TopicSettings, omit_defaults=True):
+    """The topic of what the live path could not take."""
+
+    retention_s: Annotated[int, Meta(ge=60, le=MAX_RETENTION_S)] = 14 * DAY_S
+    """Longer than the longest outage planned for."""
 
 
 class TopicsSettings(Struct, omit_defaults=True):
     """A tenant's topics by kind."""
 
     log: TopicSettings = msgspec.field(default_factory=TopicSettings)
-    deferred: TopicSettings = msgspec.field(default_factory=lambda: TopicSettings(retention_s=14 * DAY_S))
-    """Kept longer than the longest outage planned for."""
+    deferred: DeferredTopicSettings = msgspec.field(default_factory=DeferredTopicSettings)
     telemetry: TopicSettings | None = None
     """None: telemetry is not logged."""
 
@@ -53,13 +68,13 @@ class LimitSettings(Struct, omit_defaults=True):
     """What a tenant may use."""
 
     max_payload_bytes: Annotated[int, Meta(ge=1, le=limits.MAX_PAYLOAD_BYTES_CEILING)] = limits.MAX_PAYLOAD_BYTES
-    connection_messages_per_s: Annotated[float, Meta(gt=0)] = 200.0
+    connection_messages_per_s: PositiveRate = 200.0
     """Token bucket of one connection; an agent that streams tokens sends some 50 a second."""
-    connection_burst_messages: Annotated[int, Meta(ge=1)] = 400
-    connection_bytes_per_s: Annotated[float, Meta(gt=0)] = 4.0 * 1024 * 1024
-    connection_burst_bytes: Annotated[int, Meta(ge=1)] = 8 * 1024 * 1024
-    subscriptions_per_connection: Annotated[int, Meta(ge=1)] = limits.MAX_SUBSCRIPTIONS_PER_CONNECTION
-    unconfirmed_bytes: Annotated[int, Meta(ge=limits.MAX_PAYLOAD_BYTES_CEILING)] = 256 * 1024 * 1024
+    connection_burst_messages: PositiveCount = 400
+    connection_bytes_per_s: PositiveRate = 4.0 * 1024 * 1024
+    connection_burst_bytes: PositiveCount = 8 * 1024 * 1024
+    subscriptions_per_connection: PositiveCount = limits.MAX_SUBSCRIPTIONS_PER_CONNECTION
+    unconfirmed_bytes: Annotated[int, Meta(ge=limits.MAX_PAYLOAD_BYTES_CEILING, le=MAX_SEQ)] = 256 * 1024 * 1024
     """Over all sessions, while the log is away; each virtual shard gets a share."""
 
 
@@ -92,8 +107,11 @@ encode_tenant = msgspec.json.Encoder(order="deterministic").encode
 
 
 def decode_tenant(data: bytes) -> Tenant:
-    """A stored record. Raises msgspec.MsgspecError."""
-    tenant: Tenant = _decoder.decode(data)
+    """A stored record. Raises msgspec.MsgspecError, whatever the store held."""
+    try:
+        tenant: Tenant = _decoder.decode(data)
+    except (UnicodeDecodeError, RecursionError) as error:
+        raise msgspec.DecodeError(f"not a tenant record: {error}"[:300]) from None
     return tenant
 
 
@@ -104,13 +122,51 @@ def parse_tenant(document: object) -> Tenant:
     """
     try:
         tenant = msgspec.convert(document, Tenant, strict=True)
-    except msgspec.ValidationError as error:
+    except (msgspec.ValidationError, RecursionError) as error:
         raise InvalidValueError("value_invalid", "tenant", _name(document), str(error)) from None
     _refuse_unknown(document, Tenant, "tenant")
-    check_label("tenant", tenant.tenant)
+    _check_label("tenant", tenant.tenant)
     for name in tenant.agent_types:
-        check_label("agent type", name)
+        _check_label("tenant.agent_types", name)
+    for origin in tenant.allowed_origins:
+        if not _ORIGIN.fullmatch(origin):
+            raise InvalidValueError(
+                "value_invalid",
+                "tenant.allowed_origins",
+                origin,
+                "like https://app.example.com or https://*.example.com",
+            )
+    _check_jwks(tenant.auth.jwks)
     return tenant
+
+
+_ORIGIN = re.compile(
+    r"https?://(?:(?:\*\.)?[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?", re.ASCII
+)
+"""As browsers spell an origin (RFC 6454, 6.2): lower case, no path."""
+
+_PRIVATE = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth"})
+"""What only a private key has (RFC 7518, 6; RFC 8037, 2)."""
+
+
+def _check_label(field: str, value: str) -> None:
+    try:
+        check_label(field, value)
+    except InvalidValueError as error:
+        raise InvalidValueError("value_invalid", field, value, error.wanted) from None
+
+
+def _check_jwks(jwks: dict[str, Any]) -> None:
+    """Shape only: whether a key can be used is for who verifies with it. A private key must not reach the store."""
+    path = "tenant.auth.jwks.keys"
+    keys = jwks.get("keys", [])
+    if not isinstance(keys, list):
+        raise InvalidValueError("value_invalid", path, type(keys).__name__, "a list of keys (RFC 7517, 5)")
+    for at, key in enumerate(keys):
+        if not isinstance(key, dict) or not isinstance(key.get("kid"), str) or not isinstance(key.get("kty"), str):
+            raise InvalidValueError("value_invalid", path, f"key {at}", "a JWK with `kty` and `kid` (RFC 7517, 4)")
+        if not _PRIVATE.isdisjoint(key):
+            raise InvalidValueError("value_invalid", path, f"the private key {key['kid']}", "a public key")
 
 
 def _name(document: object) -> object:
@@ -124,15 +180,17 @@ def _refuse_unknown(document: Any, struct: type[Struct], path: str) -> None:
         if name not in fields:
             raise InvalidValueError("value_invalid", path, name, f"one of {', '.join(sorted(fields))}")
         nested = _struct_of(fields[name].type)
-        if nested is not None and isinstance(value, dict):
+        if nested is None or not isinstance(value, dict):
+            continue
+        if get_origin(fields[name].type) is dict:
+            for key, one in value.items():
+                _refuse_unknown(one, nested, f"{path}.{name}.{key}")
+        else:
             _refuse_unknown(value, nested, f"{path}.{name}")
-        elif name == "agent_types" and isinstance(value, dict):
-            for key, settings in value.items():
-                _refuse_unknown(settings, AgentTypeSettings, f"{path}.{name}.{key}")
 
 
 def _struct_of(annotation: Any) -> type[Struct] | None:
-    for candidate in (annotation, *getattr(annotation, "__args__", ())):
+    for candidate in (annotation, *get_args(annotation)):
         if isinstance(candidate, type) and issubclass(candidate, Struct):
             return candidate
     return None
