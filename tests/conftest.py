@@ -13,9 +13,14 @@ from pathlib import Path
 from tempfile import mkdtemp
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from heliograph.local.providers import KAFKA_VARIABLE, REDIS_VARIABLE, Kafka, Redis, throwaway_kafka, throwaway_redis
 from heliograph.local.shared import SharedKafka
+
+settings.register_profile("heliograph", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("heliograph")
+"""How long an example takes says how busy the machine is, not whether the rule holds."""
 
 RUN_DIRECTORY = pytest.StashKey[Path]()
 
