@@ -32,42 +32,24 @@ local function is_confirmed(meta, ahead, epoch, confirmed, of_epoch, seq)
   return seq <= upto or call('ZSCORE', ahead, sub(of_epoch, 1, 13) .. '-' .. text(seq)) ~= false
 end
 
--- the other sequenced class of the same producer incarnation, whose ring is forgotten with this one
-local function sibling(producer)
-  local class, name = match(producer, '^(%l+)(|.*)$')
-  return (class == 'event' and 'control' or 'event') .. (name or '')
-end
-
--- forget the incarnations used longest ago until PRODUCERS_KEPT are left; how many are
-local function forget(producers, keep)
+-- forget the rings used longest ago until PRODUCERS_KEPT are left
+local function forget(producers)
   local all, used, names = call('HGETALL', producers), {}, {}
   for i = 1, #all, 2 do
-    local name = match(all[i], '^%l+(|.*)$') or all[i]
-    local stamp = #all[i + 1] >= RING_BYTES and select(2, unpack_(RING, all[i + 1])) or 0
-    if not used[name] then names[#names + 1] = name end
-    used[name] = max(used[name] or 0, stamp)
+    names[#names + 1] = all[i]
+    used[all[i]] = #all[i + 1] >= RING_BYTES and select(2, unpack_(RING, all[i + 1])) or 0
   end
   table.sort(names, function(a, b) return used[a] < used[b] end)
-  local gone = {}
-  for i = 1, #names - PRODUCERS_KEPT do
-    if names[i] ~= keep then
-      gone[#gone + 1] = 'event' .. names[i]
-      gone[#gone + 1] = 'control' .. names[i]
-    end
+  for i = 1, #names - PRODUCERS_KEPT, 500 do
+    call('HDEL', producers, unpack(names, i, min(i + 499, #names - PRODUCERS_KEPT)))
   end
-  for i = 1, #gone, 500 do
-    call('HDEL', producers, unpack(gone, i, min(i + 499, #gone)))
-  end
-  return min(#names, PRODUCERS_KEPT)
 end
 
--- write a producer's ring; how many producers there are now
-local function remember(producers, producer, pseq, entries, entry, uses, count, is_new)
+-- write a producer's ring; `uses` counts such writes of the session
+local function remember(producers, producer, pseq, entries, entry, uses, is_new)
   if #entries >= RING_ENTRIES * ENTRY_BYTES then entries = sub(entries, ENTRY_BYTES + 1) end
-  if is_new and call('HEXISTS', producers, sibling(producer)) == 0 then count = count + 1 end
   call('HSET', producers, producer, pack(RING, pseq, uses) .. entries .. entry)
-  if count > PRODUCERS_STORED then count = forget(producers, match(producer, '^%l+(|.*)$')) end
-  return count
+  if is_new and call('HLEN', producers) > PRODUCERS_STORED then forget(producers) end
 end
 
 -- window bytes written before the first entry at or after (ms, seq)
@@ -123,11 +105,10 @@ local function append(keys, args)
   -- what there is
   local state, fault = state_of(meta)
   if fault then return fault end
-  local epoch, seq, confirmed, unconfirmed_bytes, first, written, trimmed, uses, count, old_open =
-    '', 0, 0, 0, 1, 0, 0, 0, 0, 0
+  local epoch, seq, confirmed, unconfirmed_bytes, first, written, trimmed, uses, old_open = '', 0, 0, 0, 1, 0, 0, 0, 0
   local kept_partition, at = partition, 0
   if state then
-    epoch, seq, confirmed, kept_partition, unconfirmed_bytes, first, written, trimmed, uses, count, at, old_open =
+    epoch, seq, confirmed, kept_partition, unconfirmed_bytes, first, written, trimmed, uses, at, old_open =
       unpack_(STATE, state)
   end
   local ms = state and sub(epoch, 1, 13) or '0'
@@ -174,9 +155,9 @@ local function append(keys, args)
         if its_hash ~= hash then return { 'message_id_reused' } end
         local its_epoch = epoch_of(its_ms, hex4(its_run))
         if producer ~= '' then
-          count = remember(producers, producer, pseq, entries, known, uses + 1, count, is_new)
+          remember(producers, producer, pseq, entries, known, uses + 1, is_new)
           call('HSET', meta, 's', pack(STATE, epoch, seq, confirmed, kept_partition, unconfirmed_bytes, first, written,
-            trimmed, uses + 1, count, at, old_open))
+            trimmed, uses + 1, at, old_open))
         end
         local done = is_confirmed(meta, ahead, epoch, confirmed, its_epoch, its_seq)
         return { 'duplicate', its_epoch, text(its_seq), done and '1' or '0', text(kept_partition) }
@@ -245,14 +226,14 @@ local function append(keys, args)
   local entry = pack(ENTRY, hash, number(ms), run4, seq)
   if producer ~= '' then
     uses = uses + 1
-    count = remember(producers, producer, pseq, entries, entry, uses, count, is_new)
+    remember(producers, producer, pseq, entries, entry, uses, is_new)
   end
   if id then call('SET', id, entry, 'PX', MESSAGE_ID_MS) end
   if old_open == 0 and ((seq - first + 1) * 8 > bounds[4] * 9 or (written - trimmed) * 8 > bounds[5] * 9) then
     first, trimmed = trim(window, ms, seq, confirmed, first, written, trimmed, bounds)
   end
   state = pack(STATE, epoch, seq, confirmed, kept_partition, unconfirmed_bytes + size, first, written, trimmed, uses,
-    count, now, old_open)
+    now, old_open)
   if old then call('HSET', meta, 's', state, 'old', old) else call('HSET', meta, 's', state) end
   call('HSET', bytes, tenant, text(tenant_bytes + size), '*', text(all_bytes + size))
   call('SPUBLISH', window, frame)

@@ -11,9 +11,9 @@
 --   * a stored value is never shown in an error, only the key that holds it.
 
 -- epoch, seq, confirmed, partition, unconfirmed bytes, first seq in the window, window bytes ever written, window bytes
--- ever trimmed, rings written, producers, last append (ms), unconfirmed positions of the former epoch
-local STATE = '>c22I8I8I4I8I8I8I8I8I4I8I4'
-local STATE_BYTES = 98
+-- ever trimmed, rings written, last append (ms), unconfirmed positions of the former epoch
+local STATE = '>c22I8I8I4I8I8I8I8I8I8I4'
+local STATE_BYTES = 94
 -- the former epoch: its name, last and confirmed seq (field `old`)
 local OLD = '>c22I8I8'
 local OLD_BYTES = 38
@@ -28,15 +28,16 @@ local PRODUCERS_KEPT = 1000 -- PRODUCERS_PER_SESSION
 local PRODUCERS_STORED = 1100 -- heliograph.core.producers.PRODUCERS_STORED
 local MESSAGE_ID_MS = '600000' -- MESSAGE_ID_MEMORY_S
 
-local call, pcall_, pack, unpack_, format, sub, match, number, floor, max, min
+local call, pcall_, pack, unpack_, format, sub, byte, match, number, floor, max, min
 local run, run8, run4
 
 local function start()
   call, pcall_ = redis.call, redis.pcall
-  pack, unpack_, format, sub, match = struct.pack, struct.unpack, string.format, string.sub, string.match
+  pack, unpack_, format, sub, byte, match =
+    struct.pack, struct.unpack, string.format, string.sub, string.byte, string.match
   number, floor, max, min = tonumber, math.floor, math.max, math.min
   run8 = match(call('INFO', 'server'), 'run_id:(%x%x%x%x%x%x%x%x)')
-  run4 = string.gsub(run8, '%x%x', function(byte) return string.char(number(byte, 16)) end)
+  run4 = string.gsub(run8, '%x%x', function(two) return string.char(number(two, 16)) end)
   run = match(call('INFO', 'server'), 'run_id:(%x+)')
 end
 
@@ -59,7 +60,7 @@ local function epoch_of(ms, run_hex)
 end
 
 local function hex4(bytes)
-  return format('%02x%02x%02x%02x', string.byte(bytes, 1, 4))
+  return format('%02x%02x%02x%02x', byte(bytes, 1, 4))
 end
 
 -- the session's state, packed; nil and nothing where it has none; nil and an error where it is not ours
@@ -67,7 +68,7 @@ local function state_of(meta)
   local state = pcall_('HGET', meta, 's')
   if not state then return nil end
   if type(state) == 'table' then return nil, corrupt(meta, 'not a hash') end
-  if #state ~= STATE_BYTES or not match(state, '^%d%d%d%d%d%d%d%d%d%d%d%d%d%-%x%x%x%x%x%x%x%x') then
+  if #state ~= STATE_BYTES or byte(state, 14) ~= 45 or byte(state) < 48 or byte(state) > 57 then
     return nil, corrupt(meta, 'not a session state')
   end
   return state

@@ -9,7 +9,7 @@ local PAIR_BYTES = 12
 
 local function take(bytes, field, amount)
   local left = pcall_('HINCRBY', bytes, field, text(-amount))
-  if type(left) == 'table' then return corrupt(bytes, 'not a number') end
+  if type(left) == 'table' then return corrupt(bytes, 'not a hash of numbers') end
   if left < 0 then call('HSET', bytes, field, '0') end
 end
 
@@ -21,7 +21,7 @@ local function confirm_one(meta, ahead, waiting, dirty, bytes, session, tenant, 
     call('ZREM', dirty, session)
     return { '', '0', '0', '0' }
   end
-  local epoch, seq, confirmed, partition, open_bytes, first, written, trimmed, uses, count, at, old_open =
+  local epoch, seq, confirmed, partition, open_bytes, first, written, trimmed, uses, at, old_open =
     unpack_(STATE, state)
   local last, upto, old = seq, confirmed, nil
   local known = of_epoch == epoch
@@ -57,7 +57,7 @@ local function confirm_one(meta, ahead, waiting, dirty, bytes, session, tenant, 
     if fault then return fault end
   end
   if upto > before or freed > 0 then
-    state = pack(STATE, epoch, seq, confirmed, partition, open_bytes - freed, first, written, trimmed, uses, count, at,
+    state = pack(STATE, epoch, seq, confirmed, partition, open_bytes - freed, first, written, trimmed, uses, at,
       old_open)
     if of_epoch ~= epoch and known then
       call('HSET', meta, 's', state, 'old', pack(OLD, of_epoch, last, upto))
@@ -79,7 +79,6 @@ local function confirm(keys, args)
   local shard_ms, fault = shard_of(keys[1])
   if not shard_ms then return fault end
   if type(pcall_('ZCARD', keys[2])) == 'table' then return corrupt(keys[2], 'not a sorted set') end
-  if type(pcall_('HLEN', keys[3])) == 'table' then return corrupt(keys[3], 'not a hash') end
   local answers = { epoch_of(shard_ms, run8) }
   for i = 0, (#keys - 3) / 2 - 1 do
     local ahead = keys[5 + i * 2]

@@ -20,7 +20,7 @@ local function expire(keys, args)
       local state, fault = state_of(meta)
       local look = now + LOOK_AGAIN_MS
       if state then
-        local _, seq, confirmed, _, _, _, _, _, _, _, last, old_open = unpack_(STATE, state)
+        local _, seq, confirmed, _, _, _, _, _, _, last, old_open = unpack_(STATE, state)
         local open = seq - confirmed + old_open
         if last + idle_ms > now then look = last + idle_ms elseif open == 0 then look = nil end
       elseif not fault then

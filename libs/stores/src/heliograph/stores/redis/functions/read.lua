@@ -124,7 +124,7 @@ local function unconfirmed(keys, args)
   if members.err then return corrupt(ahead, 'not a sorted set') end
   local known = {}
   for i = 1, #members do known[members[i]] = true end
-  local epoch, seq, confirmed, _, _, _, _, _, _, _, _, old_open = unpack_(STATE, state)
+  local epoch, seq, confirmed, _, _, _, _, _, _, _, old_open = unpack_(STATE, state)
   local spans = { { epoch, confirmed + 1, seq } }
   if old_open > 0 then
     local old

@@ -1,0 +1,158 @@
+"""The live store in memory: `heliograph.stores.ports.LiveStore` on a `MemoryLiveServer` of the same process."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from heliograph.core.positions import Position
+from heliograph.stores.memory.live_server import MemoryLiveServer
+from heliograph.stores.ports import (
+    Append,
+    Appended,
+    Bounds,
+    Head,
+    LiveListener,
+    LivePressure,
+    Page,
+    StoreError,
+    Unconfirmed,
+)
+
+
+class MemoryLiveStore:
+    """One service's view of the server. Everything a listener or callback is told comes later, on the loop."""
+
+    def __init__(self, server: MemoryLiveServer) -> None:
+        self._server = server
+        self._listener: LiveListener | None = None
+        self._subscribed: set[str] = set()
+        self._confirmed: set[str] = set()
+        """Subscriptions that the server has."""
+        self._running = False
+        self.telemetry_dropped = 0
+
+    # ---- life -------------------------------------------------------------------------------------------------------
+
+    async def start(self, listener: LiveListener | None = None) -> None:
+        self._check()
+        self._listener = listener or self._listener
+        if not self._running:
+            self._running = True
+            self._server.clients.append(self)
+
+    async def close(self) -> None:
+        if self._running:
+            self._running = False
+            self._server.clients.remove(self)
+            self._confirmed.clear()
+
+    @property
+    def available(self) -> bool:
+        return self._running and self._server.up
+
+    def _check(self) -> None:
+        if not self._server.up:
+            raise StoreError("live_unavailable", "the memory live store is stopped")
+
+    # ---- the server calls -------------------------------------------------------------------------------------------
+
+    def deliver(self, session: str, frame: bytes) -> None:
+        if session in self._confirmed and self._listener is not None:
+            asyncio.get_running_loop().call_soon(self._on_frame, session, frame)
+
+    def _on_frame(self, session: str, frame: bytes) -> None:
+        if self._listener is not None and session in self._subscribed and self._running:
+            self._listener.on_frame(session, frame)
+
+    def lost(self) -> None:
+        """The server is gone; subscriptions are asked for again once it is back."""
+        self._confirmed.clear()
+        if self._listener is not None:
+            loop = asyncio.get_running_loop()
+            loop.call_soon(self._listener.on_lost)
+            loop.call_soon(self._resubscribe)
+
+    def _resubscribe(self) -> None:
+        if not self._running:
+            return
+        if not self._server.up:
+            asyncio.get_running_loop().call_later(0.01, self._resubscribe)
+            return
+        for session in list(self._subscribed):
+            if session not in self._confirmed:
+                self._on_subscribed(session)
+
+    def _on_subscribed(self, session: str) -> None:
+        if self.available and session in self._subscribed and self._listener is not None:
+            self._confirmed.add(session)
+            self._listener.on_subscribed(session)
+
+    # ---- LiveStore --------------------------------------------------------------------------------------------------
+
+    def append(self, message: Append, bounds: Bounds, done: Callable[[Appended | StoreError], None]) -> None:
+        answer: Appended | StoreError
+        if self.available:
+            answer = self._server.append(message, bounds)
+        else:
+            answer = StoreError("live_unavailable", "the memory live store is stopped")
+        asyncio.get_running_loop().call_soon(done, answer)
+
+    def publish_unsequenced(self, session: str, frame: bytes) -> None:
+        if self.available:
+            self._server.publish(session, frame)
+        else:
+            self.telemetry_dropped += 1
+
+    def subscribe(self, session: str) -> None:
+        if self._listener is None:
+            raise RuntimeError("the store was started without a listener")
+        self._subscribed.add(session)
+        asyncio.get_running_loop().call_soon(self._on_subscribed, session)
+
+    def unsubscribe(self, session: str) -> None:
+        self._subscribed.discard(session)
+        self._confirmed.discard(session)
+
+    async def heads(self, sessions: Sequence[str]) -> list[Head]:
+        self._check()
+        return [self._server.head(session) for session in sessions]
+
+    async def page(self, session: str, after: Position | None) -> Page:
+        self._check()
+        return self._server.page(session, after)
+
+    async def confirm(self, session: str, epoch: str, seqs_and_sizes: Sequence[tuple[int, int]]) -> Head:
+        self._check()
+        return self._server.confirm(session, epoch, seqs_and_sizes)
+
+    async def confirm_many(
+        self, batch: Sequence[tuple[str, str, Sequence[tuple[int, int]]]]
+    ) -> list[Head | StoreError]:
+        if not self._server.up:
+            return [StoreError("live_unavailable", "the memory live store is stopped") for _ in batch]
+        return [self._server.confirm(*one) for one in batch]
+
+    async def confirmed(self, session: str, positions: Sequence[Position]) -> list[bool | None]:
+        self._check()
+        found = self._server.session(session)
+        return [None if found is None else found.known(position) for position in positions]
+
+    async def dirty(self, virtual_shard: int, before_ms: int, limit: int) -> list[tuple[str, int]]:
+        self._check()
+        return self._server.dirty(virtual_shard, before_ms, limit)
+
+    async def unconfirmed(self, session: str, limit: int) -> list[Unconfirmed]:
+        self._check()
+        return self._server.unconfirmed(session, limit)
+
+    async def partition_of(self, session: str) -> int | None:
+        self._check()
+        found = self._server.session(session)
+        return None if found is None else found.partition
+
+    async def expire(self, virtual_shard: int, idle_s: float, limit: int) -> int:
+        self._check()
+        return self._server.expire(virtual_shard, round(idle_s * 1000), limit)
+
+    async def pressure(self) -> LivePressure:
+        self._check()
+        return self._server.pressure()
