@@ -137,6 +137,7 @@ def parse_tenant(document: object) -> Tenant:
                 "like https://app.example.com or https://*.example.com",
             )
     _check_jwks(tenant.auth.jwks)
+    _check_stays_itself(tenant)
     return tenant
 
 
@@ -167,6 +168,16 @@ def _check_jwks(jwks: dict[str, Any]) -> None:
             raise InvalidValueError("value_invalid", path, f"key {at}", "a JWK with `kty` and `kid` (RFC 7517, 4)")
         if not _PRIVATE.isdisjoint(key):
             raise InvalidValueError("value_invalid", path, f"the private key {key['kid']}", "a public key")
+
+
+def _check_stays_itself(tenant: Tenant) -> None:
+    """Services read a record back from JSON. YAML has more (dates, numbers as keys, NaN), and a JWK set may hold it."""
+    try:
+        same = decode_tenant(encode_tenant(tenant)) == tenant
+    except (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError):
+        same = False
+    if not same:
+        raise InvalidValueError("value_invalid", "tenant", tenant.tenant, "plain JSON throughout")
 
 
 def _name(document: object) -> object:
