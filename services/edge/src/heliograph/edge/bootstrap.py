@@ -2,6 +2,7 @@
 
 import asyncio
 import importlib.metadata
+import logging
 import random
 import socket
 import time
@@ -11,6 +12,7 @@ from typing import Any
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from heliograph.core.buckets import Rate
 from heliograph.core.heartbeat import HeartbeatPolicy
 from heliograph.core.outbox import OutboxMarks
 from heliograph.core.pacing import AdmissionPolicy, HandshakeAdmission
@@ -189,7 +191,7 @@ def compose(settings: EdgeSettings, stores: Stores) -> Service:
             subscribe_timeout_s=settings.subscribe_timeout_s,
             max_errors=settings.max_errors,
         ),
-        HandshakeAdmission(AdmissionPolicy(), random.random),
+        HandshakeAdmission(_admission(settings), random.random),
         settings.allowed_origins,
         lambda: readiness.ready,
     )
@@ -232,6 +234,7 @@ def compose(settings: EdgeSettings, stores: Stores) -> Service:
     async def drain() -> None:
         await connections.drain(settings.drain_timeout_s * 0.8)
 
+    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)  # else a line for every connection
     ClientSocket.send_buffer_bytes = settings.socket_send_buffer_bytes
     return Service(
         name="edge",
@@ -258,6 +261,11 @@ def compose(settings: EdgeSettings, stores: Stores) -> Service:
             "http": "httptools",
         },
     )
+
+
+def _admission(settings: EdgeSettings) -> AdmissionPolicy:
+    pace, cap = settings.handshakes_per_s, max(settings.handshakes_cap_per_s, settings.handshakes_per_s)
+    return AdmissionPolicy(pace=Rate(pace, max(pace, 1.0)), cap=Rate(cap, max(cap, 1.0)))
 
 
 async def _overdue(path: PublishPath) -> None:

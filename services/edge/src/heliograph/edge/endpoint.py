@@ -56,10 +56,10 @@ class Endpoint:
         headers: dict[bytes, bytes] = dict(scope["headers"])
         admission = self._admission.judge(time.monotonic())
         if isinstance(admission, RefuseHandshake):
-            await self._refuse(send, "unavailable", retry_after_s=admission.retry_after_s)
+            await self._refuse(scope, send, "unavailable", retry_after_s=admission.retry_after_s)
             return
         if not self._ready():
-            await self._refuse(send, "unavailable", retry_after_s=random.randint(1, 3))  # noqa: S311 - a pace
+            await self._refuse(scope, send, "unavailable", retry_after_s=random.randint(1, 3))  # noqa: S311 - a pace
             return
         identity: Identity | None = None
         token = _bearer(headers.get(b"authorization"))
@@ -68,11 +68,11 @@ class Endpoint:
                 identity = self._connections.verify(token)
             except TokenError as error:
                 self._connections.token_refused(error, "handshake")
-                await self._refuse(send, error.code)
+                await self._refuse(scope, send, error.code)
                 return
         origin = headers.get(b"origin")
         if origin is not None and not self._origin_allowed(origin.decode("latin-1"), identity):
-            await self._refuse(send, "origin_refused")
+            await self._refuse(scope, send, "origin_refused")
             return
         offered = scope["subprotocols"]
         await send({"type": "websocket.accept", "subprotocol": SUBPROTOCOL if SUBPROTOCOL in offered else None})
@@ -119,7 +119,7 @@ class Endpoint:
                 allowed = (*allowed, *tenant.record.allowed_origins)
         return any(fnmatch.fnmatchcase(origin, pattern) for pattern in allowed)
 
-    async def _refuse(self, send: Send, code: str, retry_after_s: int | None = None) -> None:
+    async def _refuse(self, scope: Scope, send: Send, code: str, retry_after_s: int | None = None) -> None:
         self._metrics.handshakes_refused.labels(code).n += 1
         known = CODES[code]
         body: dict[str, Any] = problem(known.http, code, known.meaning)
@@ -130,6 +130,8 @@ class Endpoint:
             headers.append((b"www-authenticate", b'Bearer realm="heliograph"'))
         await send({"type": "websocket.http.response.start", "status": known.http, "headers": headers})
         await send({"type": "websocket.http.response.body", "body": json.dumps(body).encode()})
+        # uvicorn would log a refusal as an application that forgot to answer.
+        scope["extensions"][EXTENSION].handshake_complete = True
 
 
 def _bearer(header: bytes | None) -> str | None:

@@ -28,6 +28,12 @@ class EdgeSettings(ServiceSettings, KafkaSettings, RedisSettings, TokenSettings)
     heartbeat_interval_s: float = setting(
         10.0, "Pings: below the 60 s after which balancers cut idle connections; a dead agent is noticed in 30.", gt=0
     )
+    handshakes_per_s: float = setting(
+        500.0, "Handshakes served: 0.7 ms of CPU each, so two thirds of a core stay with who is connected.", gt=0
+    )
+    handshakes_cap_per_s: float = setting(
+        2_000.0, "Handshakes answered at all: between the two, clients are told when to come back.", gt=0
+    )
     hello_timeout_s: float = setting(
         10.0, "From handshake to `hello`: a slow mobile network needs seconds, an attacker wants minutes.", gt=0
     )
