@@ -64,16 +64,18 @@ class MemoryLiveServer:
 
     def stop(self) -> None:
         """Gone until `restart`."""
-        self.up = False
-        for client in list(self.clients):
-            client.lost()
+        if self.up:
+            self.up = False
+            for client in list(self.clients):
+                client.lost()
 
     def restart(self, *, keep: bool) -> None:
         """Another process behind the same address; `keep`: it found its data again."""
         self.stop()
         self._run = self._make_run()
-        if not keep:
-            self._shards = [Shard() for _ in range(self.virtual_shards)]
+        if not keep:  # no process is replaced within a millisecond, but a test may be that fast
+            now_ms = self._now_ms()
+            self._shards = [Shard(last_ms=now_ms) for _ in range(self.virtual_shards)]
         self.up = True
 
     # ---- what functions do ------------------------------------------------------------------------------------------
