@@ -1,0 +1,242 @@
+"""Questions to the cluster, as coroutines.
+
+librdkafka's admin client answers through futures of its own threads, which the event loop awaits: no thread of ours
+waits.
+"""
+
+import asyncio
+import concurrent.futures
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, Literal, Protocol
+
+import confluent_kafka.admin
+from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicCollection, TopicPartition
+
+from heliograph.stores.kafka.client import bad_configuration, configuration, library_logger, store_error
+from heliograph.stores.ports import StoreError, TopicSpec
+
+REQUEST_TIMEOUT_S = 10.0
+"""Of one question, a broker's fail-over included."""
+
+CLOSE_TIMEOUT_S = 2.0
+"""For questions still open when the client is closed."""
+
+_abandoned: list[object] = []
+
+_library: Any = confluent_kafka.admin  # has no types
+
+Partition = tuple[str, int]
+
+MISSING = frozenset(
+    {
+        KafkaError.UNKNOWN_TOPIC_OR_PART,
+        KafkaError.UNKNOWN_TOPIC_ID,
+        KafkaError._UNKNOWN_TOPIC,  # noqa: SLF001
+        KafkaError._UNKNOWN_PARTITION,  # noqa: SLF001
+    }
+)
+"""There is no such topic, or partition."""
+
+TRANSPORT = frozenset(
+    {
+        KafkaError._ALL_BROKERS_DOWN,  # noqa: SLF001
+        KafkaError._TIMED_OUT,  # noqa: SLF001
+        KafkaError._TIMED_OUT_QUEUE,  # noqa: SLF001
+        KafkaError._TRANSPORT,  # noqa: SLF001
+        KafkaError.BROKER_NOT_AVAILABLE,
+        KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+        KafkaError.COORDINATOR_NOT_AVAILABLE,
+        KafkaError.LEADER_NOT_AVAILABLE,
+        KafkaError.NETWORK_EXCEPTION,
+        KafkaError.NOT_CONTROLLER,
+        KafkaError.NOT_COORDINATOR,
+        KafkaError.NOT_LEADER_FOR_PARTITION,
+        KafkaError.REQUEST_TIMED_OUT,
+    }
+)
+"""The cluster could not be asked; all else is its answer."""
+
+
+class TopicDescription(Protocol):
+    """What of a description is used here; the class itself has no types."""
+
+    topic_id: object
+    partitions: Sequence[Any]
+
+
+class AdminCalls:
+    """The admin client with coroutines, and errors as StoreError."""
+
+    def __init__(self, properties: Mapping[str, object], timeout_s: float = REQUEST_TIMEOUT_S) -> None:
+        config = configuration(properties, {}, {"logger": library_logger})
+        try:
+            self._client: Any = _library.AdminClient(config)
+        except (KafkaException, ValueError, TypeError) as error:
+            raise bad_configuration(error) from None
+        self._timeout_s = timeout_s
+        self._open: set[asyncio.Future[Any]] = set()
+
+    async def close(self) -> None:
+        """Let go of the client; that joins its threads.
+
+        One that still has questions open is kept until the process ends: it would be torn down under its callbacks.
+        """
+        client, self._client = self._client, None
+        if self._open:
+            await asyncio.wait(self._open, timeout=CLOSE_TIMEOUT_S)
+        if self._open:
+            _abandoned.append(client)
+        else:
+            await asyncio.get_running_loop().run_in_executor(None, _drop, [client])
+
+    async def describe(self, topics: Collection[str]) -> dict[str, TopicDescription]:
+        """Those that exist."""
+        if not topics:
+            return {}
+        futures = self._call("describe_topics", TopicCollection(sorted(set(topics))))
+        return await self._gather("describe topics", futures)
+
+    async def configs(self, topics: Collection[str]) -> dict[str, dict[str, str]]:
+        """Every setting of each topic that exists, as text."""
+        resources = {
+            _library.ConfigResource(_library.ConfigResource.Type.TOPIC, name): name for name in sorted(set(topics))
+        }
+        if not resources:
+            return {}
+        found = await self._gather("describe configs", self._call("describe_configs", list(resources)))
+        return {
+            resources[resource]: {name: "" if entry.value is None else entry.value for name, entry in entries.items()}
+            for resource, entries in found.items()
+        }
+
+    async def earliest(self, places: Iterable[Partition]) -> dict[Partition, int]:
+        """The first offset of each that exists."""
+        return await self._offsets(dict.fromkeys(places, _library.OffsetSpec.earliest()))
+
+    async def ends(self, places: Iterable[Partition]) -> dict[Partition, int]:
+        """The end of each that exists: the offset that its next record will have."""
+        return await self._offsets(dict.fromkeys(places, _library.OffsetSpec.latest()))
+
+    async def at_time(self, place: Partition, time_ms: int) -> int | None:
+        """The first offset with this timestamp or a later one, -1 with none; None where there is no such partition."""
+        return (await self._offsets({place: _library.OffsetSpec.for_timestamp(time_ms)})).get(place)
+
+    async def committed(self, group: str, partitions: Iterable[Partition]) -> dict[Partition, int]:
+        """What the group has committed; partitions without a commit are left out."""
+        places = [TopicPartition(topic, partition) for topic, partition in partitions]
+        if not places:
+            return {}
+        request = [ConsumerGroupTopicPartitions(group, places)]
+        answer = (await self._gather("read committed offsets", self._call("list_consumer_group_offsets", request)))[
+            group
+        ]
+        found = {}
+        for place in answer.topic_partitions:
+            if place.error is not None and place.error.code() not in MISSING:
+                raise store_error("read committed offsets", place.error)
+            if place.error is None and place.offset >= 0:
+                found[place.topic, place.partition] = place.offset
+        return found
+
+    async def create(self, topic: TopicSpec) -> None:
+        wanted = _library.NewTopic(
+            topic.name,
+            num_partitions=topic.partitions,
+            replication_factor=topic.replication_factor or -1,
+            config=dict(topic.config),
+        )
+        await self._one(f"create topic {topic.name}", self._call("create_topics", [wanted]))
+
+    async def grow(self, topic: str, partitions: int) -> None:
+        wanted = _library.NewPartitions(topic, partitions)
+        await self._one(f"grow topic {topic}", self._call("create_partitions", [wanted]))
+
+    async def set_config(self, kind: Literal["TOPIC", "GROUP"], name: str, config: Mapping[str, str]) -> None:
+        """Set these, leave others (KIP-339)."""
+        operation = _library.AlterConfigOpType.SET
+        entries = [_library.ConfigEntry(key, value, incremental_operation=operation) for key, value in config.items()]
+        resource = _library.ConfigResource(
+            getattr(_library.ConfigResource.Type, kind), name, incremental_configs=entries
+        )
+        await self._one(f"configure {kind.lower()} {name}", self._call("incremental_alter_configs", [resource]))
+
+    async def delete(self, topic: str) -> None:
+        await self._one(f"delete topic {topic}", self._call("delete_topics", [topic]))
+
+    async def ping(self) -> int:
+        """How many brokers there are."""
+        loop = asyncio.get_running_loop()
+        try:
+            metadata = await loop.run_in_executor(None, lambda: self._client.list_topics(timeout=self._timeout_s))
+        except KafkaException as error:
+            raise store_error("ask for brokers", error) from None
+        return len(metadata.brokers)
+
+    async def _offsets(self, wanted: Mapping[Partition, Any]) -> dict[Partition, int]:
+        if not wanted:
+            return {}
+        asked = {TopicPartition(topic, partition): spec for (topic, partition), spec in wanted.items()}
+        # Where none of the partitions has a leader it says _NOENT.
+        found = await self._gather("list offsets", self._call("list_offsets", asked), MISSING | {KafkaError._NOENT})  # noqa: SLF001
+        return {(place.topic, place.partition): result.offset for place, result in found.items()}
+
+    def _call(self, method: str, *arguments: object) -> dict[Any, concurrent.futures.Future[Any]]:
+        if self._client is None:
+            raise StoreError("log_unavailable", f"{method}: the admin client is closed")
+        try:
+            futures: dict[Any, concurrent.futures.Future[Any]] = getattr(self._client, method)(
+                *arguments, request_timeout=self._timeout_s
+            )
+        except KafkaException as error:
+            raise store_error(method, error) from None
+        finally:
+            self._client.poll(0)  # librdkafka's log lines wait there
+        return futures
+
+    async def _gather(
+        self, what: str, futures: dict[Any, concurrent.futures.Future[Any]], missing: frozenset[int] = MISSING
+    ) -> dict[Any, Any]:
+        """Results by key without those that do not exist; raises for any other error."""
+        results = await asyncio.gather(*map(self._awaited, futures.values()), return_exceptions=True)
+        found = {}
+        for key, result in zip(futures, results, strict=True):
+            if isinstance(result, KafkaException):
+                if result.args[0].code() not in missing:
+                    raise classified(what, result)
+            elif isinstance(result, BaseException):
+                raise result
+            else:
+                found[key] = result
+        return found
+
+    async def _one(self, what: str, futures: dict[Any, concurrent.futures.Future[Any]]) -> None:
+        (future,) = futures.values()
+        try:
+            await self._awaited(future)
+        except KafkaException as error:
+            raise classified(what, error) from error
+
+    async def _awaited(self, future: concurrent.futures.Future[Any]) -> Any:
+        """`future`'s result. Cancelling the waiter leaves it alone: the client's thread still answers it."""
+        waiting = asyncio.wrap_future(future)
+        self._open.add(waiting)
+        waiting.add_done_callback(self._answered)
+        return await asyncio.shield(waiting)
+
+    def _answered(self, future: asyncio.Future[Any]) -> None:
+        self._open.discard(future)
+        if not future.cancelled():
+            future.exception()  # looked at, also where nobody waits any more
+
+
+def _drop(holder: list[object]) -> None:
+    holder.clear()
+
+
+def classified(what: str, error: KafkaException) -> StoreError:
+    """`log_unavailable` where the cluster could not be asked, `unavailable` where its answer is no."""
+    kafka_error: KafkaError = error.args[0]
+    found = store_error(what, kafka_error, maybe_done=kafka_error.code() in TRANSPORT)
+    if kafka_error.code() not in TRANSPORT:
+        found.code = "unavailable"
+    return found

@@ -1,0 +1,36 @@
+"""librdkafka's messages as LogRecords. Runs in worker threads, for every record of the log: kept lean."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from confluent_kafka import KafkaError
+
+from heliograph.stores.ports import LogRecord
+
+UNREADABLE_HEADERS: list[tuple[str, bytes | None]] = [("unreadable", b"\xff")]
+"""Stands for headers whose names are not UTF-8, which the library can't give: no reader takes it for a message."""
+
+
+def decode(messages: Iterable[Any], records: list[LogRecord], errors: list[KafkaError]) -> None:
+    """Append what the messages hold to `records`, and to `errors` what librdkafka told in their place."""
+    append = records.append
+    for message in messages:
+        error = message.error()
+        if error is not None:
+            errors.append(error)
+            continue
+        try:
+            headers = message.headers() or []
+        except (UnicodeError, SystemError):
+            headers = list(UNREADABLE_HEADERS)
+        append(
+            LogRecord(
+                message.topic(),
+                message.partition(),
+                message.offset(),
+                message.timestamp()[1],
+                message.key(),
+                message.value(),
+                headers,
+            )
+        )

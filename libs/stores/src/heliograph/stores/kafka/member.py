@@ -1,0 +1,312 @@
+"""The half of a group's member that one thread owns: the librdkafka client and what is known about its partitions.
+
+librdkafka forbids two threads at once in one consumer. Nothing here touches the event loop, and the loop touches
+nothing here but by handing a method to the thread; `stats` and `assigned` may be read from anywhere.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from confluent_kafka import OFFSET_BEGINNING, KafkaError, KafkaException, TopicPartition
+
+from heliograph.stores.kafka.calls import Partition
+from heliograph.stores.kafka.client import (
+    bad_configuration,
+    configuration,
+    error_name,
+    library_logger,
+    logger,
+    store_error,
+)
+from heliograph.stores.kafka.decoding import decode
+from heliograph.stores.ports import LogRecord
+
+GroupProtocol = Literal["auto", "consumer", "classic"]
+
+CALL_TIMEOUT_S = 10.0
+"""Of a question to the cluster."""
+HEARTBEAT_S = 2.0
+
+DEFAULTS: Mapping[str, object] = {
+    "queued.min.messages": 20_000,
+    "queued.max.messages.kbytes": 32 * 1024,
+    "fetch.queue.backoff.ms": 20,  # the default of 1 s is a pause of 1 s whenever the queue was full
+    "fetch.error.backoff.ms": 100,
+    "topic.metadata.refresh.interval.ms": 60_000,
+    "max.poll.interval.ms": 300_000,
+}
+
+NOT_OURS = frozenset(
+    {
+        KafkaError._ASSIGNMENT_LOST,  # noqa: SLF001
+        KafkaError._NO_OFFSET,  # noqa: SLF001
+        KafkaError._STATE,  # noqa: SLF001
+        KafkaError.FENCED_MEMBER_EPOCH,
+        KafkaError.ILLEGAL_GENERATION,
+        KafkaError.REBALANCE_IN_PROGRESS,
+        KafkaError.STALE_MEMBER_EPOCH,
+        KafkaError.UNKNOWN_MEMBER_ID,
+        KafkaError.UNKNOWN_TOPIC_ID,
+        KafkaError.UNKNOWN_TOPIC_OR_PART,
+    }
+)
+"""Errors of a commit that say: the partition is another member's now, or gone. Who has it reads the records again."""
+
+NO_KIP_848 = frozenset({KafkaError._UNSUPPORTED_FEATURE, KafkaError.UNSUPPORTED_VERSION})  # noqa: SLF001
+"""How a broker without the `consumer` protocol shows."""
+
+DENIED = frozenset(
+    {
+        KafkaError._AUTHENTICATION,  # noqa: SLF001
+        KafkaError.GROUP_AUTHORIZATION_FAILED,
+        KafkaError.SASL_AUTHENTICATION_FAILED,
+        KafkaError.TOPIC_AUTHORIZATION_FAILED,
+    }
+)
+
+
+@dataclass
+class ConsumerStats:
+    """What happened, since the start."""
+
+    errors: Counter[str] = field(default_factory=Counter)
+    """Errors that librdkafka told, by Kafka's name of the code."""
+    rebalances: int = 0
+    rebuilt: int = 0
+    """Clients given up after a fatal error."""
+    kept_alive: int = 0
+    """Rounds of polling while the caller waited for something else."""
+    commits_not_ours: int = 0
+    """Partitions of commits that another member has by now."""
+    skipped: int = 0
+    """Offsets that the log did not have any more (retention) when they were wanted."""
+    rewound: int = 0
+    """Times a partition went on at a lower offset: it was made anew, or lost its end."""
+    recreated: int = 0
+    """Topics found to be another one of the same name."""
+
+
+class GroupMember:
+    """One member, in whatever client it lives at the moment."""
+
+    def __init__(
+        self,
+        properties: Mapping[str, object],
+        group: str,
+        protocol: GroupProtocol,
+        session_timeout_s: float,
+        make: Callable[[dict[str, Any]], Any],
+    ) -> None:
+        self._properties = dict(properties)
+        self._group = group
+        self._auto = protocol == "auto"
+        self.protocol: Literal["consumer", "classic"] = "classic" if protocol == "classic" else "consumer"
+        """What is spoken now."""
+        self._session_timeout_s = session_timeout_s
+        self._make = make
+        self._consumer: Any = None
+        self._topics: list[str] = []
+        self._held: list[LogRecord] = []
+        self._paused = False
+        self._expected: dict[Partition, int] = {}
+        self._brokers_down = False
+        self.assigned: frozenset[Partition] = frozenset()
+        self.committed: dict[Partition, int] = {}
+        """Where the group continues, of assigned partitions, as far as known."""
+        self.stats = ConsumerStats()
+
+    def open(self, topics: list[str]) -> None:
+        classic = {
+            "partition.assignment.strategy": "cooperative-sticky",
+            "session.timeout.ms": int(self._session_timeout_s * 1000),
+            "heartbeat.interval.ms": int(min(HEARTBEAT_S, self._session_timeout_s / 3) * 1000),
+        }
+        config = configuration(
+            self._properties,
+            DEFAULTS,
+            {
+                "group.id": self._group,
+                "group.protocol": self.protocol,
+                "enable.auto.commit": False,
+                "enable.auto.offset.store": False,
+                "enable.partition.eof": False,
+                "auto.offset.reset": "earliest",
+                "error_cb": self._on_error,
+                "logger": library_logger,
+                **(classic if self.protocol == "classic" else {}),
+            },
+        )
+        try:
+            self._consumer = self._make(config)
+        except (KafkaException, ValueError, TypeError) as error:
+            raise bad_configuration(error) from None
+        self.subscribe(topics)
+
+    def subscribe(self, topics: list[str]) -> None:
+        self._topics = topics
+        if topics:
+            self._consumer.subscribe(
+                topics, on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_revoke
+            )
+        else:
+            self._consumer.unsubscribe()
+
+    def leave(self) -> None:
+        if self._consumer is not None:
+            consumer, self._consumer = self._consumer, None
+            consumer.close()
+        self.assigned = frozenset()
+
+    def consume(self, max_records: int, wait_s: float) -> list[LogRecord]:
+        if self._paused:
+            self._paused = False
+            self._consumer.resume(self._consumer.assignment())
+        records, self._held = self._held[:max_records], self._held[max_records:]
+        try:
+            # `consume` waits for all it is asked for: one first, then what is there.
+            messages = self._consumer.consume(1, 0 if records else wait_s)
+            if messages and max_records > len(records) + 1:
+                messages += self._consumer.consume(max_records - len(records) - 1, 0)
+        except KafkaException as error:
+            raise store_error("read the log", error) from None
+        self._take(messages, records)
+        if not records and self._brokers_down:
+            self._probe()
+        return records
+
+    def _take(self, messages: list[Any], records: list[LogRecord]) -> None:
+        first, errors = len(records), list[KafkaError]()
+        decode(messages, records, errors)
+        self._follow(records, first)
+        for error in errors:
+            self._told(error, records)
+
+    def stay(self) -> None:
+        """Poll without reading: heartbeats, rebalances. What slips through is held."""
+        self._paused = True
+        self.stats.kept_alive += 1
+        self._consumer.pause(self._consumer.assignment())
+        self._take(self._consumer.consume(100, 0), self._held)
+
+    def _follow(self, records: list[LogRecord], first: int) -> None:
+        """Compare each run of a partition with where the last one ended."""
+        topic, partition, following = "", -1, -1
+        for record in records[first:]:
+            if record.offset == following and record.partition == partition and record.topic == topic:
+                following += 1
+                continue
+            if topic:
+                self._expected[topic, partition] = following
+            place = topic, partition = record.topic, record.partition
+            expected = self._expected.get(place)
+            if expected is not None and record.offset != expected:
+                self._jumped(place, expected, record.offset)
+            following = record.offset + 1
+        if topic:
+            self._expected[topic, partition] = following
+
+    def _jumped(self, place: Partition, expected: int, found: int) -> None:
+        fields = {"topic": place[0], "partition": place[1], "expected": expected, "offset": found}
+        if found > expected:
+            self.stats.skipped += found - expected
+            logger.warning("log_offsets_skipped", extra=fields)
+        else:
+            self.stats.rewound += 1
+            self.committed.pop(place, None)
+            logger.warning("log_rewound", extra=fields)
+
+    def _told(self, error: KafkaError, records: list[LogRecord]) -> None:
+        """An error in the place of a record."""
+        code = error.code()
+        self.stats.errors[error_name(error)] += 1
+        if error.fatal() or code == KafkaError._FATAL or code in NO_KIP_848:  # noqa: SLF001
+            self._rebuild(error)
+        elif code in DENIED and not records:
+            raise store_error("read the log", error)
+        else:
+            logger.warning("log_consumer_error", extra={"error": error_name(error), "text": error.str()})
+
+    def _rebuild(self, error: KafkaError) -> None:
+        """A fatal error ends the client, not the member: join anew, by the older protocol where need be."""
+        if self._auto and self.protocol == "consumer" and error.code() in NO_KIP_848:
+            self.protocol = "classic"
+        self.stats.rebuilt += 1
+        logger.error("log_consumer_rebuilt", extra={"error": error_name(error), "protocol": self.protocol})
+        self.leave()
+        self._expected.clear()
+        self.committed.clear()
+        self.open(self._topics)
+
+    def _probe(self) -> None:
+        """All brokers were down: a StoreError unless one answers."""
+        try:
+            self._consumer.list_topics(timeout=1.0)
+        except KafkaException as error:
+            raise store_error("read the log", error) from None
+        self._brokers_down = False
+
+    def commit(self, highest: dict[Partition, int]) -> None:
+        ours = {place: offset + 1 for place, offset in highest.items() if place in self.assigned}
+        self.stats.commits_not_ours += len(highest) - len(ours)
+        if not ours:
+            return
+        offsets = [TopicPartition(topic, partition, offset) for (topic, partition), offset in ours.items()]
+        try:
+            results = self._consumer.commit(offsets=offsets, asynchronous=False)
+        except KafkaException as error:
+            if error.args[0].code() not in NOT_OURS:
+                raise store_error("commit", error) from None
+            self.stats.commits_not_ours += len(ours)
+            return
+        for result in results:
+            if result.error is None:
+                self.committed[result.topic, result.partition] = result.offset
+            elif result.error.code() in NOT_OURS:
+                self.stats.commits_not_ours += 1
+            else:
+                raise store_error("commit", result.error)
+
+    def start_over(self, topic: str) -> None:
+        for place in [place for place in self.assigned if place[0] == topic]:
+            self._expected.pop(place, None)
+            self.committed.pop(place, None)
+            self._held = [record for record in self._held if (record.topic, record.partition) != place]
+            try:
+                self._consumer.seek(TopicPartition(place[0], place[1], OFFSET_BEGINNING))
+            except KafkaException as error:
+                logger.warning("log_not_started_over", extra={"topic": topic, "error": str(error.args[0])})
+
+    # ---- told by librdkafka, inside its calls, in the thread --------------------------------------------------------
+
+    def _on_assign(self, consumer: Any, partitions: list[TopicPartition]) -> None:
+        """Begin where the group has committed; knowing the offset shows what retention took in between."""
+        self.stats.rebalances += 1
+        self.assigned |= {(place.topic, place.partition) for place in partitions}
+        if not partitions:
+            return
+        try:
+            committed = consumer.committed(partitions, timeout=CALL_TIMEOUT_S)
+        except KafkaException as error:
+            logger.warning("log_committed_offsets_unknown", extra={"error": str(error.args[0])})
+            return  # librdkafka asks again by itself, in the background
+        for place in committed:
+            if place.error is None and place.offset >= 0:
+                self._expected[place.topic, place.partition] = place.offset
+                self.committed[place.topic, place.partition] = place.offset
+        logger.info("log_partitions_assigned", extra={"partitions": len(partitions), "all": len(self.assigned)})
+
+    def _on_revoke(self, _consumer: Any, partitions: list[TopicPartition]) -> None:
+        self.stats.rebalances += 1
+        gone = {(place.topic, place.partition) for place in partitions}
+        self.assigned -= gone
+        for place in gone:
+            self._expected.pop(place, None)
+            self.committed.pop(place, None)
+        self._held = [record for record in self._held if (record.topic, record.partition) not in gone]
+
+    def _on_error(self, error: KafkaError) -> None:
+        self.stats.errors[error_name(error)] += 1
+        if error.code() == KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001
+            self._brokers_down = True

@@ -1,0 +1,88 @@
+"""What every reader of ranges promises."""
+
+import pytest
+from tests.stores.log.helpers import Stores, until, write_all
+
+from heliograph.stores.ports import LogReader, StoreError
+
+VALUES = [b"%d" % number for number in range(100)]
+
+
+async def read(reader: LogReader, topic: str, start: int, end: int, batch: int = 500) -> list[bytes | None]:
+    found: list[bytes | None] = []
+    async for records in reader.read(topic, 0, start, end, batch):
+        assert 0 < len(records) <= batch
+        found += [record.value for record in records]
+    return found
+
+
+async def test_a_range_is_read_from_its_start_to_before_its_end(stores: Stores) -> None:
+    topic = await stores.topic()
+    await write_all(await stores.writer(), topic, VALUES)
+    reader = await stores.reader()
+    assert await read(reader, topic, 0, 100) == VALUES
+    assert await read(reader, topic, 10, 20) == VALUES[10:20]
+    assert await read(reader, topic, 99, 100) == VALUES[99:]
+    assert await read(reader, topic, 0, 100, batch=7) == VALUES
+
+
+async def test_a_range_ends_with_the_log(stores: Stores) -> None:
+    topic = await stores.topic()
+    await write_all(await stores.writer(), topic, VALUES[:10])
+    reader = await stores.reader()
+    assert await read(reader, topic, 5, 1_000) == VALUES[5:10]
+    assert await read(reader, topic, 10, 1_000) == []
+    assert await read(reader, topic, 500, 1_000) == []
+    assert await read(reader, topic, 7, 7) == []
+
+
+async def test_bounds_are_the_first_offset_and_the_end(stores: Stores) -> None:
+    topic = await stores.topic()
+    reader = await stores.reader()
+    assert await reader.bounds(topic, 0) == (0, 0)
+    await write_all(await stores.writer(), topic, VALUES[:10])
+    assert await reader.bounds(topic, 0) == (0, 10)
+
+
+async def test_an_offset_is_found_by_time(stores: Stores) -> None:
+    topic = await stores.topic()
+    writer = await stores.writer()
+    for value in VALUES[:3]:
+        await write_all(writer, topic, [value])
+    reader = await stores.reader()
+    times = [record.timestamp_ms async for batch in reader.read(topic, 0, 0, 3) for record in batch]
+    assert await reader.offset_for_time(topic, 0, 0) == 0
+    assert await reader.offset_for_time(topic, 0, times[2]) == times.index(times[2])
+    assert await reader.offset_for_time(topic, 0, times[2] + 60_000) == 3
+
+
+async def test_a_read_that_is_left_early_frees_the_reader(stores: Stores) -> None:
+    topic = await stores.topic()
+    await write_all(await stores.writer(), topic, VALUES)
+    reader = await stores.reader()
+    for _ in range(20):
+        reading = reader.read(topic, 0, 0, 100, batch=5)
+        async for records in reading:
+            assert [record.value for record in records] == VALUES[: len(records)]
+            break
+        await reading.aclose()  # type: ignore[attr-defined]
+    await until(lambda: reader.reading == 0)  # type: ignore[attr-defined]
+    assert await read(reader, topic, 50, 60) == VALUES[50:60]
+
+
+async def test_a_missing_topic_is_told(stores: Stores) -> None:
+    reader = await stores.reader()
+    assert await reader.partitions("missing") is None
+    with pytest.raises(StoreError):
+        await reader.bounds("missing", 0)
+    with pytest.raises(StoreError):
+        await read(reader, "missing", 0, 10)
+
+
+async def test_partitions_are_what_the_topic_has(stores: Stores) -> None:
+    topic = await stores.topic(partitions=3, retention_ms="3600000")
+    info = await (await stores.reader()).partitions(topic)
+    assert info is not None
+    assert (info.name, info.partitions, info.replication_factor) == (topic, 3, 1)
+    assert info.config["retention.ms"] == "3600000"
+    assert info.topic_id
