@@ -1,1 +1,55 @@
-"""The Python SDK of Heliograph."""
+"""The Python SDK of Heliograph: publish, subscribe, ask and answer, over a connection that heals itself.
+
+>>> from heliograph.client import Client, Gap, Message
+"""
+
+from heliograph.client.client import Client
+from heliograph.client.errors import (
+    AuthenticationError,
+    ClientError,
+    ClosedError,
+    ConnectError,
+    DurabilityUnknown,
+    HeliographError,
+    InvalidValueError,
+    PublishRefused,
+    PublishUncertain,
+    RefusedError,
+    RequestTimeout,
+    SubscribeRefused,
+    TokenExpiredError,
+)
+from heliograph.client.messages import Gap, Message
+from heliograph.client.receipts import Receipt
+from heliograph.client.runner import ClientState, Token
+from heliograph.client.settings import ClientSettings
+from heliograph.client.stats import ClientStats
+from heliograph.client.subscription import Subscription
+from heliograph.core.messages import AckMode, MessageClass
+
+__all__ = [
+    "AckMode",
+    "AuthenticationError",
+    "Client",
+    "ClientError",
+    "ClientSettings",
+    "ClientState",
+    "ClientStats",
+    "ClosedError",
+    "ConnectError",
+    "DurabilityUnknown",
+    "Gap",
+    "HeliographError",
+    "InvalidValueError",
+    "Message",
+    "MessageClass",
+    "PublishRefused",
+    "PublishUncertain",
+    "Receipt",
+    "RefusedError",
+    "RequestTimeout",
+    "SubscribeRefused",
+    "Subscription",
+    "Token",
+    "TokenExpiredError",
+]

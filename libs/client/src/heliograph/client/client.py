@@ -1,0 +1,306 @@
+"""The client: one identity, one connection at a time, as many sessions as you like."""
+
+import asyncio
+import contextlib
+import random
+import secrets
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Any, Self
+from uuid import uuid4
+
+from msgspec import Raw
+
+from heliograph.client.addresses import Addresses
+from heliograph.client.errors import ClosedError, ConnectError, RequestTimeout
+from heliograph.client.messages import Message, encode_payload
+from heliograph.client.publisher import Publisher
+from heliograph.client.reader import Reader
+from heliograph.client.receipts import Durabilities, Receipt
+from heliograph.client.replies import ReplyWatch
+from heliograph.client.runner import ClientState, Runner, Token
+from heliograph.client.sender import Sender
+from heliograph.client.settings import ClientSettings
+from heliograph.client.stats import ClientStats
+from heliograph.client.subscription import Subscription
+from heliograph.client.traffic import ClientTraffic
+from heliograph.core.messages import AckMode, MessageClass
+from heliograph.core.positions import Position
+from heliograph.core.sessions import SessionKey
+from heliograph.protocol.frames import EARLIEST, LATEST, Hello, Publish
+
+
+class Client:
+    """A connection to Heliograph that heals itself.
+
+        async with Client("ws://127.0.0.1:8080", token=token, producer="planner") as client:
+            await client.publish("acme:planner:42", {"step": 1})
+            async for item in client.subscribe("acme:planner:42", start="earliest"):
+                print(item)
+
+    `url` is the address of an edge, or a list of several. `token` may be a function, plain or async: it is called for
+    each connection, so that a fresh one can be given. `producer` is the publisher's stable name (the server puts the
+    token's subject before it), `consumer` the subscriber's, `agent` what presence shows. A client belongs to the event
+    loop it was connected in.
+    """
+
+    def __init__(
+        self,
+        url: str | Sequence[str],
+        *,
+        token: Token | None = None,
+        producer: str = "sdk",
+        consumer: str | None = None,
+        agent: str | None = None,
+        settings: ClientSettings | None = None,
+        on_state: Callable[[ClientState, str], None] | None = None,
+        uniform: Callable[[], float] = random.random,
+        **connection: Any,
+    ) -> None:
+        """`on_state` is told each change of `state`, and why. `uniform` draws from [0, 1), for jitter.
+
+        `connection` goes to `websockets.asyncio.client.connect` (`ssl`, `proxy` …).
+        """
+        self.settings = settings or ClientSettings()
+        self.stats = ClientStats()
+        self._addresses = Addresses(url, uniform)
+        self._token = token
+        self._hello = Hello(producer=producer, consumer=consumer, agent=agent)
+        self._on_state = on_state
+        self._uniform = uniform
+        self._options = connection
+        self._runner: Runner | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._replies: dict[str, ReplyWatch] = {}
+
+    # ---- life --------------------------------------------------------------------------------------------------------
+
+    @property
+    def state(self) -> ClientState:
+        """What it is doing about its connection."""
+        return self._runner.state if self._runner is not None else ClientState.NEW
+
+    @property
+    def url(self) -> str | None:
+        """The edge it is connected to now."""
+        link = self._runner.link if self._runner is not None else None
+        return link.url if link is not None else None
+
+    async def connect(self) -> None:
+        """Start, and return with the first connection. Raises ConnectError, AuthenticationError, ClosedError."""
+        if self._runner is not None:
+            raise RuntimeError("a client connects once; make a new one")
+        settings = self.settings
+        sender = Sender(self._wake)
+        durabilities = Durabilities(sender.send, sender.next_id, settings.status_interval_s)
+        self._publisher = Publisher(
+            settings, sender, durabilities, self.stats,
+            incarnation=lambda: secrets.token_urlsafe(12), uniform=self._uniform,
+        )  # fmt: skip
+        self._reader = Reader(settings, sender, self.stats, self._uniform)
+        self._durabilities = durabilities
+        traffic = ClientTraffic(self._hello, sender, self._publisher, self._reader, durabilities, self.stats)
+        self._runner = traffic.runner = Runner(
+            self._addresses, self._token, traffic, settings,
+            uniform=self._uniform, on_state=self._on_state, options=self._options,
+        )  # fmt: skip
+        self._task = asyncio.create_task(self._run(self._runner))
+        try:
+            async with asyncio.timeout(settings.connect_timeout_s):
+                await asyncio.wait([self._runner.first, self._task], return_when=asyncio.FIRST_COMPLETED)
+        except TimeoutError:
+            cause = self._runner.last_failure
+            await self.close(timeout=0)
+            message = f"no connection within {settings.connect_timeout_s:g} s; last: {cause or 'no answer'}"
+            raise ConnectError("unreachable", message, self._addresses.urls, cause) from None
+        except BaseException:
+            await self.close(timeout=0)
+            raise
+        if self._runner.error is not None:
+            await self.close(timeout=0)
+            raise self._runner.error
+
+    def _wake(self) -> None:
+        if self._runner is not None and self._runner.link is not None:
+            self._runner.link.wake()
+
+    async def _run(self, runner: Runner) -> None:
+        """The connection's task. However it ends, whoever waits for something is told."""
+        error: ClosedError | None = None
+        try:
+            await runner.run()
+            if isinstance(runner.error, ClosedError):
+                error = runner.error
+            elif runner.error is not None:
+                error = ClosedError(runner.error.code, runner.error.message)
+        finally:
+            error = error or ClosedError("closed", "the client is closed")
+            self._publisher.end(error)
+            self._reader.end(error)
+            self._durabilities.end(error)
+            runner.set_state(ClientState.CLOSED, error.code)
+
+    async def close(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - as asyncio's own waits read
+        """Wait for the answers to what was published, at most `timeout` seconds (default: the setting), and leave.
+
+        A publish that has no answer by then raises PublishUncertain, a subscription ends with ClosedError.
+        """
+        if self._runner is None or self._task is None:
+            return
+        for watch in list(self._replies.values()):
+            await watch.close()
+        if not self._task.done():
+            self._runner.set_state(ClientState.CLOSING, "close() was called")
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self.settings.close_timeout_s if timeout is None else timeout):
+                    await self._publisher.answered()
+            self._runner.stopping = True
+            link = self._runner.link
+            if link is not None:
+                link.leave("closed here")
+                await link.closed()
+            self._task.cancel()
+        await asyncio.wait([self._task])
+
+    async def __aenter__(self) -> Self:
+        await self.connect()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close(timeout=None if error is None else 0)
+
+    def _check_open(self) -> None:
+        if self._runner is None:
+            raise ClosedError("closed", "the client is not connected yet: use `async with Client(…) as client:`")
+        if self._runner.state is ClientState.CLOSING:
+            raise ClosedError("closed", "the client is being closed")
+
+    # ---- publishing --------------------------------------------------------------------------------------------------
+
+    async def publish(
+        self,
+        session: str | SessionKey,
+        data: object,
+        *,
+        cls: MessageClass | str = MessageClass.EVENT,
+        ack: AckMode | str | None = None,
+        id: str | None = None,  # noqa: A002 - the one word for it
+        event_type: str | None = None,
+        correlation_id: str | None = None,
+        causation_id: str | None = None,
+        reply_to: str | SessionKey | None = None,
+        content_type: str | None = None,
+        traceparent: str | None = None,
+        retry: bool = True,
+    ) -> Receipt:
+        """Publish one message; return when it is answered as `ack` asks.
+
+        `data` is anything JSON can say, or bytes. `ack`: `durable` (default for control and event; where the log takes
+        longer than a second the receipt comes all the same, see `Receipt.durable`), `accepted`, or `none`, which does
+        not wait (default for telemetry). `id` makes it idempotent: the same id again, within 10 minutes and from
+        wherever, is the same message.
+
+        Messages of one session and class are published in the order of the calls, whatever happens to connections. A
+        refusal that may pass is tried again: for control until it is in, for an event up to `settings.retry_for_s`,
+        with `retry=False` not at all. Cancelling ends the waiting, it can't recall a message that was sent.
+
+        Raises PublishRefused, PublishUncertain, ClosedError, and InvalidValueError for what is not publishable.
+        """
+        self._check_open()
+        payload, content_type = encode_payload(data, content_type)
+        frame = Publish(
+            _session(session),
+            Raw(payload),
+            class_=MessageClass(cls),
+            ack=AckMode(ack) if ack is not None else None,
+            message_id=id,
+            event_type=event_type,
+            correlation_id=correlation_id,
+            causation_id=causation_id,
+            reply_to=_session(reply_to) if reply_to is not None else None,
+            content_type=content_type,
+            traceparent=traceparent,
+        )
+        return await self._publisher.publish(frame, retry=retry)
+
+    # ---- subscribing -------------------------------------------------------------------------------------------------
+
+    def subscribe(self, session: str | SessionKey, start: str = LATEST) -> Subscription:
+        """The session's messages from `latest`, `earliest` or after a position, as `Message | Gap`, in order, without
+        holes and repeats, over any number of connections.
+
+            async for item in client.subscribe("acme:planner:42"): ...
+            async with client.subscribe("acme:planner:42") as subscription: ...
+
+        A reader that falls behind by `settings.buffered_messages` is parked: the server stops sending the session and
+        goes on from there once the reader has caught up (`Subscription.times_parked` counts). Other sessions, and
+        publishing, don't wait for it.
+        """
+        self._check_open()
+        if start not in (LATEST, EARLIEST):
+            start = str(Position.parse(start))
+        return self._reader.subscribe(_session(session), start)
+
+    subscription = subscribe
+
+    # ---- requests ----------------------------------------------------------------------------------------------------
+
+    async def request(
+        self,
+        session: str | SessionKey,
+        data: object,
+        *,
+        timeout: float = 30.0,  # noqa: ASYNC109 - as asyncio's own waits read
+        reply_to: str | SessionKey | None = None,
+        id: str | None = None,  # noqa: A002
+        cls: MessageClass | str = MessageClass.EVENT,
+        correlation_id: str | None = None,
+        **fields: Any,
+    ) -> Message:
+        """Publish a request and return the first message that answers it (see `reply`), from `reply_to` or `session`.
+
+        Raises RequestTimeout after `timeout` seconds, besides what `publish` and `subscribe` raise.
+        """
+        self._check_open()
+        message_id = id or uuid4().hex
+        target = _session(session)
+        answers = _session(reply_to) if reply_to is not None else target
+        try:
+            async with asyncio.timeout(timeout):
+                watch = self._reply_watch(answers)
+                future = watch.expect(message_id)
+                try:
+                    await watch.ready()
+                    await self.publish(
+                        target, data, cls=cls, id=message_id, correlation_id=correlation_id or message_id,
+                        reply_to=answers, **fields,
+                    )  # fmt: skip
+                    return await future
+                finally:
+                    future.cancel()
+        except TimeoutError:
+            raise RequestTimeout(target, message_id, timeout) from None
+
+    def _reply_watch(self, session: str) -> ReplyWatch:
+        watch = self._replies.get(session)
+        if watch is None:
+            subscription = self._reader.subscribe(session, LATEST)
+
+            def ended() -> None:
+                self._replies.pop(session, None)
+
+            watch = self._replies[session] = ReplyWatch(subscription, self.settings.reply_linger_s, ended)
+        return watch
+
+    async def reply(self, message: Message, data: object, **fields: Any) -> Receipt:
+        """Answer `message`: to its `reply_to`, else its session, naming it as the cause. `fields` as for `publish`."""
+        fields.setdefault("cls", message.class_ if message.class_ is not MessageClass.TELEMETRY else MessageClass.EVENT)
+        fields.setdefault("correlation_id", message.correlation_id or message.id)
+        fields.setdefault("causation_id", message.id)
+        return await self.publish(message.reply_to or message.session, data, **fields)
+
+
+def _session(session: str | SessionKey) -> str:
+    return str(session if isinstance(session, SessionKey) else SessionKey.parse(session))

@@ -1,0 +1,30 @@
+"""What happened to one client since its start: for logs, metrics and tests."""
+
+from dataclasses import dataclass
+
+
+@dataclass(slots=True)
+class ClientStats:
+    """Counters; they only grow."""
+
+    connections: int = 0
+    published: int = 0
+    """Publishes answered with `published`."""
+    duplicates: int = 0
+    """Of these, the ones the server had already: collapsed."""
+    resends: int = 0
+    """Publishes sent again, after a lost connection or a refusal."""
+    refusals: int = 0
+    """`refused` answers to publishes, also those that were overcome."""
+    rotations: int = 0
+    """New incarnations begun because the server had forgotten a counter."""
+    shed: int = 0
+    """Telemetry dropped here, for want of a connection or of room."""
+    received: int = 0
+    """Messages and gaps that reached a subscription."""
+    dropped: int = 0
+    """Message frames that nobody needed: had already, or for a parked or ended subscription."""
+    parked: int = 0
+    """Times a slow reader's subscription was stopped at the server."""
+    holes: int = 0
+    """Positions the server left out without a word: anything but 0 is a bug of the server."""

@@ -1,0 +1,123 @@
+"""Who gets which frame."""
+
+import asyncio
+from copy import copy
+
+from heliograph.client.publisher import Publisher
+from heliograph.client.reader import Reader
+from heliograph.client.receipts import Durabilities
+from heliograph.client.runner import Runner
+from heliograph.client.sender import Sender
+from heliograph.client.stats import ClientStats
+from heliograph.protocol.frames import (
+    Confirmed,
+    Epoch,
+    Error,
+    Gap,
+    Hello,
+    MessageFrame,
+    Ping,
+    Pong,
+    Published,
+    Reconnect,
+    Refused,
+    ServerFrame,
+    StatusAnswer,
+    Subscribed,
+    Welcome,
+)
+
+
+class ClientTraffic:
+    """What flows over a client's connection: the parts, and the table of frames."""
+
+    runner: Runner
+
+    def __init__(
+        self,
+        hello: Hello,
+        sender: Sender,
+        publisher: Publisher,
+        reader: Reader,
+        durabilities: Durabilities,
+        stats: ClientStats,
+    ) -> None:
+        self._hello = hello
+        self._sender = sender
+        self._publisher = publisher
+        self._reader = reader
+        self._durabilities = durabilities
+        self._stats = stats
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def hello(self, token: str | None) -> Hello:
+        hello = copy(self._hello)
+        hello.token = token
+        hello.incarnation = self._publisher.lanes.connecting()
+        return hello
+
+    def connected(self, welcome: Welcome) -> None:
+        self._stats.connections += 1
+        self._sender.connected()
+        self._reader.connected()
+        self._durabilities.connected()
+        self._publisher.connected(welcome)
+
+    def disconnected(self) -> None:
+        self._wake_at(None)
+        self._sender.disconnected()
+        self._reader.disconnected()
+        self._publisher.disconnected()
+
+    def pull(self) -> list[bytes]:
+        frames = self._sender.take()
+        if not self.runner.leaving:
+            frames += self._publisher.pull()
+        lanes, link, now = self._publisher.lanes, self.runner.link, self._loop.time()
+        if lanes.rotating and link is not None and (lanes.rotation_due or lanes.force_rotation(now)):
+            link.leave("new incarnation")
+        self._wake_at(lanes.due_s())
+        return frames
+
+    def _wake_at(self, due_s: float | None) -> None:
+        """Pull again then, although nothing happens until then."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if due_s is not None:
+            self._timer = self._loop.call_at(due_s, self._sender.wake)
+
+    @property
+    def wants_reconnect(self) -> bool:
+        return self._publisher.lanes.rotation_due
+
+    @property
+    def under_way(self) -> int:
+        return self._publisher.lanes.under_way
+
+    def on_frame(self, frame: ServerFrame) -> None:
+        match frame:
+            case MessageFrame():
+                self._reader.message(frame)
+            case Published():
+                self._publisher.published(frame)
+            case Confirmed():
+                self._durabilities.confirmed(frame.session, frame.position)
+            case Refused() | Error():
+                if not self._publisher.refused(frame):
+                    self._reader.refused(frame)
+            case Subscribed():
+                self._reader.subscribed(frame)
+            case Gap():
+                self._reader.gap(frame)
+            case Epoch():
+                self._reader.epoch(frame)
+            case StatusAnswer():
+                self._durabilities.answered(frame)
+            case Ping():
+                self._sender.send(Pong())
+            case Reconnect():
+                self.runner.asked_to_reconnect(frame)
+            case _:
+                pass  # `unsubscribed` needs nothing; a second `welcome` changes nothing
