@@ -297,7 +297,10 @@ _AWAY = ("OOM", "MISCONF", "READONLY", "LOADING", "NOREPLICAS", "BUSY", "MASTERD
 
 
 def translate(error: Exception) -> StoreError | CorruptError:
-    """What Redis said, as an error with a code. Nothing of a stored value or argument is shown."""
+    """What Redis said, as an error with a code. Nothing of a stored value or argument is shown.
+
+    An error that says nothing about itself may come from a function that broke half-way: `maybe_done`.
+    """
     if isinstance(error, StoreError | CorruptError):
         return error
     words = str(error).split(" ", 2)
@@ -307,4 +310,4 @@ def translate(error: Exception) -> StoreError | CorruptError:
         return CorruptError("a key of the live store", "holds the wrong kind of value")
     if words[0] in _AWAY:
         return StoreError("live_unavailable", _shown(error))
-    return StoreError("unavailable", _shown(error))
+    return StoreError("unavailable", _shown(error), maybe_done=True)

@@ -31,15 +31,18 @@ local function confirm_one(meta, ahead, waiting, dirty, bytes, session, tenant, 
     local old_epoch, old_last, old_confirmed = unpack_(OLD, old)
     if old_epoch == of_epoch then known, last, upto = true, old_last, old_confirmed end
   end
-  local before, freed = upto, 0
+  local before, freed, reached = upto, 0, {}
   if known then
     local ms = sub(of_epoch, 1, 13) .. '-'
     for at_byte = 1, #pairs_, PAIR_BYTES do
       local one, size = unpack_(PAIR, pairs_, at_byte)
       if one == upto + 1 and one <= last then
         upto, freed = one, freed + size
-        while waiting > 0 and call('ZREM', ahead, ms .. text(upto + 1)) == 1 do
-          upto, waiting = upto + 1, waiting - 1
+        while waiting > #reached do
+          local member = ms .. text(upto + 1)
+          if not call('ZSCORE', ahead, member) then break end
+          upto = upto + 1
+          reached[#reached + 1] = member
         end
       elseif one > upto and one <= last then
         if call('ZADD', ahead, text(one), ms .. text(one)) == 1 then
@@ -64,6 +67,9 @@ local function confirm_one(meta, ahead, waiting, dirty, bytes, session, tenant, 
     else
       call('HSET', meta, 's', state)
     end
+  end
+  for i = 1, #reached, 500 do -- only now: until the state says so, `ahead` is all that knows of them
+    call('ZREM', ahead, unpack(reached, i, min(i + 499, #reached)))
   end
   if open == 0 then
     call('ZREM', dirty, session)
