@@ -1,7 +1,7 @@
 """What every reader of ranges promises."""
 
 import pytest
-from tests.stores.log.helpers import Stores, until, write_all
+from tests.stores.log.helpers import Stores, until, write, write_all
 
 from heliograph.stores.ports import LogReader, StoreError
 
@@ -86,3 +86,20 @@ async def test_partitions_are_what_the_topic_has(stores: Stores) -> None:
     assert (info.name, info.partitions, info.replication_factor) == (topic, 3, 1)
     assert info.config["retention.ms"] == "3600000"
     assert info.topic_id
+
+
+async def test_a_scan_gives_the_records_of_one_key_and_how_far_it_is(stores: Stores) -> None:
+    topic = await stores.topic()
+    writer = await stores.writer()
+    for number in range(20):
+        await write(writer, topic, b"%d" % number, key=b"rare" if number in (3, 11) else b"common-%d" % number)
+    reader = await stores.reader()
+    found: list[bytes | None] = []
+    come_to = [2]
+    async for step in reader.scan(topic, 0, 2, 18, b"rare", batch=5):
+        found += [record.value for record in step.records]
+        assert step.next_offset > come_to[-1]
+        come_to.append(step.next_offset)
+    assert found == [b"3", b"11"]
+    assert come_to[-1] == 18
+    assert [step.records async for step in reader.scan(topic, 0, 12, 20, b"rare", batch=50)] == [[]]

@@ -300,6 +300,18 @@ class LogReader(Protocol):
         Closing the iterator stops the read. Raises StoreError(`log_unavailable`).
         """
 
+    def scan(
+        self, topic: str, partition: int, start: int, end: int, key: bytes, batch: int = 500
+    ) -> AsyncIterator["Scanned"]:
+        """`read`, for the records of one key among all others: nothing else of those is looked at."""
+
+
+class Scanned(Struct):
+    """A step of a scan: the records of the key (maybe none), and the offset that it has come to."""
+
+    records: list[LogRecord]
+    next_offset: int
+
 
 @dataclass(frozen=True, slots=True)
 class TopicInfo:

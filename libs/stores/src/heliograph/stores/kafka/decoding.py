@@ -11,13 +11,23 @@ UNREADABLE_HEADERS: list[tuple[str, bytes | None]] = [("unreadable", b"\xff")]
 """Stands for headers whose names are not UTF-8, which the library can't give: no reader takes it for a message."""
 
 
-def decode(messages: Iterable[Any], records: list[LogRecord], errors: list[KafkaError]) -> None:
-    """Append what the messages hold to `records`, and to `errors` what librdkafka told in their place."""
+def decode(
+    messages: Iterable[Any], records: list[LogRecord], errors: list[KafkaError], key: bytes | None = None
+) -> int:
+    """Append what the messages hold to `records`, and to `errors` what librdkafka told in their place.
+
+    With `key`, only records with that key: of others nothing but the key is made a Python object. Returns the offset of
+    the last record, whatever its key; -1 where there is none.
+    """
     append = records.append
+    last: Any = None
     for message in messages:
         error = message.error()
         if error is not None:
             errors.append(error)
+            continue
+        last = message
+        if key is not None and message.key() != key:
             continue
         try:
             headers = message.headers() or []
@@ -34,3 +44,4 @@ def decode(messages: Iterable[Any], records: list[LogRecord], errors: list[Kafka
                 headers,
             )
         )
+    return -1 if last is None else int(last.offset())

@@ -7,8 +7,9 @@ slow holds some megabytes, not the topic.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
 from functools import partial
 from typing import Any, TypeVar
 from uuid import uuid4
@@ -18,7 +19,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from heliograph.stores.kafka.calls import AdminCalls, Partition
 from heliograph.stores.kafka.client import bad_configuration, configuration, library_logger, store_error
 from heliograph.stores.kafka.decoding import decode
-from heliograph.stores.ports import LogRecord, StoreError, TopicInfo
+from heliograph.stores.ports import LogRecord, Scanned, StoreError, TopicInfo
 
 T = TypeVar("T")
 
@@ -64,11 +65,12 @@ class _Client:
 class _Batch:
     """What one look at the log gave."""
 
-    __slots__ = ("errors", "records")
+    __slots__ = ("errors", "last_offset", "records")
 
     def __init__(self) -> None:
         self.records: list[LogRecord] = []
         self.errors: list[KafkaError] = []
+        self.last_offset = -1
 
 
 class KafkaLogReader:
@@ -134,6 +136,21 @@ class KafkaLogReader:
         self, topic: str, partition: int, start: int, end: int, batch: int = 500
     ) -> AsyncIterator[list[LogRecord]]:
         """The range as it is at the call: records that retention removes meanwhile are passed over."""
+        async with aclosing(self._scan(topic, partition, start, end, None, batch)) as steps:
+            async for step in steps:
+                if step.records:
+                    yield step.records
+
+    async def scan(
+        self, topic: str, partition: int, start: int, end: int, key: bytes, batch: int = 500
+    ) -> AsyncIterator[Scanned]:
+        async with aclosing(self._scan(topic, partition, start, end, key, batch)) as steps:
+            async for step in steps:
+                yield step
+
+    async def _scan(
+        self, topic: str, partition: int, start: int, end: int, key: bytes | None, batch: int
+    ) -> AsyncGenerator[Scanned, None]:
         earliest, latest = await self.bounds(topic, partition)
         position, end = max(start, earliest), min(end, latest)
         if position >= end:
@@ -144,12 +161,12 @@ class KafkaLogReader:
             await client.run(_assign, client.consumer, topic, partition, position)
             moved_at = time.monotonic()
             while position < end:
-                found = await client.run(_look, client.consumer, batch, WAIT_S)
+                found = await client.run(_look, client.consumer, batch, WAIT_S, key)
                 records = [record for record in found.records if position <= record.offset < end]
-                past_end = bool(found.records) and found.records[-1].offset >= end - 1
-                if records:
-                    position, moved_at = records[-1].offset + 1, time.monotonic()
-                    yield records
+                past_end = found.last_offset >= end - 1
+                if found.last_offset >= position:
+                    position, moved_at = min(found.last_offset + 1, end), time.monotonic()
+                    yield Scanned(records, position)
                 if past_end or self._ended(found.errors, topic):
                     return
                 if any(error.code() == KafkaError._AUTO_OFFSET_RESET for error in found.errors):  # noqa: SLF001
@@ -236,10 +253,10 @@ def _assign(consumer: Any, topic: str, partition: int, offset: int) -> None:
     consumer.assign([TopicPartition(topic, partition, offset)])
 
 
-def _look(consumer: Any, batch: int, wait_s: float) -> _Batch:
+def _look(consumer: Any, batch: int, wait_s: float, key: bytes | None) -> _Batch:
     messages = consumer.consume(1, wait_s)
     if messages:
         messages += consumer.consume(batch - 1, 0)
     found = _Batch()
-    decode(messages, found.records, found.errors)
+    found.last_offset = decode(messages, found.records, found.errors, key)
     return found

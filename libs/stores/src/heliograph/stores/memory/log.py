@@ -7,11 +7,12 @@ id, and while `available` is False writes wait for their delivery timeout.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from uuid import uuid4
 
-from heliograph.stores.ports import LogRecord, StoreError, TopicInfo, TopicSpec
+from heliograph.stores.ports import LogRecord, Scanned, StoreError, TopicInfo, TopicSpec
 
 Place = tuple[str, int]
 Done = Callable[[StoreError | None], None]
@@ -323,7 +324,7 @@ class MemoryLogReader:
 
     async def read(
         self, topic: str, partition: int, start: int, end: int, batch: int = 500
-    ) -> AsyncIterator[list[LogRecord]]:
+    ) -> AsyncGenerator[list[LogRecord], None]:
         position, end = start, min(end, self._partition(topic, partition).end)
         self.reading += 1
         try:
@@ -338,6 +339,13 @@ class MemoryLogReader:
                 await asyncio.sleep(0)
         finally:
             self.reading -= 1
+
+    async def scan(
+        self, topic: str, partition: int, start: int, end: int, key: bytes, batch: int = 500
+    ) -> AsyncIterator[Scanned]:
+        async with aclosing(self.read(topic, partition, start, end, batch)) as batches:
+            async for records in batches:
+                yield Scanned([record for record in records if record.key == key], records[-1].offset + 1)
 
     def _partition(self, topic: str, partition: int) -> _Partition:
         self._log.check()
