@@ -141,12 +141,11 @@ def parse_tenant(document: object) -> Tenant:
     return tenant
 
 
-_ORIGIN = re.compile(
-    r"https?://(?:(?:\*\.)?[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?", re.ASCII
-)
+ORIGIN_PATTERN = r"https?://(?:(?:\*\.)?[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?"
 """As browsers spell an origin (RFC 6454, 6.2): lower case, no path."""
+_ORIGIN = re.compile(ORIGIN_PATTERN, re.ASCII)
 
-_PRIVATE = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth"})
+PRIVATE_KEY_MEMBERS = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth"})
 """What only a private key has (RFC 7518, 6; RFC 8037, 2)."""
 
 
@@ -166,7 +165,7 @@ def _check_jwks(jwks: dict[str, Any]) -> None:
     for at, key in enumerate(keys):
         if not isinstance(key, dict) or not isinstance(key.get("kid"), str) or not isinstance(key.get("kty"), str):
             raise InvalidValueError("value_invalid", path, f"key {at}", "a JWK with `kty` and `kid` (RFC 7517, 4)")
-        if not _PRIVATE.isdisjoint(key):
+        if not PRIVATE_KEY_MEMBERS.isdisjoint(key):
             raise InvalidValueError("value_invalid", path, f"the private key {key['kid']}", "a public key")
 
 

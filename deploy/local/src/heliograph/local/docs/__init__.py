@@ -1,0 +1,1 @@
+"""The generated part of docs/: schemas and tables, made from the code that they describe."""

@@ -1,0 +1,32 @@
+"""`python -m heliograph.local.docs [--check]`: write the generated files in docs/, or say which are out of date."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from heliograph.local.docs.reference import rendered
+
+DIRECTORY = Path(__file__).parents[6] / "docs"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """0: the files are what the code makes (or were written), 1: some differ."""
+    parser = argparse.ArgumentParser(prog="python -m heliograph.local.docs", description=__doc__)
+    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 where a file is out of date")
+    parser.add_argument("--directory", type=Path, default=DIRECTORY, help="the docs folder (%(default)s)")
+    options = parser.parse_args(arguments)
+    stale = 0
+    for name, text in rendered().items():
+        path: Path = options.directory / name
+        if path.is_file() and path.read_text(encoding="utf-8") == text:
+            continue
+        stale += 1
+        print(f"{'out of date: run `make docs`' if options.check else 'wrote'}: {path}")
+        if not options.check:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+    return 1 if stale and options.check else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
