@@ -169,6 +169,7 @@ class Lanes:
             return False
         lane = self._lanes[key]
         lane.items.remove(item)
+        item.state = State.DONE
         self.unanswered -= 1
         self._room(key)
         return True
@@ -351,41 +352,48 @@ class Lanes:
         """Everything of the round is answered: decide how to go on."""
         lane.halted = False
         lane.cursor = 0
+        head = next((item for item in lane.items if item.refusal is not None), None)
         only_out_of_order = True
-        delay_s = 0.0
-        for index, item in enumerate(list(lane.items)):
+        wait_s: float | None = None
+        for item in list(lane.items):
             refusal, item.refusal = item.refusal, None
             if refusal is None:
                 continue
             item.state = State.QUEUED
             if refusal.code == "out_of_order":
-                expected = refusal.expected or 0
-                if index == 0 and not lane.base <= expected <= lane.base + len(lane.items):
+                self._settle_out_of_order(lane, item, refusal.expected or 0, is_head=item is head)
+                continue
+            if refusal.code in FORGOTTEN:
+                # Behind a refused head it may only mean that the head is missing; if not, the head will be told too.
+                if item is head:
                     lane.forgotten = True
-                elif item.sent_as is not None and lane.base <= expected <= item.sent_as[1]:
-                    item.doubtful = False  # the server has not got this far
+                    if refusal.code == "producer_seq_reused" and item.frame.message_id is None:
+                        item.frame.message_id = uuid4().hex  # what it would be called is another message's name
                 continue
             only_out_of_order = False
-            if refusal.code in FORGOTTEN:
-                lane.forgotten = True
-                if refusal.code == "producer_seq_reused" and item.frame.message_id is None:
-                    item.frame.message_id = uuid4().hex  # what it would be called is another message's name
-            elif not is_retryable(refusal):
-                self._end(lane, item, refusal)
-            else:
-                if lane.backoff is None:
-                    lane.backoff = Backoff(self._settings.refusal, self._uniform)
-                wait_s = lane.backoff.failed(now, refusal.retry_after_ms)
-                if item.deadline_s is not None and now + wait_s > item.deadline_s:
-                    self._end(lane, item, refusal)
-                else:
-                    delay_s = max(delay_s, wait_s)
+            if is_retryable(refusal):
+                if wait_s is None:
+                    wait_s = self._backoff(lane).failed(now, refusal.retry_after_ms)
+                if item.deadline_s is None or now + wait_s <= item.deadline_s:
+                    continue
+            self._end(lane, item, refusal)
         if only_out_of_order:
             lane.stalls += 1
             lane.forgotten |= lane.stalls >= STALLS_BEFORE_ROTATION
         self._begin_rotation_if_forgotten(lane, now)
-        if delay_s:
-            lane.resume_s = now + delay_s
+        if wait_s is not None and lane.items:
+            lane.resume_s = now + wait_s
+
+    def _settle_out_of_order(self, lane: Lane, item: Outgoing, expected: int, *, is_head: bool) -> None:
+        if is_head and not lane.base <= expected <= lane.base + len(lane.items):
+            lane.forgotten = True
+        elif item.sent_as is not None and lane.base <= expected <= item.sent_as[1]:
+            item.doubtful = False  # the server has not got this far
+
+    def _backoff(self, lane: Lane) -> Backoff:
+        if lane.backoff is None:
+            lane.backoff = Backoff(self._settings.refusal, self._uniform)
+        return lane.backoff
 
     def _begin_rotation_if_forgotten(self, lane: Lane, now: float) -> None:
         if lane.forgotten and self._rotating_since_s is None:
@@ -406,6 +414,7 @@ class Lanes:
         for (session, _), lane in self._lanes.items():
             for item in lane.items:
                 if item.state is not State.DONE:
+                    item.state = State.DONE
                     item.done(PublishUncertain(session, item.frame.message_id) if item.sends else error)
         self._lanes.clear()
         self._by_id.clear()
