@@ -4,6 +4,7 @@ import base64
 import json
 from typing import Any
 
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn, SearchStrategy
 
@@ -82,13 +83,17 @@ def _json_texts(draw: DrawFn, leaves: SearchStrategy[str], inner: SearchStrategy
 
 
 _leaf_texts = st.one_of(number_texts, string_texts, st.sampled_from(["true", "false", "null"]))
-json_texts = st.recursive(_leaf_texts, lambda inner: _json_texts(_leaf_texts, inner), max_leaves=12).map(str.encode)
+json_texts = st.recursive(_leaf_texts, lambda inner: _json_texts(_leaf_texts, inner), max_leaves=6).map(str.encode)
 """JSON as anybody may spell it: escapes or not, big numbers, duplicate keys, white space and line breaks."""
 
 binary_content_types = st.sampled_from(["application/octet-stream", "image/png", "text/plain; charset=utf-8"]) | (
     names.filter(lambda name: not is_json(name))
 )
 json_content_types = st.sampled_from(["application/json; charset=utf-8", "application/cloudevents+json", "text/json"])
+
+
+few = settings(max_examples=40)
+"""For tests that draw whole messages: a message has a dozen fields, and is drawn slowly."""
 
 
 def optional(strategy: SearchStrategy[Any]) -> SearchStrategy[Any]:

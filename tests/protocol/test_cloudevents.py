@@ -8,7 +8,7 @@ import pytest
 from cloudevents.core.bindings.kafka import KafkaMessage, from_kafka_event, to_binary_event
 from cloudevents.core.v1.event import CloudEvent
 from hypothesis import given
-from tests.protocol.strategies import messages
+from tests.protocol.strategies import few, messages
 
 from heliograph.core.messages import MessageClass
 from heliograph.protocol.messages import (
@@ -29,6 +29,7 @@ def as_kafka(message: Message) -> KafkaMessage:
     return KafkaMessage(dict(headers), message.session.encode(), record_value(message))
 
 
+@few
 @given(messages())
 def test_the_public_package_reads_our_records(message: Message) -> None:
     event = from_kafka_event(as_kafka(message))
@@ -50,6 +51,7 @@ def test_the_public_package_reads_our_records(message: Message) -> None:
     assert attributes.get("replyto") == message.reply_to
 
 
+@few
 @given(messages())
 def test_our_extension_attributes_have_names_that_the_specification_allows(message: Message) -> None:
     for name, _ in record_headers(message):
@@ -73,6 +75,7 @@ def test_the_public_package_reads_the_data_as_its_content_type_says(
     assert event.get_data() == data
 
 
+@few
 @given(messages())
 def test_a_record_that_the_public_package_writes_again_is_still_our_message(message: Message) -> None:
     event = from_kafka_event(as_kafka(message))

@@ -2,7 +2,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.protocol.strategies import incarnations, messages, names, positions, times_ms, traceparents
+from tests.protocol.strategies import few, incarnations, messages, names, positions, times_ms, traceparents
 from tests.protocol.strict_client import strict_json
 
 from heliograph.core.messages import MessageClass
@@ -40,17 +40,20 @@ MESSAGE = Message(
 # ---- one message, three spellings -----------------------------------------------------------------------------------
 
 
+@few
 @given(messages())
 def test_a_message_comes_back_from_its_frame(message: Message) -> None:
     assert message_from_frame(frame(message), extras(message)) == message
 
 
+@few
 @given(messages())
 def test_a_message_comes_back_from_its_record(message: Message) -> None:
     key = message.session.encode()
     assert message_from_record(key, record_value(message), record_headers(message)) == message
 
 
+@few
 @given(messages())
 def test_a_frame_is_rebuilt_from_its_record_byte_for_byte(message: Message) -> None:
     sent = frame(message)
@@ -59,6 +62,7 @@ def test_a_frame_is_rebuilt_from_its_record_byte_for_byte(message: Message) -> N
     assert frame(again) == sent
 
 
+@few
 @given(messages())
 def test_a_record_is_rebuilt_from_the_frame_and_extras_of_the_hot_window(message: Message) -> None:
     again = message_from_frame(frame(message), extras(message))
@@ -66,6 +70,7 @@ def test_a_record_is_rebuilt_from_the_frame_and_extras_of_the_hot_window(message
     assert record_value(again) == record_value(message)
 
 
+@few
 @given(messages())
 def test_a_frame_is_strict_json_on_one_line(message: Message) -> None:
     data = frame(message)
@@ -80,6 +85,7 @@ def test_a_frame_is_strict_json_on_one_line(message: Message) -> None:
     assert fields["payload"] == strict_json(message.payload.decode())
 
 
+@few
 @given(messages())
 def test_absent_fields_are_absent(message: Message) -> None:
     fields = strict_json(frame(message).decode())
@@ -89,6 +95,7 @@ def test_absent_fields_are_absent(message: Message) -> None:
         assert fields.get(name) == getattr(message, name)
 
 
+@few
 @given(messages())
 def test_a_spliced_frame_is_what_an_encoder_would_mean(message: Message) -> None:
     decoded = decode_server_frame(frame(message))
@@ -103,6 +110,7 @@ def test_the_parts_of_a_frame_are_the_frame() -> None:
     assert rest.endswith(content)
 
 
+@few
 @given(positions, messages())
 def test_the_position_is_read_without_decoding(position: str, message: Message) -> None:
     message.position = position
@@ -114,6 +122,7 @@ def test_the_position_is_read_without_decoding(position: str, message: Message) 
 # ---- content hash ---------------------------------------------------------------------------------------------------
 
 
+@few
 @given(messages(), names, times_ms, positions, traceparents, incarnations, st.integers(1, 1_000))
 def test_a_retry_has_the_same_content_hash(
     message: Message, message_id: str, time_ms: int, position: str, traceparent: str, incarnation: str, seq: int
@@ -155,6 +164,7 @@ def test_the_same_value_in_another_field_is_another_content() -> None:
     assert len(hashes) == 4
 
 
+@few
 @given(messages(), messages())
 def test_contents_are_equal_where_hashes_are(one: Message, other: Message) -> None:
     contents = frame_content(one), frame_content(other)

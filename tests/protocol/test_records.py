@@ -1,7 +1,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.protocol.strategies import messages
+from tests.protocol.strategies import few, messages
 from tests.protocol.strict_client import strict_json
 
 from heliograph.core.messages import MessageClass
@@ -85,6 +85,7 @@ def test_a_good_record_with_a_few_headers_changed_is_a_message_or_a_record_error
     reason(KEY, value, list({**HEADERS, **headers}.items()))
 
 
+@few
 @given(messages(), st.data())
 def test_a_record_that_lost_a_header_is_a_message_or_a_record_error(message: Message, data: st.DataObject) -> None:
     headers: Headers = record_headers(message)

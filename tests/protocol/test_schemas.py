@@ -11,7 +11,7 @@ import pytest
 import yaml
 from hypothesis import given
 from jsonschema import Draft7Validator, Draft202012Validator
-from tests.protocol.strategies import messages
+from tests.protocol.strategies import few, messages
 
 from heliograph.core.errors import InvalidValueError
 from heliograph.protocol import frames, tenants
@@ -78,6 +78,7 @@ def test_golden_server_frames_are_valid(case: dict[str, Any]) -> None:
     SERVER_FRAME.validate(json.loads(case["text"]))
 
 
+@few
 @given(messages())
 def test_any_message_frame_is_valid(message: Message) -> None:
     SERVER_FRAME.validate(json.loads(frame(message)))
