@@ -6,6 +6,9 @@ import msgspec
 
 from heliograph.core.errors import InvalidValueError
 from heliograph.core.messages import MessageClass
+from heliograph.core.positions import Position
+from heliograph.protocol.codes import GapReason
+from heliograph.protocol.gaps import gap_message
 from heliograph.protocol.messages import (
     MAX_PAYLOAD_DEPTH,
     Message,
@@ -91,6 +94,11 @@ def documents() -> dict[str, dict[str, Any]]:
             " equal hashes are a repeat. `extras` is what the hot window keeps besides the frame.",
             "cases": [_message(what, message) for what, message in _MESSAGES.items()],
         },
+        "gap-records": {
+            "about": "The log's own word that a position will not come: a record of its session whose `ce_type` is"
+            " `dev.heliograph.gap`. Readers show it as a `gap` frame, never as a message.",
+            "cases": [_gap(reason) for reason in GapReason.ALL],
+        },
         "payloads": {
             "about": "A payload as it was published (JSON text, by content type; null: JSON) and as it is stored and"
             " delivered, or the code with which it is refused. Payloads are the JSON of a decoded frame already.",
@@ -99,9 +107,24 @@ def documents() -> dict[str, dict[str, Any]]:
     }
 
 
-def _message(what: str, message: Message) -> dict[str, Any]:
-    key, headers, value, data = message.session.encode(), record_headers(message), record_value(message), frame(message)
+def _gap(reason: str) -> dict[str, Any]:
+    position = Position.parse(str(_PLAIN.position))
+    message = gap_message(_PLAIN.session, position, reason, _PLAIN.time_ms)
+    return {"position": str(position), "reason": reason, "record": _record(message)}
+
+
+def _record(message: Message) -> dict[str, Any]:
+    key, headers, value = message.session.encode(), record_headers(message), record_value(message)
     assert message_from_record(key, value, headers) == message
+    return {
+        "key": spelled(key),
+        "headers": [{"name": name, **spelled(raw)} for name, raw in headers],
+        "value": spelled(value),
+    }
+
+
+def _message(what: str, message: Message) -> dict[str, Any]:
+    data = frame(message)
     assert message_from_frame(data, extras(message)) == message
     return {
         "what": what,
@@ -110,11 +133,7 @@ def _message(what: str, message: Message) -> dict[str, Any]:
         "content": spelled(frame_content(message)),
         "content_hash": content_hash(frame_content(message)).hex(),
         "extras": spelled(extras(message)),
-        "record": {
-            "key": spelled(key),
-            "headers": [{"name": name, **spelled(raw)} for name, raw in headers],
-            "value": spelled(value),
-        },
+        "record": _record(message),
     }
 
 
