@@ -1,0 +1,111 @@
+"""The sparse index: where in the log a session's positions are.
+
+An entry is written for the first record of a session that this router meets, then for one every 64 positions, or
+after 1 MiB of its partition has passed: sparse, and denser where a scan would have to pass much of others.
+
+A reader that looks for X starts at an entry at or below X − W, and must find X behind it. That holds for an entry of
+position P exactly when no position from P + W on was given yet when P's record had been read: the live store's head
+tells. A record written twice fails it when it comes late, and is not indexed.
+
+The index makes reads faster, never right: it is best effort, with a timeout, and a pause after a failure.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from heliograph.core.limits import UNCONFIRMED_MESSAGES
+from heliograph.router.batch import Batch, Epoch
+from heliograph.router.metrics import RouterMetrics
+from heliograph.service.logs import RateLimitedLog, get_logger
+from heliograph.stores.ports import Head, IndexEntry, LogRecord, PositionIndex, StoreError
+
+TIMEOUT_S = 2.0
+"""For the entries of one batch; confirmations wait behind it."""
+
+PAUSE_S = 5.0
+"""After a failure nothing is indexed: a metadata store that hangs must not slow confirmations to a batch a timeout."""
+
+
+class TopicFacts(Protocol):
+    """What the index needs to know about topics."""
+
+    def topic_id(self, topic: str) -> str | None: ...
+
+    def retention_s(self, topic: str) -> float: ...
+
+
+class Indexer:
+    """Decides what to index, and writes it."""
+
+    def __init__(
+        self,
+        index: PositionIndex,
+        topics: TopicFacts,
+        metrics: RouterMetrics,
+        *,
+        positions: int,
+        partition_bytes: int,
+        sessions: int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._index = index
+        self._topics = topics
+        self._metrics = metrics
+        self._positions = positions
+        self._partition_bytes = partition_bytes
+        self._sessions = sessions
+        self._clock = clock
+        self._passed: dict[tuple[str, int], int] = {}
+        """Bytes read of each partition."""
+        self._last: dict[str, tuple[str, int, int]] = {}
+        """By session: epoch and seq of its last entry, and what had passed of the partition then."""
+        self._paused_until = 0.0
+        self._log = RateLimitedLog(get_logger(__name__))
+
+    async def add(self, batch: Batch, heads: Mapping[Epoch, Head]) -> None:
+        """Index what should be of a batch whose confirmation gave `heads`."""
+        by_ttl: dict[float, list[tuple[str, IndexEntry]]] = {}
+        for session, epoch, seq, record in batch.places:
+            if not self._due(session, epoch, seq, record, heads):
+                continue
+            topic_id = self._topics.topic_id(record.topic)
+            if topic_id is None:
+                continue
+            self._remember(session, epoch, seq, record)
+            entry = IndexEntry(f"{epoch}-{seq:016d}", topic_id, record.partition, record.offset)
+            by_ttl.setdefault(self._topics.retention_s(record.topic), []).append((session, entry))
+        for ttl_s, entries in by_ttl.items():
+            await self._write(entries, ttl_s)
+
+    def _due(self, session: str, epoch: str, seq: int, record: LogRecord, heads: Mapping[Epoch, Head]) -> bool:
+        place = (record.topic, record.partition)
+        passed = self._passed.get(place, 0) + len(record.value or b"") + 400  # and about so much of headers
+        self._passed[place] = passed
+        last_epoch, last_seq, last_passed = self._last.get(session, ("", 0, 0))
+        sparse = seq - last_seq < self._positions and passed - last_passed < self._partition_bytes
+        if last_epoch == epoch and (seq <= last_seq or sparse):
+            return False
+        head = heads.get((session, epoch))
+        return head is not None and head.epoch == epoch and head.seq - seq < UNCONFIRMED_MESSAGES
+
+    def _remember(self, session: str, epoch: str, seq: int, record: LogRecord) -> None:
+        self._last.pop(session, None)
+        self._last[session] = (epoch, seq, self._passed[record.topic, record.partition])
+        if len(self._last) > self._sessions:
+            del self._last[next(iter(self._last))]  # the one indexed longest ago: an entry too many is the price
+
+    async def _write(self, entries: list[tuple[str, IndexEntry]], ttl_s: float) -> None:
+        if self._clock() < self._paused_until:
+            self._metrics.index_skipped.n += len(entries)
+            return
+        try:
+            async with asyncio.timeout(TIMEOUT_S):
+                await self._index.add(entries, ttl_s)
+        except (StoreError, OSError, TimeoutError) as error:
+            self._paused_until = self._clock() + PAUSE_S
+            self._metrics.index_failures.n += 1
+            self._log.warning("index_failed", entries=len(entries), error=f"{type(error).__name__}: {error}")
+        else:
+            self._metrics.indexed.n += len(entries)

@@ -1,0 +1,64 @@
+"""What the router counts."""
+
+from collections.abc import Mapping
+
+from heliograph.service.metrics import Metrics
+
+
+class RouterMetrics:
+    """The router's metrics. Hot ones are plain attributes (`heliograph.service.metrics`)."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self.metrics = metrics
+        self.records = metrics.ticks("records_total", "Records worked on.")
+        self.batches = metrics.ticks("batches_total", "Batches worked on.")
+        self.confirmed = metrics.ticks("confirmed_total", "Positions told to the live store.")
+        self.unsequenced = metrics.ticks("unsequenced_records_total", "Records of log topics without a position.")
+        self.own = metrics.tick_family("own_records_total", "Records of Heliograph's own, by type.", ["type"])
+        self.gaps = metrics.tick_family("gaps_total", "Gap records read, by reason.", ["reason"])
+        self.confirm_s = metrics.tick_histogram(
+            "confirm_seconds", "From a record's time in the log to its confirmation; the oldest of each batch."
+        )
+        self.confirm_retries = metrics.ticks("confirm_retries_total", "Rounds repeated because Redis was away.")
+        self.confirm_corrupt = metrics.ticks("confirm_corrupt_total", "Sessions whose keys in Redis are not ours.")
+        self.confirm_given_up = metrics.ticks(
+            "confirm_given_up_total", "Sessions that failed though others went through; reconciling comes back to them."
+        )
+        self.indexed = metrics.ticks("indexed_total", "Index entries written.")
+        self.index_failures = metrics.ticks("index_failures_total", "Batches whose index entries were not written.")
+        self.index_skipped = metrics.ticks("index_skipped_total", "Entries not tried: the index failed just before.")
+        self.commit_failures = metrics.ticks("commit_failures_total", "Commits that failed and are repeated.")
+        self.read_failures = metrics.ticks("read_failures_total", "Polls of the log that failed.")
+        self.work_errors = metrics.ticks("work_errors_total", "Batches that met an error of ours, and were split.")
+        self.dead = metrics.tick_family("dead_letters_total", "Poison records, by reason.", ["reason"])
+        self.dead_retries = metrics.ticks("dead_letter_retries_total", "Dead letters that could not be written yet.")
+        self.dead_cut = metrics.ticks("dead_letters_cut_total", "Dead letters written without their value: too large.")
+        self.dead_lost = metrics.ticks("dead_letters_lost_total", "Poison records that retention took before.")
+        self.reconciled = metrics.ticks("reconciled_total", "Messages written to the log from the hot window.")
+        self.never_written = metrics.ticks("never_written_total", "Gap records written for messages that are lost.")
+        self.reconcile_corrupt = metrics.ticks(
+            "reconcile_corrupt_total", "Unconfirmed messages whose stored frame can't be read."
+        )
+        self.reconcile_failures = metrics.tick_family(
+            "reconcile_failures_total", "Steps of reconciling that failed and are repeated.", ["step"]
+        )
+        self.expired = metrics.ticks("expired_sessions_total", "Idle sessions forgotten.")
+        self.expire_failures = metrics.ticks("expire_failures_total", "Looks for idle sessions that failed.")
+        self.lease_failures = metrics.ticks("lease_failures_total", "Lease calls that failed.")
+        self._blocked: Mapping[str, int] = {}
+        self._lag: Mapping[str, float] = {}
+        metrics.sampled_gauge(
+            "lag_records", "Records not committed yet, by topic/partition.", lambda: self._lag, label="partition"
+        )
+        metrics.sampled_gauge(
+            "reconcile_blocked_sessions",
+            "Sessions with old unconfirmed messages that can't be written now, by reason.",
+            lambda: {reason: float(count) for reason, count in self._blocked.items()},
+            label="reason",
+        )
+
+    def lag_is(self, lag: Mapping[tuple[str, int], int]) -> None:
+        self._lag = {f"{topic}/{partition}": float(records) for (topic, partition), records in lag.items()}
+
+    def blocked_are(self, by_reason: Mapping[str, int]) -> None:
+        self._blocked = dict(by_reason)

@@ -1,0 +1,60 @@
+"""The router's settings, besides those that services share."""
+
+from typing import Literal
+
+from heliograph.core import limits
+from heliograph.service.settings import KafkaSettings, RedisSettings, ServiceSettings, setting
+
+
+class RouterSettings(ServiceSettings, KafkaSettings, RedisSettings):
+    """What a router needs to know."""
+
+    router_name: str = setting("", "Name in leases and logs. Empty: the host's name and a random part.")
+    group: str = setting("", "Kafka consumer group of all routers. Empty: <topic prefix>.router.")
+    group_protocol: Literal["auto", "consumer", "classic"] = setting(
+        "auto", "KIP-848's `consumer` where the brokers have it: members come and go without stopping the others."
+    )
+    group_session_timeout_s: float = setting(
+        10.0,
+        "A router that died is replaced after this. With KIP-848 the brokers' "
+        "group.consumer.min.session.timeout.ms (45 s by default) must allow it.",
+        ge=1,
+    )
+    batch_records: int = setting(
+        1_000, "Records worked on at once: one round trip to Redis each; some MB at most.", unit="records", ge=1
+    )
+    commit_interval_s: float = setting(
+        0.25, "Between commits under load; what was not committed is worked on again after a restart.", gt=0, le=60
+    )
+    index_positions: int = setting(
+        64, "A session is indexed at least every so many positions: what replay reads in vain.", unit="positions", ge=1
+    )
+    index_bytes: int = setting(
+        1024 * 1024, "And after so much of its partition has passed: what replay scans past others.", ge=1024
+    )
+    index_sessions: int = setting(
+        200_000, "Sessions whose last index entry is remembered, about 250 bytes each.", unit="sessions", ge=1_000
+    )
+    log_delivery_timeout_s: float = setting(
+        10.0, "The edges': how long they try to write a record. Nothing younger is written again.", ge=1
+    )
+    reconcile_margin_s: float = setting(
+        5.0, "On top of that, for clocks that differ and an edge that was late.", ge=0, le=3_600
+    )
+    reconcile_interval_s: float = setting(1.0, "Between looks at sessions with unconfirmed messages.", gt=0)
+    reconcile_messages_per_s: float = setting(
+        2_000.0, "Messages of one router written again: after an outage the live traffic must keep its share.", gt=0
+    )
+    lease_s: float = setting(15.0, "Of a virtual shard: after it another router reconciles for one that died.", ge=1)
+    expire_interval_s: float = setting(10.0, "Between looks for idle sessions.", gt=0)
+    session_ttl_s: float = setting(
+        float(limits.SESSION_TTL_S), "An idle, wholly confirmed session leaves Redis; its next message begins an epoch."
+    )
+    topics_check_s: float = setting(10.0, "Between looks at the topics' ids, which index entries carry.", gt=0)
+    lag_interval_s: float = setting(5.0, "Between measurements of the lag.", gt=0)
+    dead_pending_bytes: int = setting(
+        16 * 1024 * 1024, "Poison records kept in memory while the dead-letter topic is away; beyond, read again.", ge=0
+    )
+    dead_retention_s: int = setting(
+        30 * 24 * 3600, "Of the dead-letter topic, where the router creates it: time for somebody to look.", ge=60
+    )
