@@ -1,0 +1,71 @@
+"""The registry's composition root: the only place that builds real things."""
+
+import importlib.metadata
+from collections.abc import Awaitable, Callable
+
+from heliograph.registry import http
+from heliograph.registry.census import Census
+from heliograph.registry.settings import RegistrySettings
+from heliograph.service.background import BackgroundTasks
+from heliograph.service.health import Liveness, Readiness
+from heliograph.service.http import create_app
+from heliograph.service.lifecycle import Component, Service
+from heliograph.service.metrics import Metrics
+from heliograph.service.tenants import TenantDirectory
+from heliograph.service.tokens import TokenVerifier
+from heliograph.stores.ports import ConnectionStore, TenantStore
+from heliograph.stores.redis.metadata import MetadataClient, RedisConnectionStore, RedisTenantStore
+
+VERSION = importlib.metadata.version("heliograph-registry")
+
+
+async def build(settings: RegistrySettings) -> Service:
+    """The registry on Redis."""
+    metadata = MetadataClient(settings.metadata_url())
+    return compose(settings, RedisConnectionStore(metadata), RedisTenantStore(metadata), metadata.start, metadata.close)
+
+
+def compose(
+    settings: RegistrySettings,
+    store: ConnectionStore,
+    tenants: TenantStore,
+    start: Callable[[], Awaitable[None]],
+    stop: Callable[[], Awaitable[None]],
+) -> Service:
+    """The registry on any stores."""
+    metrics = Metrics("registry", VERSION)
+    readiness, liveness = Readiness(), Liveness()
+    directory = TenantDirectory(tenants, readiness.condition("tenants"), metrics)
+    verifier = TokenVerifier(
+        directory.find,
+        metrics,
+        audience=settings.jwt_audience,
+        leeway_s=settings.jwt_leeway_s,
+        development=settings.development,
+        max_remembered=settings.verified_tokens,
+    )
+    app = create_app(
+        title="Heliograph registry", version=VERSION, metrics=metrics, readiness=readiness, liveness=liveness
+    )
+    http.install(app, store, verifier, metrics, settings.max_connections_per_page)
+    census = Census(store, metrics, readiness.condition("census"), settings.census_interval_s)
+    tasks = BackgroundTasks(metrics)
+
+    async def start_passes() -> None:
+        tasks.spawn("tenants", directory.run)
+        tasks.spawn("census", census.run)
+
+    return Service(
+        name="registry",
+        version=VERSION,
+        app=app,
+        settings=settings,
+        metrics=metrics,
+        readiness=readiness,
+        liveness=liveness,
+        components=[
+            Component("metadata", start, stop),
+            Component("tenants", directory.start, after=["metadata"]),
+            Component("census", start_passes, tasks.close, after=["tenants"], required=False),
+        ],
+    )

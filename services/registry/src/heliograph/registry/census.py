@@ -1,0 +1,44 @@
+"""Edges and their connections, counted now and then for metrics."""
+
+import asyncio
+
+from heliograph.service.health import Condition
+from heliograph.service.metrics import Metrics
+from heliograph.stores.ports import ConnectionStore, EdgeLease, StoreError
+
+
+class Census:
+    """What the last count found. One series an edge, those of living edges only."""
+
+    def __init__(self, store: ConnectionStore, metrics: Metrics, condition: Condition, interval_s: float) -> None:
+        self._store = store
+        self._condition = condition
+        self._interval_s = interval_s
+        self._edges: list[EdgeLease] = []
+        self._failures = metrics.ticks("census_failures_total", "Counts that the store did not answer.")
+        metrics.sampled_gauge("edges", "Edges whose lease holds.", lambda: float(len(self._edges)))
+        metrics.sampled_gauge(
+            "edge_connections",
+            "Connections of each edge, as it said last.",
+            lambda: {lease.edge: float(lease.connections) for lease in self._edges},
+            label="edge",
+        )
+        metrics.sampled_gauge(
+            "draining_edges", "Edges being drained.", lambda: float(sum(lease.draining for lease in self._edges))
+        )
+
+    async def run(self) -> None:
+        """For ever."""
+        while True:
+            await self.count()
+            await asyncio.sleep(self._interval_s)
+
+    async def count(self) -> None:
+        """Once. A store that is away leaves the last count, and is shown as degraded."""
+        try:
+            self._edges = await self._store.edges()
+        except StoreError as error:
+            self._failures.n += 1
+            self._condition.degraded(error)
+        else:
+            self._condition.ok()
