@@ -146,6 +146,13 @@ async def test_a_limit_is_met_past_an_edge_that_was_lost(connections: Connection
     await until(lost)
 
 
+async def test_connections_are_counted_by_tenant(connections: ConnectionStore) -> None:
+    await connections.renew(lease(), 30)
+    await connections.update("edge-1", [connection("a"), connection("b"), connection("c", tenant="beta")], [])
+    assert await connections.counts(["acme", "beta", "nobody"]) == [2, 1, 0]
+    assert await connections.counts([]) == []
+
+
 @pytest.mark.parametrize("edge", ["", "a/b", "a:connections", "a b", "é"])
 async def test_a_name_that_could_be_taken_for_another_is_refused(connections: ConnectionStore, edge: str) -> None:
     with pytest.raises(InvalidValueError):

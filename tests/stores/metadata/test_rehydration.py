@@ -99,6 +99,7 @@ async def test_past_the_deadline_history_is_unavailable(rehydration: Rehydration
 async def test_nobody_answers_who_is_no_longer_waiting(rehydration: Rehydration) -> None:
     with pytest.raises(StoreError):
         await rehydration.ask(REQUEST, 0.05)
+    await asyncio.sleep(0.05)  # its deadline runs from when it reached the store, by the store's clock
     later = RehydrationRequest(SESSION, None, None)
     asked = asyncio.create_task(rehydration.ask(later, 5))
     assert await first(rehydration) == later

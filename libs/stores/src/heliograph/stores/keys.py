@@ -27,15 +27,13 @@ class KeyInfo:
 
 REDIS_KEYS: tuple[KeyInfo, ...] = (
     KeyInfo("hg:config", "live", "hash", "none", "any service, once", "Number of virtual shards; checked at start-up."),
-    KeyInfo("hg:{vN}:shard", "live", "hash", "none", "append", "`run` (run_id of the primary), `epoch` and `last` (ms): what epochs are made from."),
-    KeyInfo("hg:{vN}:m:<session>", "live", "hash", "with its session", "append, confirm", "Epoch, head, confirmed, partition, bytes of a session."),
+    KeyInfo("hg:{vN}:shard", "live", "hash", "none", "append, confirm", "`run` (run_id of the primary), `epoch` and `last` (ms): what epochs are made from. `bytes`: unconfirmed bytes of all sessions; `bytes:<tenant>`: of one tenant's."),
+    KeyInfo("hg:{vN}:m:<session>", "live", "hash", "with its session", "append, confirm", "`s`: epoch, head, confirmed, partition, bytes, packed; `old`: the former epoch; `<class>|<producer>|<incarnation>`: the last 64 of its counter, packed."),
     KeyInfo("hg:{vN}:w:<session>", "live", "stream", "with its session", "append", "Hot window: `f` the client frame, `h` what the log has besides; ids `<epoch ms>-<seq>`. Also the sharded pub/sub channel."),
-    KeyInfo("hg:{vN}:p:<session>", "live", "hash", "with its session", "append", "Producers: `<class>|<producer>|<incarnation>` → the last 64 of its counter, packed."),
     KeyInfo("hg:{vN}:o:<session>", "live", "sorted set", "with its session", "confirm", "Positions confirmed ahead of a hole, by seq."),
     KeyInfo("hg:{vN}:i:<session>:<message id>", "live", "string", "10 min", "append", "Position and content hash of a message whose id the caller chose."),
     KeyInfo("hg:{vN}:dirty", "live", "sorted set", "none", "append, confirm", "Sessions with unconfirmed messages, by the time (ms) since which."),
     KeyInfo("hg:{vN}:idle", "live", "sorted set", "none", "append, expire", "Sessions by the time (ms) at which to look whether they are idle."),
-    KeyInfo("hg:{vN}:bytes", "live", "hash", "none", "append, confirm", "Unconfirmed bytes by tenant; `*` all."),
     KeyInfo("hg:{tenants}", "metadata", "hash", "none", "`heliograph tenant apply`, operator", "Tenant → its record (JSON)."),
     KeyInfo("hg:{tenants}:changes", "metadata", "sorted set", "none", "with hg:{tenants}", "Tenant → the version of its last change."),
     KeyInfo("hg:{tenants}:version", "metadata", "counter", "none", "with hg:{tenants}", "Rises with every change; services ask for it twice a second."),
@@ -46,6 +44,7 @@ REDIS_KEYS: tuple[KeyInfo, ...] = (
     KeyInfo("hg:where:<tenant>:<agent-type>", "metadata", "sorted set", "none", "edge", "The same, of subscribers of sessions of one agent type."),
     KeyInfo("hg:where:<session>", "metadata", "sorted set", "none", "edge", "The same, of one session's subscribers."),
     KeyInfo("hg:index:<session>", "metadata", "sorted set", "log retention", "router", "Sparse index: `<position> <topic id> <partition> <offset>`, sorted as text."),
+    KeyInfo("hg:index:since", "metadata", "string", "none", "router", "Since when (ms) the index has been kept: what is older in the log may have no entry."),
     KeyInfo("hg:replay:requests", "metadata", "stream", "capped", "edge", "Rehydration requests, one consumer group."),
     KeyInfo("hg:replay:asked:<request>", "metadata", "string", "deadline", "edge", "Collapses equal requests: set by the first."),
     KeyInfo("hg:replay:page:<request>", "metadata", "string", "60 s", "replay", "The answer to a request; its name is published on hg:replay:ready."),
@@ -70,12 +69,11 @@ class ShardKeys:
     shard: bytes
     dirty: bytes
     idle: bytes
-    bytes_: bytes
 
     @classmethod
     def of(cls, number: int) -> "ShardKeys":
         tag = b"hg:{v%d}:" % number
-        return cls(tag + b"shard", tag + b"dirty", tag + b"idle", tag + b"bytes")
+        return cls(tag + b"shard", tag + b"dirty", tag + b"idle")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,16 +82,13 @@ class SessionKeys:
 
     meta: bytes
     window: bytes
-    producers: bytes
     ahead: bytes
     id_prefix: bytes
 
     @classmethod
     def of(cls, session: str, number: int) -> "SessionKeys":
         tag, name = b"hg:{v%d}:" % number, session.encode()
-        return cls(
-            tag + b"m:" + name, tag + b"w:" + name, tag + b"p:" + name, tag + b"o:" + name, tag + b"i:" + name + b":"
-        )
+        return cls(tag + b"m:" + name, tag + b"w:" + name, tag + b"o:" + name, tag + b"i:" + name + b":")
 
 
 def session_of_channel(channel: bytes) -> str:
@@ -124,6 +119,9 @@ def edge_connections(name: str) -> str:
 def where(scope: str) -> str:
     """`scope`: a tenant, `tenant:agent-type` or a session."""
     return f"hg:where:{scope}"
+
+
+INDEX_SINCE = "hg:index:since"
 
 
 def index(session: str) -> str:

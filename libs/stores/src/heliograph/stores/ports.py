@@ -414,6 +414,9 @@ class ConnectionStore(Protocol):
         """Of a tenant, `tenant:agent-type` or session, on edges whose lease holds, in the order of their names
         `<edge>/<connection>`, from behind the name `after`."""
 
+    async def counts(self, tenants: Sequence[str]) -> list[int]:
+        """About how many connections each tenant has: those of edges that were lost count until they are reaped."""
+
 
 class IndexEntry(Struct, frozen=True):
     """Where a position is in the log."""
@@ -427,7 +430,15 @@ class IndexEntry(Struct, frozen=True):
 class PositionIndex(Protocol):
     """Sparse: session and position → place in the log. Losing it makes reads slower, never wrong."""
 
-    async def add(self, entries: Sequence[tuple[str, IndexEntry]], ttl_s: float) -> None: ...
+    async def add(self, entries: Sequence[tuple[str, IndexEntry]], ttl_s: float) -> None:
+        """Whoever adds must add the first record that it meets of every epoch of a session, and then now and again: so
+        `first` tells where a session begins, for records written after `since_ms`. A session's first entry is kept."""
+
+    async def since_ms(self) -> int | None:
+        """Since when this index has been kept, Unix ms by the clock of whoever added first. None: nothing was added.
+
+        Records written before may have no entries: the index was lost, or is younger than the log.
+        """
 
     async def at_or_before(self, session: str, position: str) -> IndexEntry | None:
         """The entry with the highest position at or below; positions compare as text."""

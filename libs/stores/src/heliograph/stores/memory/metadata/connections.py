@@ -52,6 +52,10 @@ class MemoryConnectionStore:
         found.sort(key=lambda entry: entry[0])
         return [(lease, connection) for _, lease, connection in found[:limit]]
 
+    async def counts(self, tenants: Sequence[str]) -> list[int]:
+        everyone = [found.tenant for connections in self._connections.values() for found in connections.values()]
+        return [everyone.count(tenant) for tenant in tenants]
+
     def _held(self, edge: str) -> EdgeLease | None:
         lease = self._leases.get(edge)
         return lease if lease is not None and lease.ends_ms > self._clock() else None

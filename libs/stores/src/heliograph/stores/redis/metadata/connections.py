@@ -136,6 +136,14 @@ class RedisConnectionStore:
                 break
         return found[:limit]
 
+    async def counts(self, tenants: Sequence[str]) -> list[int]:
+        with store_errors("hg:where:*"):
+            async with self._client.pipeline() as pipeline:
+                for tenant in tenants:
+                    pipeline.zcard(keys.where(tenant))
+                counts: list[int] = await pipeline.execute()
+        return counts
+
     async def _leases(self, edges: Sequence[str]) -> dict[str, EdgeLease | None]:
         if not edges:
             return {}

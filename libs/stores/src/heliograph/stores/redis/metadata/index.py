@@ -1,6 +1,7 @@
 """The sparse position index in the metadata Redis: one sorted set a session, members sorted as text (all score 0)."""
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 
 from heliograph.core.errors import InvalidValueError
 from heliograph.core.positions import Position
@@ -9,7 +10,7 @@ from heliograph.stores.ports import CorruptError, IndexEntry
 from heliograph.stores.redis.metadata.client import MetadataClient, store_errors
 
 ENTRIES_PER_SESSION = 2_000
-"""Some 300 KB a session at most. What is older than the oldest is found by a scan from its epoch's time."""
+"""Some 300 KB a session at most: its first and its newest. What is between is found by a scan from its epoch's time."""
 
 SAME_POSITION = 4
 """A message written twice (a retry, a reconciled one) may be indexed twice; the earlier place serves."""
@@ -18,8 +19,15 @@ SAME_POSITION = 4
 class RedisPositionIndex:
     """`heliograph.stores.ports.PositionIndex`."""
 
-    def __init__(self, client: MetadataClient, *, entries_per_session: int = ENTRIES_PER_SESSION) -> None:
+    def __init__(
+        self,
+        client: MetadataClient,
+        *,
+        entries_per_session: int = ENTRIES_PER_SESSION,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self._client = client
+        self._clock = clock
         self._kept = entries_per_session
 
     async def add(self, entries: Sequence[tuple[str, IndexEntry]], ttl_s: float) -> None:
@@ -32,12 +40,21 @@ class RedisPositionIndex:
         ttl_ms = max(1, int(ttl_s * 1000))
         with store_errors("hg:index:*"):
             async with self._client.pipeline() as pipeline:
+                pipeline.set(keys.INDEX_SINCE, int(self._clock() * 1000), nx=True)
                 for session, added in members.items():
                     key = keys.index(session)
                     pipeline.zadd(key, added)
-                    pipeline.zremrangebyrank(key, 0, -self._kept - 1)
+                    pipeline.zremrangebyrank(key, 1, -self._kept)
                     pipeline.pexpire(key, ttl_ms)
                 await pipeline.execute()
+
+    async def since_ms(self) -> int | None:
+        with store_errors(keys.INDEX_SINCE):
+            since = await self._client.redis.get(keys.INDEX_SINCE)
+        try:
+            return None if since is None else int(since)
+        except ValueError:
+            raise CorruptError(keys.INDEX_SINCE, "is no number") from None
 
     async def at_or_before(self, session: str, position: str) -> IndexEntry | None:
         # A member at `position` goes on with a space, which is the one character below "!".
