@@ -11,8 +11,8 @@ from heliograph.stores.ports import CorruptError
 from heliograph.stores.redis.live import RedisLiveStore
 
 SECRET = b"c0rrupt-value"
-SESSION_KEYS = ["meta", "window", "producers"]
-SHARD_KEYS = ["shard", "dirty", "bytes_"]
+SESSION_KEYS = ["meta", "window"]
+SHARD_KEYS = ["shard", "dirty"]
 
 
 @pytest.fixture
@@ -98,7 +98,7 @@ async def test_an_idle_key_of_the_wrong_type_refuses_new_sessions_only(
     await store.close()
 
 
-@pytest.mark.parametrize("garbage", [SECRET, b"", b"\xff" * 94, b"1764000000000-1a2b3c4d" + b"x" * 73])
+@pytest.mark.parametrize("garbage", [SECRET, b"", b"\xff" * 94, b"1764000000000-1a2b3c4d" + b"x" * 72])
 async def test_garbage_in_the_state_refuses_by_name(
     store: RedisLiveStore, client: redis_client.Redis, garbage: bytes
 ) -> None:
@@ -126,8 +126,8 @@ async def test_garbage_in_a_ring_refuses_by_name(
 ) -> None:
     place = Place(client)
     await place.fill(store)
-    client.hset(place.keys.producers, "event|agent|inc-00000001", garbage)
-    await refused(store, place, place.keys.producers)
+    client.hset(place.keys.meta, "event|agent|inc-00000001", garbage)
+    await refused(store, place, place.keys.meta)
     await put(store, message(place.session, b"1", seq=1, producer="healthy"))
 
 
@@ -149,8 +149,11 @@ async def test_garbage_in_a_shard_refuses_by_name(store: RedisLiveStore, client:
 async def test_garbage_in_sums_refuses_by_name(store: RedisLiveStore, client: redis_client.Redis) -> None:
     place = Place(client)
     await place.fill(store)
-    client.hset(place.shard_keys.bytes_, place.session.partition(":")[0], SECRET)
-    await refused(store, place, place.shard_keys.bytes_)
+    for field in ("bytes", "bytes:" + place.session.partition(":")[0]):
+        kept = client.hget(place.shard_keys.shard, field)
+        client.hset(place.shard_keys.shard, field, SECRET)
+        await refused(store, place, place.shard_keys.shard)
+        client.hset(place.shard_keys.shard, field, kept)
 
 
 async def test_garbage_under_an_id_refuses_by_name(store: RedisLiveStore, client: redis_client.Redis) -> None:

@@ -84,10 +84,12 @@ async def a_repeat_by_id(store: LiveStore, _client: redis_client.Redis, session:
     return message(session, b"2", seq=1, incarnation="inc-00000002", message_id="x")
 
 
+@pytest.mark.parametrize("others", [False, True], ids=["alone", "with others between"])
 @pytest.mark.parametrize("prepare", [first_of_a_session, next_of_a_producer, first_of_an_epoch, a_repeat_by_id])
 async def test_a_retry_after_a_function_failed_half_way_loses_nothing_and_doubles_nothing(
     breaking: tuple[RedisServer, redis_client.Redis],
     prepare: Callable[[LiveStore, redis_client.Redis, str], object],
+    others: bool,
 ) -> None:
     server, client = breaking
     store = await redis_store(server)
@@ -98,7 +100,7 @@ async def test_a_retry_after_a_function_failed_half_way_loses_nothing_and_double
         assert not isinstance(await ask(store, probe), StoreError)
         writes = client.fcall("test_fail", 0, "0")
         assert isinstance(writes, int)
-        assert writes >= 2
+        assert writes >= 1
         client.flushall()
         for failing in range(1, writes + 1):
             session = new_session()
@@ -109,6 +111,8 @@ async def test_a_retry_after_a_function_failed_half_way_loses_nothing_and_double
             client.fcall("test_fail", 0, "0")
             assert isinstance(broken, StoreError), (failing, broken)
             assert broken.maybe_done
+            if others:
+                assert status(await ask(store, message(session, b"0", seq=1, producer="other"))) is OK
             answer = status(await ask(store, one))
             assert answer in {OK, DUPLICATE}
             assert status(await ask(store, one)) is DUPLICATE
@@ -118,7 +122,7 @@ async def test_a_retry_after_a_function_failed_half_way_loses_nothing_and_double
             assert page.complete
             assert [one.frame for one in await store.unconfirmed(session, 100)] == page.frames
             assert sum(frame.endswith(b'"payload":2}') for frame in page.frames) == 1, failing
-            assert len(page.frames) in {before + 1, before + 2}
+            assert len(page.frames) in {before + 1 + others, before + 2 + others}
             await settle(store, session)
     finally:
         await store.close()

@@ -286,7 +286,7 @@ class RedisLiveStore:
         commands = []
         for group in groups:
             shard_keys = group[0][1].shard_keys
-            keys = [shard_keys.shard, shard_keys.dirty, shard_keys.bytes_]
+            keys = [shard_keys.shard, shard_keys.dirty]
             arguments: list[bytes | str] = []
             for index, route in group:
                 _, epoch, pairs = batch[index]
@@ -347,7 +347,7 @@ class RedisLiveStore:
         routes = [self._routes.of(member.decode()) for member in members]
         keys = [shard_keys.dirty, shard_keys.idle]
         for route in routes:
-            keys += (route.keys.meta, route.keys.window, route.keys.producers, route.keys.ahead)
+            keys += (route.keys.meta, route.keys.window, route.keys.ahead)
         gone: int = await self._call_one(
             self._commands, pack((b"FCALL", b"hg1_expire", len(keys), *keys, round(idle_s * 1000), *members))
         )
@@ -357,7 +357,7 @@ class RedisLiveStore:
         replies = await self._call(
             self._commands,
             [pack(("INFO", "memory"))]
-            + [pack(("HGET", self._routes.shard(number).bytes_, "*")) for number in range(self._shards)],
+            + [pack(("HGET", self._routes.shard(number).shard, "bytes")) for number in range(self._shards)],
         )
         for reply in replies:
             if isinstance(reply, Exception):

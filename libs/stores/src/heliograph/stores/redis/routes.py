@@ -20,13 +20,13 @@ class Route:
         self.shard_keys = shard_keys
         self.keys = keys = SessionKeys.of(session, number)
         self.append_start: tuple[Any, ...] = (
-            b"FCALL", b"hg1_append", b"8", keys.meta, keys.window, keys.producers, keys.ahead,
-            shard_keys.shard, shard_keys.dirty, shard_keys.idle, shard_keys.bytes_, self.session, self.tenant,
+            b"FCALL", b"hg1_append", b"6", keys.meta, keys.window, keys.ahead,
+            shard_keys.shard, shard_keys.dirty, shard_keys.idle, self.session, self.tenant,
         )  # fmt: skip
 
     def append_start_with_id(self, message_id: str) -> tuple[Any, ...]:
         start = self.append_start
-        return (*start[:2], b"9", *start[3:11], self.keys.id_prefix + message_id.encode(), *start[11:])
+        return (*start[:2], b"7", *start[3:9], self.keys.id_prefix + message_id.encode(), *start[9:])
 
 
 class Routes:

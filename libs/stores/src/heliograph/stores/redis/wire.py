@@ -100,7 +100,7 @@ class Wire(asyncio.Protocol):
     # ---- asyncio.Protocol -------------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        transport = cast(asyncio.Transport, transport)  # uvloop has transports of its own
+        transport = cast("asyncio.Transport", transport)  # uvloop has transports of its own
         self._transport = transport
         transport.set_write_buffer_limits(high=WRITE_HIGH_WATER_BYTES)
         if self.closing is not None:

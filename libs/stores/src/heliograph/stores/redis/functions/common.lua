@@ -6,8 +6,9 @@
 --
 -- Rules every function keeps:
 --   * everything that can be refused or found corrupt is found before the first write;
---   * the session's state (field `s` of its meta hash) is written after the window and the producers' rings: until it
---     is, what they hold beyond it is void. So a call that broke half-way has done nothing, and its retry does it once;
+--   * what makes an append be is one HSET on the session's meta hash: state (field `s`) and producer's ring together.
+--     The window is written before it: until the state says so, what the window holds beyond it is void. So a call that
+--     broke half-way has done nothing that counts, and its retry does it once;
 --   * a stored value is never shown in an error, only the key that holds it.
 
 -- epoch, seq, confirmed, partition, unconfirmed bytes, first seq in the window, window bytes ever written, window bytes
@@ -63,27 +64,41 @@ local function hex4(bytes)
   return format('%02x%02x%02x%02x', byte(bytes, 1, 4))
 end
 
--- the session's state, packed; nil and nothing where it has none; nil and an error where it is not ours
-local function state_of(meta)
-  local state = pcall_('HGET', meta, 's')
+local MAX_SEQ = 9007199254740991
+
+-- the session's state, unpacked (STATE); nil where it has none; nil and an error where it is not ours.
+-- With `producer` its ring comes last, packed, or false.
+local function state_of(meta, producer)
+  local state, ring
+  if producer then
+    local found = pcall_('HMGET', meta, 's', producer)
+    if found.err then return nil, corrupt(meta, 'not a hash') end
+    state, ring = found[1], found[2]
+  else
+    state = pcall_('HGET', meta, 's')
+    if type(state) == 'table' then return nil, corrupt(meta, 'not a hash') end
+  end
   if not state then return nil end
-  if type(state) == 'table' then return nil, corrupt(meta, 'not a hash') end
-  if #state ~= STATE_BYTES or byte(state, 14) ~= 45 or byte(state) < 48 or byte(state) > 57 then
+  if #state ~= STATE_BYTES or byte(state, 14) ~= 45 or not number(sub(state, 1, 13)) then
     return nil, corrupt(meta, 'not a session state')
   end
-  return state
+  local epoch, seq, confirmed, partition, open_bytes, first, written, trimmed, uses, at, old_open =
+    unpack_(STATE, state)
+  if seq > MAX_SEQ or confirmed > seq then return nil, corrupt(meta, 'not a session state') end
+  return epoch, seq, confirmed, partition, open_bytes, first, written, trimmed, uses, at, old_open, ring
 end
 
+-- the former epoch, its last and confirmed seq; nil where there is none; nil and an error where it is not ours
 local function old_of(meta)
   local old = call('HGET', meta, 'old')
-  if not old or #old ~= OLD_BYTES then return nil, corrupt(meta, 'not a former epoch') end
-  return old
+  if not old then return nil end
+  if #old ~= OLD_BYTES then return nil, corrupt(meta, 'not a former epoch') end
+  return unpack_(OLD, old)
 end
 
--- the virtual shard's epoch (ms) under this process, the last epoch (ms) it gave, whether that is already stored
-local function shard_of(shard, now)
-  local found = pcall_('HMGET', shard, 'run', 'epoch', 'last')
-  if found.err then return nil, corrupt(shard, 'not a hash') end
+-- the epoch (ms) of a virtual shard under this process, the last epoch (ms) it gave, and whether that is stored;
+-- nil and an error where it is not ours. `found`: its fields run, epoch, last
+local function epoch_under_us(shard, found, now)
   if not found[1] then
     local ms = now or now_ms()
     return ms, ms, false
@@ -93,6 +108,13 @@ local function shard_of(shard, now)
   if found[1] == run then return epoch, last, true end
   epoch = max(now or now_ms(), last + 1)
   return epoch, epoch, false
+end
+
+-- the same, asked for
+local function shard_of(shard)
+  local found = pcall_('HMGET', shard, 'run', 'epoch', 'last')
+  if found.err then return nil, corrupt(shard, 'not a hash') end
+  return epoch_under_us(shard, found)
 end
 
 -- the fields of a window entry, or nil: f (frame), h (log headers), c (window bytes written before it)

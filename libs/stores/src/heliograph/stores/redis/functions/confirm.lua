@@ -1,34 +1,31 @@
 -- confirm: the log has these positions. Many sessions of one virtual shard a call.
 --
--- KEYS: shard, dirty, bytes, then meta and ahead of each session
+-- KEYS: shard, dirty, then meta and ahead of each session
 -- ARGV: for each session: its name, tenant, epoch, and pairs of seq (8 bytes) and size (4 bytes)
 -- Answers [shard epoch, then of each session [epoch, seq, confirmed, first] or an error].
 
 local PAIR = '>I8I4'
 local PAIR_BYTES = 12
 
-local function take(bytes, field, amount)
-  local left = pcall_('HINCRBY', bytes, field, text(-amount))
-  if type(left) == 'table' then return corrupt(bytes, 'not a hash of numbers') end
-  if left < 0 then call('HSET', bytes, field, '0') end
+local function take(shard, field, amount)
+  local left = pcall_('HINCRBY', shard, field, text(-amount))
+  if type(left) == 'table' then return corrupt(shard, 'bytes are not a number') end
+  if left < 0 then call('HSET', shard, field, '0') end
 end
 
 -- `waiting`: how many positions wait in `ahead`
-local function confirm_one(meta, ahead, waiting, dirty, bytes, session, tenant, of_epoch, pairs_)
-  local state, fault = state_of(meta)
-  if fault then return fault end
-  if not state then
+local function confirm_one(meta, ahead, waiting, dirty, shard, session, tenant, of_epoch, pairs_)
+  local epoch, seq, confirmed, partition, open_bytes, first, written, trimmed, uses, at, old_open = state_of(meta)
+  if not epoch then
+    if seq then return seq end
     call('ZREM', dirty, session)
     return { '', '0', '0', '0' }
   end
-  local epoch, seq, confirmed, partition, open_bytes, first, written, trimmed, uses, at, old_open =
-    unpack_(STATE, state)
-  local last, upto, old = seq, confirmed, nil
+  local last, upto, fault = seq, confirmed, nil
   local known = of_epoch == epoch
   if not known and old_open > 0 then
-    old, fault = old_of(meta)
-    if fault then return fault end
-    local old_epoch, old_last, old_confirmed = unpack_(OLD, old)
+    local old_epoch, old_last, old_confirmed = old_of(meta)
+    if not old_epoch then return old_last or corrupt(meta, 'has no former epoch') end
     if old_epoch == of_epoch then known, last, upto = true, old_last, old_confirmed end
   end
   local before, freed, reached = upto, 0, {}
@@ -56,11 +53,11 @@ local function confirm_one(meta, ahead, waiting, dirty, bytes, session, tenant, 
   if open == 0 then freed = open_bytes end -- whatever the sizes said: nothing is unconfirmed
   freed = min(freed, open_bytes)
   if freed > 0 then
-    fault = take(bytes, tenant, freed) or take(bytes, '*', freed)
+    fault = take(shard, 'bytes:' .. tenant, freed) or take(shard, 'bytes', freed)
     if fault then return fault end
   end
   if upto > before or freed > 0 then
-    state = pack(STATE, epoch, seq, confirmed, partition, open_bytes - freed, first, written, trimmed, uses, at,
+    local state = pack(STATE, epoch, seq, confirmed, partition, open_bytes - freed, first, written, trimmed, uses, at,
       old_open)
     if of_epoch ~= epoch and known then
       call('HSET', meta, 's', state, 'old', pack(OLD, of_epoch, last, upto))
@@ -86,15 +83,15 @@ local function confirm(keys, args)
   if not shard_ms then return fault end
   if type(pcall_('ZCARD', keys[2])) == 'table' then return corrupt(keys[2], 'not a sorted set') end
   local answers = { epoch_of(shard_ms, run8) }
-  for i = 0, (#keys - 3) / 2 - 1 do
-    local ahead = keys[5 + i * 2]
+  for i = 0, #keys / 2 - 2 do
+    local ahead = keys[4 + i * 2]
     local waiting, answer = pcall_('ZCARD', ahead), nil
     if type(waiting) == 'table' then
       answer = corrupt(ahead, 'not a sorted set')
     elseif #args[4 + i * 4] % PAIR_BYTES ~= 0 then
       answer = redis.error_reply('ERR hg1_confirm: pairs are cut')
     else
-      answer = confirm_one(keys[4 + i * 2], ahead, waiting, keys[2], keys[3], args[1 + i * 4], args[2 + i * 4],
+      answer = confirm_one(keys[3 + i * 2], ahead, waiting, keys[2], keys[1], args[1 + i * 4], args[2 + i * 4],
         args[3 + i * 4], args[4 + i * 4])
     end
     answers[i + 2] = answer

@@ -1,6 +1,6 @@
 -- expire: forget sessions that are idle and wholly confirmed. All keys of a session go in this one call.
 --
--- KEYS: dirty, idle, then meta, window, producers, ahead of each session
+-- KEYS: dirty, idle, then meta, window, ahead of each session
 -- ARGV: idle (ms), then each session
 -- Answers how many were forgotten. `last` of the shard stays, so a session that comes back begins a later epoch.
 
@@ -13,26 +13,25 @@ local function expire(keys, args)
   if type(pcall_('ZCARD', dirty)) == 'table' then return corrupt(dirty, 'not a sorted set') end
   local now, gone = now_ms(), 0
   for i = 2, #args do
-    local at = 3 + (i - 2) * 4
+    local at = 3 + (i - 2) * 3
     local session, meta = args[i], keys[at]
     local due = number(call('ZSCORE', idle, session) or 'inf')
     if due and due <= now then
-      local state, fault = state_of(meta)
+      local epoch, seq, confirmed, _, _, _, _, _, _, last, old_open = state_of(meta)
       local look = now + LOOK_AGAIN_MS
-      if state then
-        local _, seq, confirmed, _, _, _, _, _, _, last, old_open = unpack_(STATE, state)
+      if epoch then
         local open = seq - confirmed + old_open
         if last + idle_ms > now then look = last + idle_ms elseif open == 0 then look = nil end
-      elseif not fault then
+      elseif not seq then
         look = nil
       end
       if look then
         call('ZADD', idle, text(look), session)
       else
-        call('DEL', meta, keys[at + 1], keys[at + 2], keys[at + 3])
+        call('DEL', meta, keys[at + 1], keys[at + 2])
         call('ZREM', idle, session)
         call('ZREM', dirty, session)
-        if state then gone = gone + 1 end
+        if epoch then gone = gone + 1 end
       end
     end
   end

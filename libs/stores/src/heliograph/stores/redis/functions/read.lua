@@ -9,15 +9,11 @@ local function heads(keys)
   if not shard_ms then return fault end
   local answers = { epoch_of(shard_ms, run8) }
   for i = 2, #keys do
-    local state
-    state, fault = state_of(keys[i])
-    if fault then
-      answers[i] = fault
-    elseif state then
-      local epoch, seq, confirmed, partition, _, first = unpack_(STATE, state)
+    local epoch, seq, confirmed, partition, _, first = state_of(keys[i])
+    if epoch then
       answers[i] = { epoch, text(seq), text(confirmed), text(first), text(partition) }
     else
-      answers[i] = { '', '0', '0', '0', '-1' }
+      answers[i] = seq or { '', '0', '0', '0', '-1' }
     end
   end
   return answers
@@ -33,11 +29,10 @@ local function page(keys, args)
   local after_epoch, after_seq, room = args[1], number(args[2]), number(args[3])
   local shard_ms, shard_fault = shard_of(keys[3])
   if not shard_ms then return shard_fault end
-  local state, fault = state_of(meta)
-  if fault then return fault end
+  local epoch, seq, confirmed, _, _, first = state_of(meta)
+  if not epoch and seq then return seq end
   local answer = { epoch_of(shard_ms, run8), '', '0', '0', '0', after_epoch == '' and '1' or '0', '0' }
-  if not state then return answer end
-  local epoch, seq, confirmed, _, _, first = unpack_(STATE, state)
+  if not epoch then return answer end
   answer[2], answer[3], answer[4], answer[5] = epoch, text(seq), text(confirmed), text(first)
   local head_ms = sub(epoch, 1, 13)
   local complete, more = after_epoch == '' or after_epoch == epoch, false
@@ -61,10 +56,9 @@ local function page(keys, args)
       local its_ms, its_seq = match(entries[i][1], '^(%d+)%-(%d+)$')
       its_seq = number(its_seq)
       if last_ms and not (its_ms == last_ms and its_seq == last_seq + 1) then
-        local old = its_ms ~= last_ms and its_seq == 1 and call('HGET', meta, 'old')
-        if not old or #old ~= OLD_BYTES or sub(old, 1, 13) ~= last_ms or select(2, unpack_(OLD, old)) ~= last_seq then
-          complete = false
-        end
+        local old_epoch, old_last = old_of(meta)
+        local follows = old_epoch and its_seq == 1 and sub(old_epoch, 1, 13) == last_ms and old_last == last_seq
+        complete = complete and follows
       end
       last_ms, last_seq = its_ms, its_seq
       answer[#answer + 1] = frame
@@ -86,19 +80,22 @@ end
 local function confirmed_(keys, args)
   if not call then start() end
   local meta, ahead = keys[1], keys[2]
-  local state, fault = state_of(meta)
-  if fault then return fault end
+  local epoch, seq, confirmed = state_of(meta)
+  if not epoch and seq then return seq end
   if type(pcall_('ZCARD', ahead)) == 'table' then return corrupt(ahead, 'not a sorted set') end
-  local epoch, seq, confirmed, old_epoch, old_last, old_confirmed
-  if state then
-    epoch, seq, confirmed = unpack_(STATE, state)
-    local old = call('HGET', meta, 'old')
-    if old and #old == OLD_BYTES then old_epoch, old_last, old_confirmed = unpack_(OLD, old) end
+  local old_epoch, old_last, old_confirmed
+  if epoch then
+    old_epoch, old_last, old_confirmed = old_of(meta)
+    if not old_epoch and old_last then return old_last end
   end
   local answers = {}
   for i = 1, #args, 2 do
     local one, last, upto = number(args[i + 1]), nil, nil
-    if args[i] == epoch then last, upto = seq, confirmed elseif args[i] == old_epoch then last, upto = old_last, old_confirmed end
+    if args[i] == epoch then
+      last, upto = seq, confirmed
+    elseif args[i] == old_epoch then
+      last, upto = old_last, old_confirmed
+    end
     local answer = '?'
     if last and one <= last then
       local known = one <= upto or call('ZSCORE', ahead, sub(args[i], 1, 13) .. '-' .. text(one)) ~= false
@@ -117,20 +114,16 @@ local function unconfirmed(keys, args)
   if not call then start() end
   local meta, window, ahead = keys[1], keys[2], keys[3]
   local limit, room = number(args[1]), number(args[2])
-  local state, fault = state_of(meta)
-  if fault then return fault end
-  if not state then return {} end
+  local epoch, seq, confirmed, _, _, _, _, _, _, _, old_open = state_of(meta)
+  if not epoch then return seq or {} end
   local members = pcall_('ZRANGE', ahead, 0, -1)
   if members.err then return corrupt(ahead, 'not a sorted set') end
   local known = {}
   for i = 1, #members do known[members[i]] = true end
-  local epoch, seq, confirmed, _, _, _, _, _, _, _, old_open = unpack_(STATE, state)
   local spans = { { epoch, confirmed + 1, seq } }
   if old_open > 0 then
-    local old
-    old, fault = old_of(meta)
-    if fault then return fault end
-    local old_epoch, old_last, old_confirmed = unpack_(OLD, old)
+    local old_epoch, old_last, old_confirmed = old_of(meta)
+    if not old_epoch then return old_last or corrupt(meta, 'has no former epoch') end
     table.insert(spans, 1, { old_epoch, old_confirmed + 1, old_last })
   end
   local answer, size = {}, 0
