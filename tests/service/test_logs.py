@@ -148,3 +148,11 @@ def test_limited_warnings_remember_a_bounded_number_of_keys(log_lines: LogLines)
     assert limited.warning("slow", key="0"), "the oldest was forgotten"
     assert not limited.warning("slow", key=str(RateLimitedLog.MAX_KEYS))
     assert len(log_lines()) == RateLimitedLog.MAX_KEYS + 2
+
+
+def test_fields_of_the_stores_standard_loggers_are_kept(log_lines: LogLines) -> None:
+    logging.getLogger("heliograph.stores.kafka").warning("log_rewound", extra={"topic": "t", "offset": 7})
+    logging.getLogger("uvicorn.error").warning("hello", extra={"color_message": "no field of ours"})
+    ours, theirs = log_lines()
+    assert (ours["event"], ours["topic"], ours["offset"]) == ("log_rewound", "t", 7)
+    assert "color_message" not in theirs

@@ -68,7 +68,7 @@ def configure_logs(
     handler = logging.StreamHandler(stream)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[*shared, _library_name],
+            foreign_pre_chain=[*shared, _fields_of_stores, _library_name],
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
         )
     )
@@ -104,6 +104,15 @@ def _constant_fields(**fields: str) -> Processor:
         return event
 
     return add
+
+
+_extra = structlog.stdlib.ExtraAdder()
+
+
+def _fields_of_stores(logger: Any, method: str, event: EventDict) -> EventDict:
+    """`extra=` of our own standard loggers: what is below this library logs events with fields by it."""
+    record = event.get("_record")
+    return _extra(logger, method, event) if record is not None and record.name.startswith("heliograph.") else event
 
 
 def _library_name(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
