@@ -110,7 +110,7 @@ class RunningRouter:
         async def never(*_: object) -> None:
             raise StoreError("log_unavailable", "killed")
 
-        self.stores.consumer.commit = never  # type: ignore[method-assign]
+        self.stores.consumer.commit = never  # type: ignore[assignment]
         await self.stop()
 
     async def get(self, path: str) -> httpx.Response:
