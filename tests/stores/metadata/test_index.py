@@ -61,17 +61,6 @@ async def test_of_a_long_session_the_first_and_the_newest_entries_are_kept(index
     assert await index.at_or_before(SESSION, str(Position(OLD, 52))) == entry(52, 52)
 
 
-async def test_the_index_knows_since_when_it_has_been_kept(index: PositionIndex) -> None:
-    assert await index.since_ms() is None
-    begun_ms = int(time.time() * 1000)
-    await index.add([(SESSION, entry(1, 1))], 60)
-    since_ms = await index.since_ms()
-    assert since_ms is not None
-    assert begun_ms <= since_ms <= time.time() * 1000
-    await index.add([(SESSION, entry(2, 2))], 60)
-    assert await index.since_ms() == since_ms
-
-
 async def test_entries_expire(index: PositionIndex) -> None:
     await index.add([(SESSION, entry(100, 1_000))], 0.05)
     deadline = time.monotonic() + 5
@@ -100,9 +89,3 @@ async def test_a_corrupt_member_is_told(client: MetadataClient, member: bytes) -
     with pytest.raises(CorruptError) as caught:
         await index.last(SESSION)
     assert caught.value.key == keys.index(SESSION)
-
-
-async def test_a_corrupt_beginning_is_told(client: MetadataClient) -> None:
-    await client.redis.set(keys.INDEX_SINCE, b"yesterday")
-    with pytest.raises(CorruptError):
-        await RedisPositionIndex(client).since_ms()

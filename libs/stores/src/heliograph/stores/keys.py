@@ -44,7 +44,6 @@ REDIS_KEYS: tuple[KeyInfo, ...] = (
     KeyInfo("hg:where:<tenant>:<agent-type>", "metadata", "sorted set", "none", "edge", "The same, of subscribers of sessions of one agent type."),
     KeyInfo("hg:where:<session>", "metadata", "sorted set", "none", "edge", "The same, of one session's subscribers."),
     KeyInfo("hg:index:<session>", "metadata", "sorted set", "log retention", "router", "Sparse index: `<position> <topic id> <partition> <offset>`, sorted as text."),
-    KeyInfo("hg:index:since", "metadata", "string", "none", "router", "Since when (ms) the index has been kept: what is older in the log may have no entry."),
     KeyInfo("hg:replay:requests", "metadata", "stream", "capped", "edge", "Rehydration requests, one consumer group."),
     KeyInfo("hg:replay:asked:<request>", "metadata", "string", "deadline", "edge", "Collapses equal requests: set by the first."),
     KeyInfo("hg:replay:page:<request>", "metadata", "string", "60 s", "replay", "The answer to a request; its name is published on hg:replay:ready."),
@@ -119,9 +118,6 @@ def edge_connections(name: str) -> str:
 def where(scope: str) -> str:
     """`scope`: a tenant, `tenant:agent-type` or a session."""
     return f"hg:where:{scope}"
-
-
-INDEX_SINCE = "hg:index:since"
 
 
 def index(session: str) -> str:

@@ -431,14 +431,7 @@ class PositionIndex(Protocol):
     """Sparse: session and position → place in the log. Losing it makes reads slower, never wrong."""
 
     async def add(self, entries: Sequence[tuple[str, IndexEntry]], ttl_s: float) -> None:
-        """Whoever adds must add the first record that it meets of every epoch of a session, and then now and again: so
-        `first` tells where a session begins, for records written after `since_ms`. A session's first entry is kept."""
-
-    async def since_ms(self) -> int | None:
-        """Since when this index has been kept, Unix ms by the clock of whoever added first. None: nothing was added.
-
-        Records written before may have no entries: the index was lost, or is younger than the log.
-        """
+        """Of a session with many entries the first and the newest are kept."""
 
     async def at_or_before(self, session: str, position: str) -> IndexEntry | None:
         """The entry with the highest position at or below; positions compare as text."""

@@ -15,13 +15,10 @@ class MemoryPositionIndex:
     def __init__(self, clock: Clock = now_ms, *, entries_per_session: int = ENTRIES_PER_SESSION) -> None:
         self._clock = clock
         self._kept = entries_per_session
-        self._since_ms: int | None = None
         self._sessions: dict[str, tuple[int, dict[tuple[str, str, int, int], IndexEntry]]] = {}
 
     async def add(self, entries: Sequence[tuple[str, IndexEntry]], ttl_s: float) -> None:
         now = self._clock()
-        if entries and self._since_ms is None:
-            self._since_ms = now
         for session, entry in entries:
             ends, known = self._sessions.get(session, (0, {}))
             if ends <= now:
@@ -30,9 +27,6 @@ class MemoryPositionIndex:
             while len(known) > self._kept:
                 del known[sorted(known)[1]]
             self._sessions[session] = (now + max(1, int(ttl_s * 1000)), known)
-
-    async def since_ms(self) -> int | None:
-        return self._since_ms
 
     async def at_or_before(self, session: str, position: str) -> IndexEntry | None:
         return self._earliest_of(max(self._positions(session, position), default=None), session)

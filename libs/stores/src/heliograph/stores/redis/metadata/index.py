@@ -1,7 +1,6 @@
 """The sparse position index in the metadata Redis: one sorted set a session, members sorted as text (all score 0)."""
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from heliograph.core.errors import InvalidValueError
 from heliograph.core.positions import Position
@@ -24,10 +23,8 @@ class RedisPositionIndex:
         client: MetadataClient,
         *,
         entries_per_session: int = ENTRIES_PER_SESSION,
-        clock: Callable[[], float] = time.time,
     ) -> None:
         self._client = client
-        self._clock = clock
         self._kept = entries_per_session
 
     async def add(self, entries: Sequence[tuple[str, IndexEntry]], ttl_s: float) -> None:
@@ -40,21 +37,12 @@ class RedisPositionIndex:
         ttl_ms = max(1, int(ttl_s * 1000))
         with store_errors("hg:index:*"):
             async with self._client.pipeline() as pipeline:
-                pipeline.set(keys.INDEX_SINCE, int(self._clock() * 1000), nx=True)
                 for session, added in members.items():
                     key = keys.index(session)
                     pipeline.zadd(key, added)
                     pipeline.zremrangebyrank(key, 1, -self._kept)
                     pipeline.pexpire(key, ttl_ms)
                 await pipeline.execute()
-
-    async def since_ms(self) -> int | None:
-        with store_errors(keys.INDEX_SINCE):
-            since = await self._client.redis.get(keys.INDEX_SINCE)
-        try:
-            return None if since is None else int(since)
-        except ValueError:
-            raise CorruptError(keys.INDEX_SINCE, "is no number") from None
 
     async def at_or_before(self, session: str, position: str) -> IndexEntry | None:
         # A member at `position` goes on with a space, which is the one character below "!".
