@@ -396,7 +396,7 @@ ACTIONS = st.one_of(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(st.lists(ACTIONS, max_size=50))
 def test_whatever_happens_each_inbox_gets_one_unbroken_run_to_the_end(actions: list[tuple[str, Any]]) -> None:
     wired = Wired()

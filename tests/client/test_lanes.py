@@ -493,7 +493,7 @@ def refused(line: Line) -> set[bytes]:
     return {payload for payload, answer in line.answers.items() if isinstance(answer, Refused)}
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(st.lists(ACTIONS, max_size=60))
 def test_whatever_the_line_does_each_message_is_in_once_and_in_order(actions: list[tuple[str, Any]]) -> None:
     line = Line()
@@ -505,7 +505,7 @@ def test_whatever_the_line_does_each_message_is_in_once_and_in_order(actions: li
     assert line.incarnations == 1
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(st.lists(ACTIONS, max_size=60))
 def test_with_a_forgetful_server_nothing_is_lost_and_repeats_carry_the_same_id(actions: list[tuple[str, Any]]) -> None:
     line = Line()

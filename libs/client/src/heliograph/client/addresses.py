@@ -17,8 +17,9 @@ def connect_url(url: str) -> str:
     except ValueError:
         valid = False
     if not valid or parts.username or parts.query or parts.fragment:
-        raise InvalidValueError("value_invalid", "url", parts._replace(netloc=parts.hostname or "").geturl(),
-                                "ws://host[:port] or wss://host[:port], without user, query and fragment")  # fmt: skip
+        shown = f"{parts.scheme}://{parts.hostname or ''}"  # the rest may hold a secret
+        wanted = "ws://host[:port] or wss://host[:port], without user, query and fragment"
+        raise InvalidValueError("value_invalid", "url", shown, wanted)
     path = parts.path.rstrip("/") or CONNECT_PATH
     return urlunsplit((_SCHEMES[parts.scheme], parts.netloc, path, "", ""))
 

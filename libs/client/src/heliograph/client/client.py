@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import random
 import secrets
 from collections.abc import Callable, Sequence
@@ -28,6 +29,8 @@ from heliograph.core.messages import AckMode, MessageClass
 from heliograph.core.positions import Position
 from heliograph.core.sessions import SessionKey
 from heliograph.protocol.frames import EARLIEST, LATEST, Hello, Publish
+
+logger = logging.getLogger("heliograph.client")
 
 
 class Client:
@@ -133,6 +136,9 @@ class Client:
                 error = runner.error
             elif runner.error is not None:
                 error = ClosedError(runner.error.code, runner.error.message)
+        except Exception as failure:
+            logger.exception("the client met an error of its own")
+            error = ClosedError("internal", f"the client met an error of its own: {failure!r}")
         finally:
             error = error or ClosedError("closed", "the client is closed")
             self._publisher.end(error)
@@ -277,11 +283,14 @@ class Client:
                         target, data, cls=cls, id=message_id, correlation_id=correlation_id or message_id,
                         reply_to=answers, **fields,
                     )  # fmt: skip
-                    return await future
+                    answer = await future
                 finally:
                     future.cancel()
         except TimeoutError:
             raise RequestTimeout(target, message_id, timeout) from None
+        if isinstance(answer, Message):
+            return answer
+        raise answer
 
     def _reply_watch(self, session: str) -> ReplyWatch:
         watch = self._replies.get(session)

@@ -7,9 +7,11 @@ whoever follows that session. One subscription per such session serves all reque
 import asyncio
 from collections.abc import Callable
 
-from heliograph.client.errors import HeliographError
+from heliograph.client.errors import ClosedError, HeliographError
 from heliograph.client.messages import Message
 from heliograph.client.subscription import Subscription
+
+Answer = Message | HeliographError
 
 
 class ReplyWatch:
@@ -20,7 +22,7 @@ class ReplyWatch:
         self._subscription = subscription
         self._linger_s = linger_s
         self._ended = ended
-        self._waiting: dict[str, asyncio.Future[Message]] = {}
+        self._waiting: dict[str, asyncio.Future[Answer]] = {}
         self._linger: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
         self._ready = self._loop.create_future()
@@ -33,7 +35,7 @@ class ReplyWatch:
         if error is not None:
             raise error
 
-    def expect(self, message_id: str) -> asyncio.Future[Message]:
+    def expect(self, message_id: str) -> asyncio.Future[Answer]:
         """The answer to `message_id`; cancel the future to stop waiting."""
         if self._linger is not None:
             self._linger.cancel()
@@ -63,10 +65,8 @@ class ReplyWatch:
             if not self._ready.done():
                 self._ready.set_result(error)
             for future in list(self._waiting.values()):
-                if error is not None and not future.done():
-                    future.set_exception(error)
-                else:
-                    future.cancel()
+                if not future.done():
+                    future.set_result(error or ClosedError("closed", "the client is closed"))
 
     def _match(self, message: Message) -> None:
         for name in (message.causation_id, message.correlation_id):

@@ -9,10 +9,10 @@ from typing import Any, Protocol
 
 from heliograph.client.addresses import Addresses
 from heliograph.client.errors import AuthenticationError, ClientError, ClosedError, ConnectError, TokenExpiredError
-from heliograph.client.link import ABNORMAL, Ended, Link, LinkError
+from heliograph.client.link import Ended, Link, LinkError
 from heliograph.client.settings import ClientSettings
 from heliograph.core.backoff import Backoff
-from heliograph.protocol.codes import CLOSES, CloseCode
+from heliograph.protocol.codes import Close, CloseCode
 from heliograph.protocol.frames import Hello, Reconnect, ServerFrame, Welcome
 
 logger = logging.getLogger("heliograph.client")
@@ -166,8 +166,7 @@ class Runner:
         if failure.close_code is not None:
             if failure.close_code == CloseCode.TOKEN_EXPIRED and not self._can_renew():
                 return 0.0
-            close = CLOSES.get(failure.close_code)
-            if failure.close_code >= 4500 or (close is not None and not close.come_back and failure.close_code != 1000):
+            if not _come_back(failure.close_code):
                 self.error = ClosedError.of(failure.close_code)
         if failure.permanent and not self.first.done():
             self._impossible.add(url)
@@ -182,6 +181,9 @@ class Runner:
         now = self._loop.time()
         self.last_failure = LinkError(f"{url}: {ended.code} {ended.reason}")
         asked, self._asked_after = self._asked_after, None
+        if not _come_back(ended.code):
+            self.error = ClosedError.of(ended.code, ended.reason)
+            return 0.0
         if asked is not None:
             self._addresses.leave(url)
             at_s, after_ms = asked
@@ -191,12 +193,6 @@ class Runner:
             return self._backoff.failed(now) if soon else 0.0
         if ended.code == CloseCode.TOKEN_EXPIRED:
             return self._backoff.failed(now) if self._can_renew() else 0.0
-        close = CLOSES.get(ended.code)
-        come_back = (
-            close.come_back if close is not None else 4000 <= ended.code < 4500 or ended.code in (ABNORMAL, 1005)
-        )
-        if not come_back and ended.code != CloseCode.NORMAL:
-            self.error = ClosedError.of(ended.code, ended.reason)
         if ended.code == CloseCode.DRAINING:
             self._addresses.leave(url)
         return self._backoff.failed(now)
@@ -225,3 +221,8 @@ class Runner:
             self._leave = self._loop.call_later(0.02, self._leave_when_answered, until_s)
         elif self.link is not None:
             self.link.leave("asked to reconnect")
+
+
+def _come_back(code: int) -> bool:
+    """What a close code tells to do, by its number alone. A server that just says goodbye doesn't say to stay away."""
+    return code == CloseCode.NORMAL or Close(code, "", "").come_back
