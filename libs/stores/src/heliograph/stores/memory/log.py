@@ -12,6 +12,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from uuid import uuid4
 
+from heliograph.core.partitions import partition_of
 from heliograph.stores.ports import LogRecord, Scanned, StoreError, TopicInfo, TopicSpec
 
 Place = tuple[str, int]
@@ -174,6 +175,8 @@ class MemoryLogWriter:
     ) -> None:
         if not self._running:
             raise StoreError("log_unavailable", "the log writer is not running")
+        if partition < 0 and topic in self._log.topics:  # as Kafka's clients do
+            partition = partition_of(key, len(self._log.topics[topic].partitions))
         if self._log.available and self._log.partition((topic, partition)) is None:
             raise StoreError("log_unavailable", f"write to {topic}: there is no such partition")
         record = LogRecord(topic, partition, -1, 0, key, value, list(headers))
