@@ -14,6 +14,7 @@ from heliograph.client import (
     Message,
     PublishRefused,
     PublishUncertain,
+    Receipt,
 )
 from heliograph.core.limits import PRODUCER_RING
 from heliograph.protocol.frames import Error, Published, Refused
@@ -342,10 +343,15 @@ async def test_close_gives_up_in_time_and_says_what_is_uncertain(edge: FakeEdge,
 
 async def test_an_error_in_the_block_leaves_at_once(edge: FakeEdge, make_client: MakeClient) -> None:
     edge.on_publish = lambda connection, frame: SILENT
-    with pytest.raises(RuntimeError, match="of the agent"):
-        async with make_client() as client:
-            task = asyncio.create_task(client.publish(SESSION, 1))
+    tasks: list[asyncio.Task[Receipt]] = []
+
+    async def agent() -> None:
+        async with make_client(settings=replace(QUICK, close_timeout_s=60)) as client:
+            tasks.append(asyncio.create_task(client.publish(SESSION, 1)))
             await edge.until(lambda: len(edge.publishes) == 1)
             raise RuntimeError("of the agent")
+
+    with pytest.raises(RuntimeError, match="of the agent"):
+        await agent()
     with pytest.raises(PublishUncertain):
-        await task
+        await tasks[0]

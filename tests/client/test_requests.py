@@ -85,11 +85,11 @@ async def test_no_answer_is_an_error_in_time(edge: FakeEdge, make_client: MakeCl
 
 
 async def test_the_watch_for_answers_ends_when_nobody_asks_any_more(edge: FakeEdge, make_client: MakeClient) -> None:
-    async with make_client() as agent, make_client(settings=replace(QUICK, reply_linger_s=0.01)) as caller:
-        async with serving(agent):
-            await caller.request(SESSION, 1)
-            await edge.until(lambda: edge.unsubscribes == 1)
-            assert (await caller.request(SESSION, 2)).data == 4
+    brief = replace(QUICK, reply_linger_s=0.01)
+    async with make_client() as agent, make_client(settings=brief) as caller, serving(agent):
+        await caller.request(SESSION, 1)
+        await edge.until(lambda: edge.unsubscribes == 1)
+        assert (await caller.request(SESSION, 2)).data == 4
 
 
 async def test_answers_that_may_not_be_read_are_an_error(edge: FakeEdge, make_client: MakeClient) -> None:

@@ -155,28 +155,28 @@ async def test_it_resumes_across_an_epoch(edge: FakeEdge, make_client: MakeClien
 
 async def test_a_slow_reader_is_parked_and_gets_everything(edge: FakeEdge, make_client: MakeClient) -> None:
     async with make_client(settings=replace(QUICK, buffered_messages=10)) as client:
-        async with client.subscribe(SESSION, start="earliest") as slow, client.subscribe("acme:planner:2") as other:
-            await asyncio.gather(slow.ready(), other.ready())
-            edge.publish_many(SESSION, list(range(100)))
-            await edge.until(lambda: edge.unsubscribes == 1)
-            edge.publish("acme:planner:2", "past it")
-            assert await take(other, 1) == ["past it"]
-            assert (slow.buffered, slow.live, slow.times_parked) == (10, False, 1)
-            assert await take(slow, 100) == list(range(100))
-            assert client.stats.parked == slow.times_parked > 1
+        slow, other = client.subscribe(SESSION, start="earliest"), client.subscribe("acme:planner:2")
+        await asyncio.gather(slow.ready(), other.ready())
+        edge.publish_many(SESSION, list(range(100)))
+        await edge.until(lambda: edge.unsubscribes == 1)
+        edge.publish("acme:planner:2", "past it")
+        assert await take(other, 1) == ["past it"]
+        assert (slow.buffered, slow.live, slow.times_parked) == (10, False, 1)
+        assert await take(slow, 100) == list(range(100))
+        assert client.stats.parked == slow.times_parked > 1
 
 
 async def test_a_slow_reader_can_publish(edge: FakeEdge, make_client: MakeClient) -> None:
     """On a socket left unread, the answer would wait behind the messages that the reader does not take."""
     async with make_client(settings=replace(QUICK, buffered_messages=2)) as client:
-        async with client.subscribe(SESSION, start="earliest") as subscription:
-            edge.publish_many(SESSION, list(range(20)))
-            async with asyncio.timeout(5):
-                for number in range(20):
-                    item = await anext(subscription)
-                    assert isinstance(item, Message)
-                    assert item.data == number
-                    await client.publish("acme:planner:2", number)
+        subscription = client.subscribe(SESSION, start="earliest")
+        edge.publish_many(SESSION, list(range(20)))
+        async with asyncio.timeout(5):
+            for number in range(20):
+                item = await anext(subscription)
+                assert isinstance(item, Message)
+                assert item.data == number
+                await client.publish("acme:planner:2", number)
     assert edge.session("acme:planner:2").payloads == list(range(20))
 
 

@@ -1,0 +1,45 @@
+import asyncio
+import doctest
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.client.fake_edge import FakeEdge
+
+import heliograph.client as sdk
+from heliograph.client import Client
+
+README = Path(__file__).parents[2] / "libs/client/README.md"
+
+
+async def test_the_agent_of_the_readme_answers_the_request_of_the_readme(
+    edge: FakeEdge,
+    make_client: Callable[..., Client],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    agent, request = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+    assert len([line for line in agent.splitlines() if line.strip()]) <= 10
+    monkeypatch.setenv("HELIOGRAPH_URL", edge.url)
+    monkeypatch.setenv("HELIOGRAPH_TOKEN", "t")
+    names: dict[str, Any] = {}
+    exec(agent.replace("asyncio.run(main())", ""), names)
+    running = asyncio.create_task(names["main"]())
+    await edge.until(lambda: len(edge.subscribes) == 1)
+    async with make_client() as client:
+        body = "\n".join(f"    {line}" for line in request.splitlines())
+        exec(f"async def ask(client):\n{body}", names)
+        await names["ask"](client)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    assert capsys.readouterr().out == "6\n"
+
+
+def test_the_examples_in_docstrings_are_right() -> None:
+    assert doctest.testmod(sdk).failed == 0
+
+
+def test_all_that_is_offered_exists() -> None:
+    assert [name for name in sdk.__all__ if not hasattr(sdk, name)] == []
