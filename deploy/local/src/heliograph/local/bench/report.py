@@ -1,0 +1,180 @@
+"""What a run found: rows by section, gates, losses, and how that is shown (Markdown) and kept (JSON)."""
+
+import json
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+HELIOGRAPH = "heliograph"
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One measured value: its heading and how many digits mean anything."""
+
+    heading: str
+    digits: int = 0
+
+
+COLUMNS: dict[str, Column] = {
+    "cpu_per_publication_us": Column("CPU µs / publication", 1),
+    "cpu_per_delivery_us": Column("CPU µs / delivery", 2),
+    "cpu_per_connection_us": Column("CPU µs / connection"),
+    "cpu_per_record_us": Column("CPU µs / record", 2),
+    "cpu_per_message_us": Column("CPU µs / message", 2),
+    "backing_cpu_us": Column("behind it, CPU µs", 1),
+    "kb_per_connection": Column("KB / connection", 1),
+    "p50_ms": Column("p50 ms", 2),
+    "p99_ms": Column("p99 ms", 2),
+    "connections_per_s": Column("connections/s"),
+    "deliveries_per_s": Column("deliveries/s"),
+    "records_per_s": Column("records/s"),
+    "messages_per_s": Column("messages/s"),
+    "took_s": Column("s", 2),
+    "busy_share": Column("busy %"),
+    "lost": Column("lost"),
+    "refused": Column("refused, errors"),
+    "others_cores": Column("others' cores", 2),
+}
+"""In the order they are shown; a table has the columns that any of its rows has. Each row is a median of runs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of a table. `runs` are its single runs, in order; the line shows their medians."""
+
+    section: str
+    work: str
+    side: str
+    runs: Sequence[dict[str, float]]
+
+    def median(self, name: str) -> float | None:
+        values = [run[name] for run in self.runs if name in run and math.isfinite(run[name])]
+        return statistics.median(values) if values else None
+
+    def spread(self, name: str) -> float | None:
+        """(highest - lowest) / median of the runs: how noisy the value is."""
+        values = [run[name] for run in self.runs if name in run and math.isfinite(run[name])]
+        middle = statistics.median(values) if values else 0.0
+        return (max(values) - min(values)) / middle if len(values) > 1 and middle > 0 else None
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """A bound that the run must keep: `value` at most `limit`."""
+
+    name: str
+    value: float
+    limit: float
+    why: str
+
+    @property
+    def kept(self) -> bool:
+        return math.isfinite(self.value) and self.value <= self.limit
+
+
+@dataclass(slots=True)
+class Report:
+    """Filled by the sections."""
+
+    facts: dict[str, str] = field(default_factory=dict)
+    rows: list[Row] = field(default_factory=list)
+    gates: list[Gate] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
+    """What makes the run worthless whatever the numbers say: a delivery lost, a publish refused, a server that died."""
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def failed(self) -> bool:
+        return bool(self.faults) or any(not gate.kept for gate in self.gates)
+
+    def row(self, section: str, work: str, side: str, runs: Sequence[dict[str, float]]) -> Row:
+        added = Row(section, work, side, runs)
+        self.rows.append(added)
+        return added
+
+    def gate(self, name: str, value: float, limit: float, why: str) -> None:
+        self.gates.append(Gate(name, value, limit, why))
+
+    def verdict(self) -> str:
+        """One line: what failed, by name."""
+        failed = [f"{gate.name}: {gate.value:.2f} is above {gate.limit:g}" for gate in self.gates if not gate.kept]
+        if self.faults or failed:
+            return "FAILED: " + "; ".join([*self.faults, *failed])
+        return f"passed: {len(self.gates)} gates, nothing lost" if self.gates else "passed: nothing lost"
+
+    def markdown(self) -> str:
+        parts = ["# Benchmarks", ""]
+        parts += [f"- {name}: {value}" for name, value in self.facts.items()]
+        for section in dict.fromkeys(row.section for row in self.rows):
+            parts += ["", f"## {section}", "", *self._table([row for row in self.rows if row.section == section])]
+        if self.gates:
+            parts += ["", "## Gates", "", "| gate | reached | at most | |", "| --- | ---: | ---: | --- |"]
+            parts += [
+                f"| {gate.name} | {gate.value:.2f} | {gate.limit:g} | {'kept' if gate.kept else '**FAILED**'} |"
+                for gate in self.gates
+            ]
+        if self.notes:
+            parts += ["", *[f"- {note}" for note in self.notes]]
+        parts += ["", f"**{self.verdict()}**"]
+        return "\n".join(parts) + "\n"
+
+    @staticmethod
+    def _table(rows: Sequence[Row]) -> list[str]:
+        shown = [name for name in COLUMNS if any(row.median(name) is not None for row in rows)]
+        sides = len({row.side for row in rows}) > 1
+        head = ["work", *(["side"] if sides else []), *(COLUMNS[name].heading for name in shown), "runs ±%"]
+        lines = [head]
+        for row in rows:
+            cells = [row.work, *([row.side] if sides else [])]
+            for name in shown:
+                value = row.median(name)
+                cells.append("" if value is None else f"{value:,.{COLUMNS[name].digits}f}")
+            spread = next((found for name in shown if (found := row.spread(name)) is not None), None)
+            cells.append(f"{len(row.runs)}" + ("" if spread is None else f" ±{spread * 50:.0f}"))
+            lines.append(cells)
+        widths = [max(len(line[at]) for line in lines) for at in range(len(head))]
+        texts = 2 if sides else 1
+
+        def padded(line: list[str]) -> str:
+            cells = (
+                cell.ljust(width) if at < texts else cell.rjust(width)
+                for at, (cell, width) in enumerate(zip(line, widths, strict=True))
+            )
+            return "| " + " | ".join(cells) + " |"
+
+        rule = [("-" * width if at < texts else "-" * (width - 1) + ":") for at, width in enumerate(widths)]
+        return [padded(head), "| " + " | ".join(rule) + " |", *map(padded, lines[1:])]
+
+    def json(self) -> str:
+        found: dict[str, Any] = {
+            "facts": self.facts,
+            "rows": [
+                {
+                    "section": row.section,
+                    "work": row.work,
+                    "side": row.side,
+                    "median": {name: value for name in _names(row.runs) if (value := row.median(name)) is not None},
+                    "runs": [{name: value for name, value in run.items() if math.isfinite(value)} for run in row.runs],
+                }
+                for row in self.rows
+            ],
+            "gates": [{**asdict(gate), "kept": gate.kept} for gate in self.gates],
+            "faults": self.faults,
+            "notes": self.notes,
+            "failed": self.failed,
+        }
+        return json.dumps(found, indent=2, ensure_ascii=False) + "\n"
+
+
+def _names(runs: Sequence[dict[str, float]]) -> list[str]:
+    return list(dict.fromkeys(name for run in runs for name in run))
+
+
+def paired_ratio(ours: Row, theirs: Row, name: str) -> float:
+    """Median over the pairs of neighbouring runs: what disturbs the machine for a while disturbs both of a pair."""
+    pairs = zip(ours.runs, theirs.runs, strict=False)
+    ratios = [a[name] / b[name] for a, b in pairs if math.isfinite(a[name]) and b[name] > 0]
+    return statistics.median(ratios) if ratios else math.inf
