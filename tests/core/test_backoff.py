@@ -3,7 +3,7 @@
 from random import Random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from heliograph.core.backoff import Backoff, BackoffPolicy
@@ -68,6 +68,7 @@ def test_a_policy_that_makes_no_sense_is_refused(wrong: dict[str, float]) -> Non
     st.integers(),
     st.lists(st.tuples(st.floats(0, 30), st.booleans(), st.none() | st.floats(0, 1e6)), max_size=200),
 )
+@settings(deadline=None)
 def test_a_delay_is_never_before_the_server_said_nor_past_the_ceiling(
     seed: int, steps: list[tuple[float, bool, float | None]]
 ) -> None:

@@ -1,10 +1,12 @@
 """buckets: what one sender may spend."""
 
 import math
-import timeit
+import sys
+from types import FrameType
+from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from heliograph.core.buckets import UNLIMITED, Rate, SenderBucket, SenderLimits, TokenBucket
@@ -76,6 +78,7 @@ def test_a_rate_that_admits_nothing_is_refused(per_s: float, burst: float) -> No
 
 
 @given(rates, starts, st.lists(st.tuples(st.floats(0, 3), st.floats(0, 50)), max_size=60))
+@settings(deadline=None)
 def test_never_more_than_the_burst_and_the_rate_in_any_interval(
     rate: Rate, start: float, steps: list[tuple[float, float]]
 ) -> None:
@@ -97,6 +100,7 @@ def test_never_more_than_the_burst_and_the_rate_in_any_interval(
     starts,
     st.lists(st.tuples(st.floats(0, 1), st.integers(0, 5_000)), min_size=1, max_size=40),
 )
+@settings(deadline=None)
 def test_who_waits_as_told_is_admitted(limits: SenderLimits, start: float, steps: list[tuple[float, int]]) -> None:
     bucket, now = SenderBucket(limits), start
     for wait_s, size_bytes in steps:
@@ -108,6 +112,7 @@ def test_who_waits_as_told_is_admitted(limits: SenderLimits, start: float, steps
 
 
 @given(rates, starts, st.lists(st.tuples(st.floats(0, 2), st.floats(0, 2_000)), max_size=60))
+@settings(deadline=None)
 def test_both_buckets_judge_alike(rate: Rate, start: float, steps: list[tuple[float, float]]) -> None:
     one, both, now = TokenBucket(rate), SenderBucket(SenderLimits(UNLIMITED, rate)), start
     for wait_s, tokens in steps:
@@ -116,9 +121,24 @@ def test_both_buckets_judge_alike(rate: Rate, start: float, steps: list[tuple[fl
 
 
 def test_a_take_is_cheap_enough_for_every_message() -> None:
+    """Held by what it does, not by the clock, which on a shared machine measures the neighbours: no call into another
+    function, and few enough steps (59 on CPython 3.11, 0.13 µs on an idle core; the budget is 0.4).
+    """
     bucket = SenderBucket(SenderLimits(Rate(1e9, 1e6), Rate(1e12, 1e9)))
-    takes = 20_000
-    best_s = min(timeit.repeat(lambda: bucket.take(1_000.0, 500), number=takes, repeat=15))
-    bare_s = min(timeit.repeat(lambda: None, number=takes, repeat=15))
-    # 0.13 µs where a bare call is 0.03: held as a ratio, since the machine may be slow or busy.
-    assert best_s < 15 * bare_s
+    calls, steps = 0, 0
+
+    def trace(frame: FrameType, event: str, argument: object) -> Any:
+        nonlocal calls, steps
+        frame.f_trace_opcodes = True
+        calls += event == "call"
+        steps += event == "opcode"
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        bucket.take(1_000.0, 500)
+    finally:
+        sys.settrace(before)
+    assert calls == 1
+    assert 0 < steps <= 100

@@ -2,7 +2,7 @@
 
 from itertools import pairwise
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from heliograph.core.contiguity import NOTHING, Contiguity, EpochChange, Hole, Verdict
@@ -106,6 +106,7 @@ positions = st.builds(Position, st.sampled_from([A, B, C]), st.integers(1, 12))
 
 
 @given(st.builds(Position, st.just(A), st.integers(0, 12)), st.lists(positions, max_size=80))
+@settings(deadline=None)
 def test_whatever_arrives_delivered_and_declared_make_one_line(start: Position, arriving: list[Position]) -> None:
     """Every hole filled by a declaration, every epoch entered: the line has no hole, no repeat and no step back."""
     stream, line = Contiguity(start), [start]
@@ -128,6 +129,7 @@ def test_whatever_arrives_delivered_and_declared_make_one_line(start: Position, 
 
 
 @given(st.permutations(range(1, 9)), st.integers(0, 3))
+@settings(deadline=None)
 def test_a_judgement_that_is_no_delivery_changes_nothing(order: list[int], start: int) -> None:
     stream = Contiguity(Position(A, start))
     for seq in order:

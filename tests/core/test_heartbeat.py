@@ -3,7 +3,7 @@
 from random import Random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from heliograph.core.heartbeat import Beat, Heartbeat, HeartbeatPolicy
@@ -78,6 +78,7 @@ def test_a_policy_that_makes_no_sense_is_refused(wrong: dict[str, float]) -> Non
 
 
 @given(st.integers(), st.lists(st.tuples(st.floats(0, 40), st.booleans(), st.booleans()), max_size=150))
+@settings(deadline=None)
 def test_dead_only_after_two_pings_and_two_intervals_without_a_byte(
     seed: int, looks: list[tuple[float, bool, bool]]
 ) -> None:
@@ -99,6 +100,7 @@ def test_dead_only_after_two_pings_and_two_intervals_without_a_byte(
 
 
 @given(st.integers(), st.floats(0.05, 2))
+@settings(deadline=None)
 def test_the_dead_are_found_in_a_bounded_time(seed: int, pass_every_s: float) -> None:
     heartbeat, now = Heartbeat(POLICY, Random(seed).random, 0.0), 0.0
     while heartbeat.look(now, 0) is not Beat.DEAD:

@@ -564,6 +564,7 @@ def test_with_few_rounds_and_a_poor_log_what_is_missing_is_named(
 
 
 @given(st.lists(st.integers(1, 20), max_size=40))
+@settings(deadline=None)
 def test_what_is_kept_stays_within_its_bounds(sizes_bytes: list[int]) -> None:
     joining = join(NOTHING, JoinLimits(5, kept_messages=6, kept_bytes=50))
     joining.request()

@@ -3,7 +3,7 @@
 from itertools import product
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from heliograph.core.messages import MessageClass
@@ -81,6 +81,7 @@ def test_marks_that_make_no_sense_are_refused(wrong: dict[str, int]) -> None:
 
 
 @given(st.lists(st.tuples(st.floats(0, 25), st.integers(0, 600), st.integers(0, 600)), max_size=80))
+@settings(deadline=None)
 def test_closed_exactly_when_nothing_moved_for_so_long(steps: list[tuple[float, int, int]]) -> None:
     """Against a buffer of its own: `wrote` in, `took` out, seen after each step."""
     outbox, now, buffered, moved_s = Outbox(MARKS, now=0), 0.0, 0, 0.0

@@ -3,7 +3,7 @@
 from random import Random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from heliograph.core.buckets import Rate
@@ -58,6 +58,7 @@ def test_the_end_of_the_drain_tells_everybody() -> None:
     st.floats(0.1, 60),
     st.lists(st.tuples(st.floats(0, 5), st.integers(0, 50)), max_size=100),
 )
+@settings(deadline=None)
 def test_everybody_is_told_and_nobody_twice(connections: int, over_s: float, passes: list[tuple[float, int]]) -> None:
     pace, now, left = DrainPace(100.0, over_s), 100.0, connections
     for wait_s, gone in passes:
@@ -75,6 +76,7 @@ def test_a_drain_cannot_be_negative() -> None:
 
 
 @given(st.floats(0, 10_000), st.floats(0, 10_000), st.floats(0, 1, exclude_max=True))
+@settings(deadline=None)
 def test_a_clients_own_time_is_between_floor_and_spread(floor_ms: float, spread_ms: float, draw: float) -> None:
     assert floor_ms <= jittered_after_ms(floor_ms, spread_ms, lambda: draw) <= floor_ms + spread_ms + 1
 
@@ -118,6 +120,7 @@ def test_a_browser_storm_is_over_in_little_more_than_its_pace_allows() -> None:
 
 
 @given(st.integers(), st.lists(st.floats(0, 0.5), min_size=1, max_size=300))
+@settings(deadline=None)
 def test_every_answer_is_within_its_bounds(seed: int, waits: list[float]) -> None:
     admission, now = HandshakeAdmission(POLICY, Random(seed).random), 1_000.0
     admitted: list[float] = []

@@ -1,7 +1,7 @@
 """partitions: where a session lives."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from heliograph.core.partitions import murmur2, partition_of, virtual_shard_of
@@ -36,11 +36,13 @@ def test_a_virtual_shard_never_moves() -> None:
 
 
 @given(st.binary(max_size=200))
+@settings(deadline=None)
 def test_murmur2_is_a_signed_32_bit_number(data: bytes) -> None:
     assert -(2**31) <= murmur2(data) < 2**31
 
 
 @given(st.binary(max_size=200), st.integers(1, 10_000))
+@settings(deadline=None)
 def test_a_partition_is_one_that_exists(key: bytes, partitions: int) -> None:
     assert 0 <= partition_of(key, partitions) < partitions
 

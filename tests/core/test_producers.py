@@ -220,6 +220,7 @@ def test_each_refusal_has_a_code_of_its_own() -> None:
 
 
 @given(st.lists(st.tuples(st.sampled_from([P, Q]), st.integers(1, 90)), max_size=150))
+@settings(deadline=None)
 def test_each_producers_messages_are_sequenced_once_and_in_its_order(arrivals: list[tuple[bytes, int]]) -> None:
     """Whatever repeats, losses and reorderings come: what is sequenced of a producer is 1, 2, 3 … and once each."""
     session = Session()

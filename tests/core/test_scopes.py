@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from heliograph.core.errors import InvalidValueError
@@ -115,6 +115,7 @@ scope_parts = st.tuples(
     st.lists(scope_parts, max_size=8),
     st.lists(st.tuples(st.sampled_from(Operation), st.sampled_from(["acme", "other"]), labels, ids), max_size=20),
 )
+@settings(deadline=None)
 def test_the_answer_is_that_of_reading_each_scope(
     parts: list[tuple[Operation, str, str]], asked: list[tuple[Operation, str, str, str]]
 ) -> None:
@@ -136,6 +137,7 @@ SCOPE = re.compile(
 
 
 @given(st.text(max_size=40) | st.from_regex(SCOPE) | st.text(":*-aZ0.", max_size=8).map("publish:{}".format))
+@settings(deadline=None)
 def test_any_text_is_a_scope_or_refused_with_its_code(text: str) -> None:
     if SCOPE.fullmatch(text):
         assert Scopes("acme", [text])
