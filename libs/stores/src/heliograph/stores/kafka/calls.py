@@ -72,7 +72,7 @@ class AdminCalls:
         try:
             self._client: Any = _library.AdminClient(config)
         except (KafkaException, ValueError, TypeError) as error:
-            raise bad_configuration(error) from None
+            raise bad_configuration(error, config) from None
         self._timeout_s = timeout_s
         self._open: set[asyncio.Future[Any]] = set()
 

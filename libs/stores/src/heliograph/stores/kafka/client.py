@@ -6,7 +6,8 @@ is ever shown, it may be a password.
 
 import logging
 import re
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 
 from confluent_kafka import KafkaError, KafkaException
 
@@ -15,8 +16,33 @@ from heliograph.stores.ports import StoreError
 
 logger = logging.getLogger("heliograph.stores.kafka")
 
+
+class Seldom(logging.Filter):
+    """The same line at most once in `interval_s`, numbers aside: librdkafka tells of every attempt to connect."""
+
+    MAX_LINES = 500
+
+    def __init__(self, interval_s: float = 10.0, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._interval_s = interval_s
+        self._clock = clock
+        self._seen: dict[str, float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        line, now = _NUMBERS.sub("#", record.getMessage())[:200], self._clock()
+        if now - self._seen.get(line, -self._interval_s) < self._interval_s:
+            return False
+        if len(self._seen) >= self.MAX_LINES:
+            self._seen.clear()
+        self._seen[line] = now
+        return True
+
+
+_NUMBERS = re.compile(r"[0-9]+")
+
 library_logger = logging.getLogger("confluent_kafka")
 """Where librdkafka's own lines go; it would write to stderr as text otherwise."""
+library_logger.addFilter(Seldom())
 
 SHARED_DEFAULTS: Mapping[str, object] = {
     "log.connection.close": False,  # brokers close idle connections: no news
@@ -54,11 +80,10 @@ def configuration(
     return {**SHARED_DEFAULTS, **defaults, **properties, **owned}
 
 
-def bad_configuration(error: Exception) -> InvalidValueError:
+def bad_configuration(error: Exception, config: Mapping[str, object]) -> InvalidValueError:
     """What a client's constructor raised, naming the property and no value."""
     text = str(error.args[0].str() if _has_kafka_error(error) else error)
-    named = re.search(r"\"([a-z][a-z0-9_.]+)\"", text) or re.search(r"`?\b([a-z]+(?:\.[a-z0-9]+)+)\b", text)
-    name = named.group(1) if named else "one of them"
+    name = next((name for name in sorted(config, key=len, reverse=True) if name in text), "one of them")
     return InvalidValueError(
         "value_invalid", "kafka_properties", name, "a librdkafka property with a value that it takes"
     )

@@ -4,6 +4,7 @@ librdkafka forbids two threads at once in one consumer. Nothing here touches the
 nothing here but by handing a method to the thread; `stats` and `assigned` may be read from anywhere.
 """
 
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -28,6 +29,8 @@ GroupProtocol = Literal["auto", "consumer", "classic"]
 CALL_TIMEOUT_S = 10.0
 """Of a question to the cluster."""
 HEARTBEAT_S = 2.0
+REBUILD_INTERVAL_S = 1.0
+"""At least between two clients: one that dies at once must not be rebuilt in a loop."""
 
 DEFAULTS: Mapping[str, object] = {
     "queued.min.messages": 20_000,
@@ -112,6 +115,7 @@ class GroupMember:
         self._paused = False
         self._expected: dict[Partition, int] = {}
         self._brokers_down = False
+        self._rebuilt_at = 0.0
         self.assigned: frozenset[Partition] = frozenset()
         self.committed: dict[Partition, int] = {}
         """Where the group continues, of assigned partitions, as far as known."""
@@ -141,7 +145,7 @@ class GroupMember:
         try:
             self._consumer = self._make(config)
         except (KafkaException, ValueError, TypeError) as error:
-            raise bad_configuration(error) from None
+            raise bad_configuration(error, config) from None
         self.subscribe(topics)
 
     def subscribe(self, topics: list[str]) -> None:
@@ -164,17 +168,26 @@ class GroupMember:
             self._paused = False
             self._consumer.resume(self._consumer.assignment())
         records, self._held = self._held[:max_records], self._held[max_records:]
+        messages: list[Any] = []
         try:
             # `consume` waits for all it is asked for: one first, then what is there.
             messages = self._consumer.consume(1, 0 if records else wait_s)
             if messages and max_records > len(records) + 1:
                 messages += self._consumer.consume(max_records - len(records) - 1, 0)
         except KafkaException as error:
-            raise store_error("read the log", error) from None
+            self._failed(error.args[0], nothing_read=not records and not messages)
         self._take(messages, records)
         if not records and self._brokers_down:
             self._probe()
         return records
+
+    def _failed(self, error: KafkaError, *, nothing_read: bool) -> None:
+        """`consume` itself failed. What was read is not lost; what failed, fails again."""
+        self.stats.errors[error_name(error)] += 1
+        if error.fatal():
+            self._rebuild(error)
+        elif nothing_read:
+            raise store_error("read the log", error)
 
     def _take(self, messages: list[Any], records: list[LogRecord]) -> None:
         first, errors = len(records), list[KafkaError]()
@@ -188,7 +201,12 @@ class GroupMember:
         self._paused = True
         self.stats.kept_alive += 1
         self._consumer.pause(self._consumer.assignment())
-        self._take(self._consumer.consume(100, 0), self._held)
+        try:
+            messages = self._consumer.consume(100, 0)
+        except KafkaException as error:
+            self._failed(error.args[0], nothing_read=False)
+            return
+        self._take(messages, self._held)
 
     def _follow(self, records: list[LogRecord], first: int) -> None:
         """Compare each run of a partition with where the last one ended."""
@@ -230,8 +248,11 @@ class GroupMember:
 
     def _rebuild(self, error: KafkaError) -> None:
         """A fatal error ends the client, not the member: join anew, by the older protocol where need be."""
-        if self._auto and self.protocol == "consumer" and error.code() in NO_KIP_848:
+        if self._auto and self.protocol == "consumer" and _says_no_kip_848(error):
             self.protocol = "classic"
+        else:
+            time.sleep(max(0.0, self._rebuilt_at + REBUILD_INTERVAL_S - time.monotonic()))
+        self._rebuilt_at = time.monotonic()
         self.stats.rebuilt += 1
         logger.error("log_consumer_rebuilt", extra={"error": error_name(error), "protocol": self.protocol})
         self.leave()
@@ -310,3 +331,9 @@ class GroupMember:
         self.stats.errors[error_name(error)] += 1
         if error.code() == KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001
             self._brokers_down = True
+
+
+def _says_no_kip_848(error: KafkaError) -> bool:
+    """Fatal errors arrive as _FATAL, and tell the code in their text alone."""
+    text = error.str()
+    return error.code() in NO_KIP_848 or ("ConsumerGroupHeartbeat" in text and "not supported" in text)

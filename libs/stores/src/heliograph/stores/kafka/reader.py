@@ -51,7 +51,7 @@ class _Client:
         try:
             self.consumer: Any = Consumer(dict(config))
         except (KafkaException, ValueError, TypeError) as error:
-            raise bad_configuration(error) from None
+            raise bad_configuration(error, config) from None
         self.thread = ThreadPoolExecutor(1, thread_name_prefix="log-reader")
 
     async def run(self, work: Callable[..., T], *arguments: Any) -> T:

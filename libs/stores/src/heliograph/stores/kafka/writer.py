@@ -149,7 +149,7 @@ class KafkaLogWriter:
             self._timer.cancel()
         for producer in producers:
             producer.purge()
-            producer.poll(0)
+            self._serve_one(producer)
         for task in list(self._tasks):
             task.cancel()
         if self._loop is not None:
@@ -233,8 +233,6 @@ class KafkaLogWriter:
         self.errors[error_name(error)] += 1
         if error.code() in UNKNOWN_HERE:
             self._refresh(topic)
-        if error.fatal():
-            self._fatal = True
         return store_error(f"write to {topic}", error, maybe_done=error.code() not in NOT_SENT)
 
     # ---- polling ----------------------------------------------------------------------------------------------------
@@ -260,9 +258,8 @@ class KafkaLogWriter:
         if now - self._now.at >= AGE_STEP_S:
             self._now = _Written(now)
             self._ages.append(self._now)
-        self._producer.poll(0)
-        for producer in self._retired:
-            producer.poll(0)
+        for producer in (self._producer, *self._retired):
+            self._serve_one(producer)
         while len(self._ages) > 1 and not self._ages[0].open:
             self._ages.popleft()
         if self._fatal and now >= self._rebuild_at:
@@ -270,12 +267,19 @@ class KafkaLogWriter:
         if self._retired:
             self._bury()
 
-    def _on_error(self, error: KafkaError) -> None:
+    def _serve_one(self, producer: Producer) -> None:
+        """Run the callbacks of one producer. A fatal error is raised by `poll`, not told to the error callback."""
+        try:
+            producer.poll(0)
+        except KafkaException as error:
+            self._on_error(error.args[0], fatal=producer is self._producer)
+
+    def _on_error(self, error: KafkaError, *, fatal: bool = False) -> None:
         """The client's own errors; runs inside `poll`."""
         self.errors[f"client:{error_name(error)}"] += 1
         if error.code() == KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001
             self.brokers_down = True
-        if error.fatal():
+        if fatal and error.fatal():
             self._fatal = True
 
     # ---- repair -----------------------------------------------------------------------------------------------------
@@ -284,7 +288,7 @@ class KafkaLogWriter:
         try:
             return self._make(dict(self._config))
         except (KafkaException, ValueError, TypeError) as error:
-            raise bad_configuration(error) from None
+            raise bad_configuration(error, self._config) from None
 
     def _rebuild(self, now: float) -> None:
         """Put another producer in the place of one that met a fatal error; what it held fails and is reconciled."""
