@@ -100,6 +100,11 @@ class Rig:
             found.start()
         return found
 
+    def stop(self, name: str) -> None:
+        """End a service that a section has no use for, so that it costs nothing."""
+        if name in self._services:
+            self._services[name].kill()
+
     def edge(self) -> ServiceProcess:
         return self.service("edge", EDGE_SETTINGS)
 

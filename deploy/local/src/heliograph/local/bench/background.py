@@ -1,0 +1,138 @@
+"""Sections on the services behind the edge, each beside a loop that does only what can't be left out."""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import redis
+
+from heliograph.core.limits import VIRTUAL_SHARDS
+from heliograph.local.bench import gates
+from heliograph.local.bench.fill import fill_sessions
+from heliograph.local.bench.machine import Meter, Usage, wait_settled
+from heliograph.local.bench.report import HELIOGRAPH, Report, paired_ratio
+from heliograph.local.bench.rig import LIMITS_OUT_OF_THE_WAY, Rig
+from heliograph.local.errors import LocalError
+from heliograph.local.tenant import DevelopmentTenant
+from heliograph.stores.keys import ShardKeys, Topics
+
+ROUTER_SESSIONS = 10_000
+ROUTER_RECORDS = 100_000
+"""Of one run: some seconds of work, so that /proc's 10 ms don't matter."""
+LOOK_S = 0.02
+STALL_TIMEOUT_S = 60.0
+"""Without progress for so long the service is taken for stuck."""
+BARE_TIMEOUT_S = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class BackgroundBench:
+    """What these sections share."""
+
+    rig: Rig
+    report: Report
+    repeat: int
+    router_records: int = ROUTER_RECORDS
+    router_sessions: int = ROUTER_SESSIONS
+
+    # ---- router -----------------------------------------------------------------------------------------------------
+
+    def router(self) -> None:
+        """Each run has messages of its own, accepted and in the log; the router learns of their tenant, and works."""
+        self.rig.stop("edge")
+        self.rig.service("router")
+        ours: list[dict[str, float]] = []
+        bare: list[dict[str, float]] = []
+        for number in range(1, self.repeat + 1):
+            bare.append(self._bare_route(f"bench-loop-{number}"))
+            self.rig.progress(f"router {number}/{self.repeat} bare loop: {_described(bare[-1])}")
+            ours.append(self._route(f"bench-route-{number}"))
+            self.rig.progress(f"router {number}/{self.repeat} {HELIOGRAPH}: {_described(ours[-1])}")
+        section, work = "Router", f"{self.router_records:,} records over {self.router_sessions:,} sessions"
+        row, base = self.report.row(section, work, HELIOGRAPH, ours), self.report.row(section, work, "bare loop", bare)
+        ratio = paired_ratio(row, base, "cpu_per_record_us")
+        why = "median of the runs' ratios to a consume loop with the same Redis commands"
+        self.report.gate("router: CPU per record, × bare loop", ratio, gates.ROUTER_COST_RATIO, why)
+
+    def _fill(self, tenant: str) -> str:
+        topic = Topics("heliograph").log(tenant)
+        self.rig.add_topic(topic)
+        self.rig.progress(f"filling {self.router_records:,} messages of tenant {tenant}")
+        servers, url = self.rig.kafka.bootstrap_servers, self.rig.redis.url
+        fill_sessions(servers, url, topic, tenant, records=self.router_records, sessions=self.router_sessions)
+        wait_settled([pid for pids in self.rig.behind().values() for pid in pids])
+        return topic
+
+    def _bare_route(self, tenant: str) -> dict[str, float]:
+        topic = self._fill(tenant)
+        meter = Meter(self.rig.behind())
+        found = self.bare(
+            "router", {"redis": self.rig.redis.url, "topic": topic, "group": tenant, "records": self.router_records}
+        )
+        values = _figures(found["records"], found["took_s"], found["cpu_s"], meter.read(), ("kafka", "redis"))
+        return {**values, "lost": float(self._unconfirmed())}
+
+    def _route(self, tenant: str) -> dict[str, float]:
+        self._fill(tenant)
+        meter = Meter(self.rig.behind())
+        self.rig.add_tenant(DevelopmentTenant(self.rig.directory / tenant, tenant, LIMITS_OUT_OF_THE_WAY))
+        first = left = sessions = self._unconfirmed()
+        began = moved = time.monotonic()
+        while left:
+            time.sleep(LOOK_S)
+            now, left = time.monotonic(), self._unconfirmed()
+            if left < first:
+                first, moved = left, now
+            elif left == sessions:
+                began = now
+            if now - moved > STALL_TIMEOUT_S:
+                self.report.faults.append(f"router: {left} sessions of {tenant} are still not confirmed")
+                break
+        usage = meter.read()
+        values = _figures(self.router_records, moved - began, usage.cpu_s["router"], usage, ("kafka", "redis"))
+        return {**values, "lost": float(left)}
+
+    def _unconfirmed(self) -> int:
+        """Sessions with messages that Redis does not know to be in the log."""
+        with redis.Redis.from_url(self.rig.redis.url) as client, client.pipeline(transaction=False) as pipeline:
+            for number in range(VIRTUAL_SHARDS):
+                pipeline.zcard(ShardKeys.of(number).dirty.decode())
+            return sum(pipeline.execute())
+
+    # ---- bare loops -------------------------------------------------------------------------------------------------
+
+    def bare(self, work: str, options: Mapping[str, object]) -> dict[str, float]:
+        """Run one of `bare.py`'s loops to its end."""
+        arguments = [part for name, value in options.items() for part in (f"--{name}", str(value))]
+        command = [sys.executable, "-m", "heliograph.local.bench.bare", work]
+        done = subprocess.run(
+            [*command, "--kafka", self.rig.kafka.bootstrap_servers, *arguments],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=BARE_TIMEOUT_S,
+        )
+        if done.returncode != 0:
+            raise LocalError(f"the bare {work} loop failed:\n{done.stderr.strip()[-1500:]}")
+        found: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
+        return found
+
+
+def _figures(records: float, took_s: float, cpu_s: float, usage: Usage, behind: tuple[str, ...]) -> dict[str, float]:
+    return {
+        "records_per_s": records / max(took_s, 1e-6),
+        "cpu_per_record_us": cpu_s / records * 1e6,
+        "backing_cpu_us": sum(usage.cpu_s.get(name, 0.0) for name in behind) / records * 1e6,
+        "took_s": took_s,
+        "others_cores": usage.others_cores,
+    }
+
+
+def _described(values: Mapping[str, float]) -> str:
+    return (
+        f"{values['records_per_s']:,.0f} records/s, {values['cpu_per_record_us']:.1f} µs each;"
+        f" others used {values['others_cores']:.1f} cores"
+    )
