@@ -59,3 +59,23 @@ async def test_closing_ends_one_that_waits_to_begin_again(metrics: Metrics, even
     await eventually(lambda: metrics.value("task_crashes_total", {"task": "one"}) == 1)
     await asyncio.wait_for(tasks.close(), 5)
     assert task.cancelled()
+
+
+async def test_closing_ends_one_that_swallows_a_cancellation(metrics: Metrics, eventually: Eventually) -> None:
+    swallowed = 0
+
+    async def body() -> None:
+        nonlocal swallowed
+        while True:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                swallowed += 1
+                if swallowed > 1:
+                    raise
+
+    tasks = BackgroundTasks(metrics, policy=QUICK)
+    task = tasks.spawn("one", body)
+    await asyncio.sleep(0)
+    await asyncio.wait_for(tasks.close(), 5)
+    assert task.cancelled()

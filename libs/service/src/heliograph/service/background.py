@@ -16,6 +16,8 @@ from heliograph.service.metrics import Metrics
 RESTART = BackoffPolicy(base_s=0.1, cap_s=5.0, healthy_s=30.0)
 """A fault that lasts (a store away) must not spin; one that is over should be over here within seconds."""
 
+CANCEL_AGAIN_S = 0.5
+
 
 class BackgroundTasks:
     """The background tasks of one service; `close` ends them."""
@@ -34,11 +36,15 @@ class BackgroundTasks:
         return task
 
     async def close(self) -> None:
-        """Cancel all and wait until they are gone."""
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        """Cancel all and wait until they are gone.
+
+        Again and again: `asyncio.wait_for` of Python 3.11, which clients of stores use, may swallow a cancellation.
+        """
+        tasks = set(self._tasks)
+        while tasks:
+            for task in tasks:
+                task.cancel()
+            _, tasks = await asyncio.wait(tasks, timeout=CANCEL_AGAIN_S)
 
     async def _keep(self, name: str, body: Callable[[], Awaitable[None]]) -> None:
         backoff = Backoff(self._policy, random.random)
