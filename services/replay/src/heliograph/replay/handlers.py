@@ -1,0 +1,251 @@
+"""`GET /v1/history/{tenant}/{agent_type}/{session_id}`: pages and streams of a session's past."""
+
+import re
+import time
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, FastAPI, Path, Query, Request, Response
+from pydantic import BeforeValidator
+
+from heliograph.core.errors import HeliographError
+from heliograph.core.positions import EPOCH_PATTERN, Position
+from heliograph.core.scopes import Operation
+from heliograph.core.sessions import LABEL_PATTERN, SESSION_ID_PATTERN, SessionKey
+from heliograph.protocol.codes import CODES
+from heliograph.protocol.tenants import Tenant
+from heliograph.replay.metrics import ReplayMetrics
+from heliograph.replay.openapi import document, responses
+from heliograph.replay.places import RESUME_PATTERN, Locator, Resume
+from heliograph.replay.reading import End, Ending, Limits, Part, SessionRead
+from heliograph.replay.reading import Query as ReadQuery
+from heliograph.replay.rendering import JSON, NDJSON, Page, end_line, error_line, lines
+from heliograph.replay.scanning import Sources
+from heliograph.replay.slots import BusyError, ReadSlots
+from heliograph.replay.streaming import StreamedRead
+from heliograph.service.health import describe_error
+from heliograph.service.http import HttpError, bearer, require
+from heliograph.service.logs import get_logger
+from heliograph.service.tenants import TenantEntry
+from heliograph.service.tokens import Identity, TokenVerifier
+
+PATH = "/v1/history/{tenant}/{agent_type}/{session_id}"
+
+GIVEN_POSITION = rf"^{EPOCH_PATTERN}-[0-8][0-9]{{15}}$"
+"""A position below 9 × 10^15, so that every text of this pattern is one."""
+
+RETRY_AFTER_MS = 1_000
+"""Told where reads are busy: pages take less."""
+
+_RFC3339 = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?([Zz]|[+-][0-9]{2}:[0-9]{2})", re.ASCII
+)
+
+log = get_logger(__name__)
+
+
+class Format(StrEnum):
+    """What a read is answered as."""
+
+    JSON = "json"
+    NDJSON = "ndjson"
+
+
+def _rfc3339(value: Any) -> Any:
+    """pydantic alone would take numbers, dates and times without an offset."""
+    if not isinstance(value, str) or not _RFC3339.fullmatch(value):
+        raise ValueError("must be an RFC 3339 time with an offset, such as 2025-11-24T16:00:00Z")
+    text = value.upper()
+    return text[:17] + "59" + text[19:] if text[17:19] == "60" else text  # a leap second (RFC 3339, 5.6)
+
+
+Time = Annotated[datetime, BeforeValidator(_rfc3339)]
+Label = Annotated[str, Path(pattern=f"^{LABEL_PATTERN}$")]
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryLimits:
+    """Of one request."""
+
+    page: Limits
+    stream: Limits
+
+
+class History:
+    """The route, and what it works with."""
+
+    def __init__(
+        self,
+        locator: Locator,
+        sources: Sources,
+        find_tenant: Callable[[str], TenantEntry | None],
+        slots: ReadSlots,
+        metrics: ReplayMetrics,
+        limits: HistoryLimits,
+        stopping: Callable[[], bool],
+    ) -> None:
+        self._locator = locator
+        self._sources = sources
+        self._find_tenant = find_tenant
+        self._slots = slots
+        self._metrics = metrics
+        self._limits = limits
+        self._stopping = stopping
+
+    def install(self, app: FastAPI, verifier: TokenVerifier) -> None:
+        """Add the route to the application."""
+        router = APIRouter()
+        identify = bearer(verifier)
+        page_messages, stream_messages = self._limits.page.messages, self._limits.stream.messages
+
+        @router.get(
+            PATH, operation_id="history", summary="Read a session's history", responses=responses(), response_model=None
+        )
+        async def history(
+            request: Request,
+            identity: Annotated[Identity, Depends(identify)],
+            tenant: Label,
+            agent_type: Label,
+            session_id: Annotated[str, Path(pattern=f"^{SESSION_ID_PATTERN}$")],
+            after: Annotated[
+                str | None, Query(pattern=GIVEN_POSITION, description="Messages after this position.")
+            ] = None,
+            from_time: Annotated[
+                Time | None, Query(description="Instead of `after`: from the first message of this time or later.")
+            ] = None,
+            until: Annotated[
+                str | None, Query(pattern=GIVEN_POSITION, description="The last position that is wanted.")
+            ] = None,
+            until_time: Annotated[
+                Time | None, Query(description="Ends before the first message that is later than this.")
+            ] = None,
+            limit: Annotated[
+                int | None,
+                Query(ge=1, le=stream_messages, description=f"Messages; a page has at most {page_messages}."),
+            ] = None,
+            resume: Annotated[
+                str | None, Query(pattern=RESUME_PATTERN, description="From an earlier answer, with its `next`.")
+            ] = None,
+            format_: Annotated[
+                Format | None, Query(alias="format", description="Instead of the Accept header.")
+            ] = None,
+        ) -> Response:
+            session = SessionKey.of(tenant, agent_type, session_id)
+            require(identity, Operation.HISTORY, session)
+            record = self._tenant(identity)
+            if after is not None and from_time is not None:
+                raise HttpError("value_invalid", "either after or from_time, not both")
+            query = ReadQuery(
+                after=Position.parse(after) if after is not None else None,
+                from_ms=_ms(from_time),
+                until=Position.parse(until) if until is not None else None,
+                until_ms=_ms(until_time),
+                resume=Resume.parse(resume) if resume is not None else None,
+            )
+            if format_ is Format.NDJSON or (format_ is None and _accepts_ndjson(request)):
+                return await self._stream(session, record, query, limit)
+            return await self._page(session, record, query, limit)
+
+        app.include_router(router)
+        document(app)
+
+    def _tenant(self, identity: Identity) -> Tenant:
+        entry = self._find_tenant(identity.tenant)
+        if entry is None:  # deleted since the token was verified
+            raise HttpError("forbidden")
+        return entry.record
+
+    def _read(self, session: SessionKey, tenant: Tenant, query: ReadQuery, limits: Limits) -> SessionRead:
+        return SessionRead(self._locator, self._sources, session, tenant, query, limits, stopping=self._stopping)
+
+    async def _page(self, session: SessionKey, tenant: Tenant, query: ReadQuery, limit: int | None) -> Response:
+        limits = _limited(self._limits.page, limit)
+        read, page = self._read(session, tenant, query, limits), Page(str(session))
+        begin = time.monotonic()
+        try:
+            async with self._slots.read(session.tenant), aclosing(read.parts()) as parts:
+                async for part in parts:
+                    page.add(part)
+                    self._count(part, "page")
+        except BusyError as error:
+            raise self._busy(error) from None
+        end = read.end
+        self._metrics.request_seconds.observe(time.monotonic() - begin)
+        if end.ending in (Ending.TIME, Ending.STOPPED) and end.last == query.after and end.resume is None:
+            raise HttpError("history_unavailable", retry_after_ms=RETRY_AFTER_MS)
+        return Response(page.body(end), media_type=JSON)
+
+    async def _stream(self, session: SessionKey, tenant: Tenant, query: ReadQuery, limit: int | None) -> Response:
+        read = self._read(session, tenant, query, _limited(self._limits.stream, limit))
+        body = self._lines(session, read)
+        first = await anext(body)  # an error before the first line is an answer of its own
+
+        async def all_lines() -> AsyncGenerator[bytes, None]:
+            async with aclosing(body):
+                yield first
+                async for chunk in body:
+                    yield chunk
+
+        def gone() -> None:
+            self._metrics.readers_gone.n += 1
+
+        return StreamedRead(all_lines(), NDJSON, gone)
+
+    async def _lines(self, session: SessionKey, read: SessionRead) -> AsyncGenerator[bytes, None]:
+        name, begun = str(session), False
+        begin = time.monotonic()
+        try:
+            async with self._slots.read(session.tenant), aclosing(read.parts()) as parts:
+                async for part in parts:
+                    self._count(part, "stream")
+                    begun = True
+                    yield lines(name, part)
+        except BusyError as error:
+            raise self._busy(error) from None
+        except HeliographError as error:
+            if not begun or error.code not in CODES:
+                raise
+            log.warning("stream_failed", session=name, error=describe_error(error))
+            self._metrics.refused.labels(error.code).n += 1
+            yield error_line(error.code, CODES[error.code].meaning) + end_line(End(Ending.STOPPED, read.last, None))
+        else:
+            yield end_line(read.end)
+        self._metrics.request_seconds.observe(time.monotonic() - begin)
+
+    def _busy(self, error: BusyError) -> HttpError:
+        self._metrics.refused.labels(error.code).n += 1
+        return HttpError(error.code, error.message, retry_after_ms=RETRY_AFTER_MS)
+
+    def _count(self, parts: list[Part], reader: str) -> None:
+        count_parts(self._metrics, parts, reader)
+
+
+def count_parts(metrics: ReplayMetrics, parts: list[Part], reader: str) -> None:
+    """Count what is handed out."""
+    frames = [part[1] for part in parts if isinstance(part, tuple)]
+    metrics.messages.labels(reader).n += len(frames)
+    metrics.bytes.labels(reader).n += sum(map(len, frames))
+    if len(frames) != len(parts):
+        for part in parts:
+            why = getattr(part, "why", None)
+            if why is not None:
+                metrics.gaps.labels(why.value).n += 1
+
+
+def _limited(limits: Limits, messages: int | None) -> Limits:
+    return Limits(min(messages or limits.messages, limits.messages), limits.bytes_, limits.seconds)
+
+
+def _ms(at: datetime | None) -> int | None:
+    """Unix ms; times before 1970 are its beginning."""
+    return None if at is None else max(0, int(at.timestamp() * 1000))
+
+
+def _accepts_ndjson(request: Request) -> bool:
+    """Whether NDJSON is asked for by name; anything else gets JSON."""
+    accepted = request.headers.get("accept", "")
+    return any(part.partition(";")[0].strip().lower() == NDJSON for part in accepted.split(","))

@@ -1,0 +1,203 @@
+"""One place of the log, read in order: records of the session become frames, in the order of positions."""
+
+import time
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing, suppress
+from dataclasses import dataclass
+
+from heliograph.core.history import Gap, Why
+from heliograph.core.log_order import LogOrder
+from heliograph.core.positions import Position
+from heliograph.protocol.messages import RecordError
+from heliograph.protocol.record_frames import Nothing, RecordFrames, position_of
+from heliograph.replay.metrics import ReplayMetrics
+from heliograph.replay.places import Place
+from heliograph.stores.ports import LiveStore, LogReader, Scanned, StoreError
+
+BATCH = 2_000
+"""Records of one step: some 10 ms of work where all are the session's."""
+
+SETTLE_S = 60.0
+"""A message of an epoch that the live store has forgotten may still be under way to the log this long."""
+
+MAX_PENDING = 1_000
+"""W: a session has no more unconfirmed messages."""
+
+Item = tuple[bytes, int]
+"""A frame, and the offset of its record."""
+
+Event = tuple[Position, Item] | Gap
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """What a scan reads from, and counts on."""
+
+    log: LogReader
+    live: LiveStore
+    metrics: ReplayMetrics
+    now_s: Callable[[], float] = time.time
+
+
+class PlaceScan:
+    """A scan of one place. `events` may be read once."""
+
+    def __init__(
+        self,
+        sources: Sources,
+        session: str,
+        topic: str,
+        place: Place,
+        after: Position | None,
+    ) -> None:
+        self._sources = sources
+        self._session = session
+        self._topic = topic
+        self._place = place
+        self._frames = RecordFrames(session)
+        self._order: LogOrder[Item] = LogOrder(after, leading=Why.RETENTION if place.trimmed else Why.NEVER_WRITTEN)
+        self._marks: dict[Position, int] = {}
+        """Offsets of records that said that their position is missing."""
+        self._newest_ms = 0
+        self._at = place.start
+        self.waiting = False
+        """The log's end was reached, and something before what is held may still be written."""
+
+    @property
+    def partition(self) -> int:
+        return self._place.partition
+
+    def resume_offset(self) -> int:
+        """Nothing that has not been handed out is before this offset."""
+        last = self._order.last
+        self._marks = {at: offset for at, offset in self._marks.items() if last is None or at > last}
+        return min([self._at, *(offset for _, offset in self._order.held()), *self._marks.values()])
+
+    async def events(self) -> AsyncGenerator[list[Event], None]:
+        """In order, in lists that may be empty: a step that found nothing is a step. Raises StoreError."""
+        async for step in self._scan(self._place.start, self._place.end):
+            yield self._ordered(step)
+        if next(self._order.held(), None) is None and not self._marks:
+            return
+        pending = await self._pending()
+        if pending is None:
+            self.waiting = True
+            return
+        # What is not pending by now was in the log by now: read up to the end that it has now.
+        _, end = await self._sources.log.bounds(self._topic, self._place.partition)
+        if end > self._at:
+            async for step in self._scan(self._at, end):
+                yield self._ordered(step)
+        yield self._order.finish(pending)
+        self.waiting = next(self._order.held(), None) is not None
+
+    async def messages(self) -> AsyncGenerator[list[tuple[Position, bytes]], None]:
+        """Positions and frames in the order of the log, duplicates and all. Raises StoreError."""
+        async for step in self._scan(self._place.start, self._place.end):
+            found: list[tuple[Position, bytes]] = []
+            for record in step.records:
+                with suppress(RecordError):
+                    read = self._frames.read(record.value, record.headers)
+                    if not isinstance(read, Nothing) and isinstance(read[1], bytes):
+                        found.append((read[0], read[1]))
+            yield found
+
+    async def _scan(self, start: int, end: int) -> AsyncGenerator[Scanned, None]:
+        if start >= end:
+            return
+        log, key = self._sources.log, self._session.encode()
+        steps = log.scan(self._topic, self._place.partition, start, end, key, BATCH)
+        async with aclosing(steps):  # type: ignore[type-var] # every implementation is a generator
+            async for step in steps:
+                self._sources.metrics.records_scanned.n += step.next_offset - self._at
+                self._at = step.next_offset
+                yield step
+        self._at = max(self._at, end)
+
+    def _ordered(self, step: Scanned) -> list[Event]:
+        order, read = self._order, self._frames.read
+        out: list[Event] = []
+        dropped = order.dropped
+        for record in step.records:
+            try:
+                found = read(record.value, record.headers)
+            except RecordError as error:
+                self._sources.metrics.corrupt.labels(error.reason).n += 1
+                position = position_of(record.headers)
+                if position is not None:
+                    self._marks[position] = record.offset
+                    out += order.missing(position, position, Why.CORRUPT)
+                continue
+            if isinstance(found, Nothing):
+                continue
+            position, frame = found
+            self._newest_ms = record.timestamp_ms
+            if isinstance(frame, Why):
+                self._marks[position] = record.offset
+                out += order.missing(position, position, frame)
+            else:
+                out += order.push(position, (frame, record.offset))
+        self._sources.metrics.duplicates.n += order.dropped - dropped
+        return out
+
+    async def _pending(self) -> Sequence[Position] | None:
+        """Positions that the log may still get; None where nobody can tell."""
+        try:
+            unconfirmed = await self._sources.live.unconfirmed(self._session, MAX_PENDING)
+            head = (await self._sources.live.heads([self._session]))[0]
+        except (StoreError, OSError, TimeoutError):
+            self._sources.metrics.store_failures.labels("live").n += 1
+            return None
+        pending = [message.position for message in unconfirmed]
+        last = self._order.last
+        if (
+            last is not None
+            and last.epoch != head.epoch
+            and self._newest_ms > (self._sources.now_s() - SETTLE_S) * 1000
+        ):
+            pending.append(last.next)
+        return pending
+
+
+async def merged(scans: Sequence[PlaceScan]) -> AsyncGenerator[list[Event], None]:
+    """The events of several places in one order. An epoch is in one place, so runs are long."""
+    sources = [scan.events() for scan in scans]
+    waiting: list[list[Event]] = [[] for _ in scans]
+    open_ = set(range(len(scans)))
+    try:
+        while True:
+            for number in sorted(open_):
+                while not waiting[number]:
+                    events = await anext(sources[number], None)
+                    if events is None:
+                        open_.discard(number)
+                        break
+                    waiting[number] = events
+                    if not events:
+                        yield []
+            lowest = min(
+                (number for number in range(len(scans)) if waiting[number]),
+                key=lambda number: position_of_event(waiting[number][0]),
+                default=None,
+            )
+            if lowest is None:
+                return
+            others = [
+                position_of_event(events[0]) for number, events in enumerate(waiting) if events and number != lowest
+            ]
+            bound = min(others, default=None)
+            events = waiting[lowest]
+            count = next(
+                (at for at, event in enumerate(events) if bound is not None and position_of_event(event) > bound),
+                len(events),
+            )
+            waiting[lowest] = events[count:]
+            yield events[:count]
+    finally:
+        for source in sources:
+            await source.aclose()
+
+
+def position_of_event(event: Event) -> Position:
+    """The first position that an event is about."""
+    return Position(event.hole.epoch, event.hole.from_seq) if isinstance(event, Gap) else event[0]
