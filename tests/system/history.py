@@ -1,0 +1,215 @@
+"""What happened in a run, as evidence: what publishers tried and were told, what subscribers saw, what the log holds.
+
+Written by the drivers (`drivers.py`) and the log's reader (`rig.py`), judged by `checker.py`. Nothing here judges, and
+nothing here does I/O: a test can write a history by hand. Times are seconds since the history began.
+
+What a later room records (leases, cursors, shed counters) becomes a list here and a rule there.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from heliograph.core.messages import AckMode, MessageClass
+
+
+class Outcome(StrEnum):
+    """What one publish was answered."""
+
+    DURABLE = "durable"
+    PENDING = "pending"
+    """Not durable yet; `confirmed` follows."""
+    ACCEPTED = "accepted"
+    REFUSED = "refused"
+
+
+@dataclass(slots=True)
+class Answer:
+    """One answer to one publish."""
+
+    at_s: float
+    outcome: Outcome
+    position: str | None = None
+    message_id: str | None = None
+    duplicate: bool = False
+    code: str | None = None
+
+
+@dataclass(slots=True)
+class Attempt:
+    """One publish frame (or HTTP request) as it was sent. A message that is sent again is another attempt."""
+
+    at_s: float
+    connection: str
+    session: str
+    class_: MessageClass
+    content: bytes
+    """The payload, as sent."""
+    key: str
+    """What the publisher calls this message, in all attempts of it and nowhere else."""
+    ack: AckMode = AckMode.DURABLE
+    producer: str = ""
+    incarnation: str | None = None
+    producer_seq: int | None = None
+    message_id: str | None = None
+    """Where the caller chose one."""
+    answers: list[Answer] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Confirmed:
+    """A `confirmed` frame, or a `status` that says durable."""
+
+    at_s: float
+    connection: str
+    session: str
+    position: str
+
+
+# ---- what a subscriber sees -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Subscribed:
+    """`subscribed`, and what was asked for."""
+
+    at_s: float
+    connection: str
+    asked: str
+    position: str
+    recovered: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """A message. `frame` None: seen through an SDK, which shows no bytes."""
+
+    at_s: float
+    position: str | None
+    message_id: str
+    content: bytes
+    frame: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GapTold:
+    """A `gap` frame; without `last` it reaches up to the next message."""
+
+    at_s: float
+    first: str | None
+    last: str | None
+    reason: str
+    certain: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class EpochTold:
+    """An `epoch` frame."""
+
+    at_s: float
+    epoch: str
+    last: str | None
+    certain: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Parted:
+    """The connection ended, or the subscription did."""
+
+    at_s: float
+    connection: str
+
+
+Sight = Subscribed | Delivered | GapTold | EpochTold | Parted
+
+
+@dataclass(slots=True)
+class View:
+    """One subscriber's view of one session, over all its connections."""
+
+    subscriber: str
+    session: str
+    sights: list[Sight] = field(default_factory=list)
+    silent_epochs: bool = False
+    """An SDK says nothing about a new epoch that lost nothing."""
+    to_the_end: bool = True
+    """It was connected when the run came to rest: it must have seen all."""
+
+    @property
+    def delivered(self) -> list[Delivered]:
+        return [sight for sight in self.sights if isinstance(sight, Delivered)]
+
+
+# ---- what the log holds ---------------------------------------------------------------------------------------------
+
+
+class Kind(StrEnum):
+    """What a log record is."""
+
+    MESSAGE = "message"
+    GAP = "gap"
+    """The log's word that a position will not come."""
+    OWN = "own"
+    """Another record of Heliograph's own."""
+    UNREADABLE = "unreadable"
+
+
+@dataclass(frozen=True, slots=True)
+class LogEntry:
+    """One record, read by a plain consumer."""
+
+    topic: str
+    partition: int
+    offset: int
+    session: str
+    kind: Kind
+    position: str | None = None
+    message_id: str = ""
+    class_: MessageClass = MessageClass.EVENT
+    content: bytes = b""
+    frame: bytes = b""
+    """The client frame, rebuilt from the record alone."""
+    producer: str = ""
+    incarnation: str | None = None
+    producer_seq: int | None = None
+    marked: bool = False
+    """It says that it is another position's message (header `origin`)."""
+
+    @property
+    def place(self) -> str:
+        return f"{self.topic}[{self.partition}]@{self.offset}"
+
+
+@dataclass(slots=True)
+class History:
+    """Everything of a run."""
+
+    attempts: list[Attempt] = field(default_factory=list)
+    confirmed: list[Confirmed] = field(default_factory=list)
+    views: dict[tuple[str, str], View] = field(default_factory=dict)
+    log: list[LogEntry] = field(default_factory=list)
+    ended: set[str] = field(default_factory=set)
+    """Connections that ended under their client: answers that were due may be missing, and only there."""
+    lost_runs: set[str] = field(default_factory=set)
+    """Live store processes (`run` of an epoch, 8 characters) that are gone together with their data."""
+    notes: list[tuple[float, str]] = field(default_factory=list)
+    """What was done to the system, for whoever debugs."""
+    clock: Callable[[], float] = time.monotonic
+    began_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.began_s = self.clock()
+
+    def now(self) -> float:
+        return self.clock() - self.began_s
+
+    def note(self, what: str) -> None:
+        self.notes.append((self.now(), what))
+
+    def view(self, subscriber: str, session: str) -> View:
+        return self.views.setdefault((subscriber, session), View(subscriber, session))
+
+    def sessions(self) -> set[str]:
+        """Every session that was published to or looked at."""
+        return {attempt.session for attempt in self.attempts} | {view.session for view in self.views.values()}
