@@ -11,19 +11,20 @@ from pathlib import Path
 from tempfile import mkdtemp
 
 from heliograph.local.bench import gates
-from heliograph.local.bench.background import BackgroundBench
+from heliograph.local.bench.history import HistoryBench
 from heliograph.local.bench.live import LiveBench
 from heliograph.local.bench.loads import LoadGenerator
 from heliograph.local.bench.machine import Cores, describe, raise_file_limit
 from heliograph.local.bench.report import Report
 from heliograph.local.bench.rig import Rig
+from heliograph.local.bench.routing import RouterBench
 from heliograph.local.bench.sides import Heliograph, Reference, Side
 from heliograph.local.errors import LocalError
 
 CHECKOUT = Path(__file__).parents[6]
 LATEST = CHECKOUT / ".local" / "bench" / "latest.md"
 
-SECTIONS = ("session", "rooms", "fanout", "connect", "router")
+SECTIONS = ("session", "rooms", "fanout", "connect", "router", "replay")
 
 VARIABLES = """
 environment:
@@ -103,13 +104,13 @@ def run(arguments: argparse.Namespace, directory: Path) -> Report:
         else:
             report.notes.append("no reference is given, so nothing is gated against one (docs/benchmarks.md)")
         live = LiveBench(rig, report, load, sides, arguments.seconds, arguments.repeat, arguments.edge_cpu_ratio)
-        background = BackgroundBench(rig, report, arguments.repeat)
         known: dict[str, Callable[[], None]] = {
             "session": live.session,
             "rooms": live.rooms,
             "fanout": live.fanout,
             "connect": live.connect,
-            "router": background.router,
+            "router": RouterBench(rig, report, arguments.repeat).router,
+            "replay": HistoryBench(rig, report, arguments.repeat).replay,
         }
         for name in sections:
             say(f"== {name}")

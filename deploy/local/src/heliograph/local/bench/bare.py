@@ -139,7 +139,8 @@ def route(options: argparse.Namespace) -> int:
 
 
 def scan(options: argparse.Namespace) -> int:
-    """Read one partition from its beginning to its end, and count the records of one key."""
+    """Read one partition from its beginning to its end; of one key's records also value and headers, which hold what a
+    frame is made of."""
     client = consumer(options.kafka, options.group)
     place = TopicPartition(options.topic, options.partition, 0)
     _, end = client.get_watermark_offsets(place)
@@ -149,7 +150,7 @@ def scan(options: argparse.Namespace) -> int:
         messages = read(client)
         for message in messages:
             if message.key() == key:
-                found += len(message.value()) > 0
+                found += bool(message.value() and message.headers())
         done, at = done + len(messages), messages[-1].offset()
     client.close()
     if found != options.records:

@@ -1,4 +1,4 @@
-"""Sections on the services behind the edge, each beside a loop that does only what can't be left out."""
+"""The section on the router, beside a loop that does only what can't be left out."""
 
 import json
 import subprocess
@@ -29,16 +29,14 @@ BARE_TIMEOUT_S = 300.0
 
 
 @dataclass(frozen=True, slots=True)
-class BackgroundBench:
-    """What these sections share."""
+class RouterBench:
+    """Passes over the same amount of work, in turns."""
 
     rig: Rig
     report: Report
     repeat: int
-    router_records: int = ROUTER_RECORDS
-    router_sessions: int = ROUTER_SESSIONS
-
-    # ---- router -----------------------------------------------------------------------------------------------------
+    records: int = ROUTER_RECORDS
+    sessions: int = ROUTER_SESSIONS
 
     def router(self) -> None:
         """Each run has messages of its own, accepted and in the log; the router learns of their tenant, and works."""
@@ -51,7 +49,7 @@ class BackgroundBench:
             self.rig.progress(f"router {number}/{self.repeat} bare loop: {_described(bare[-1])}")
             ours.append(self._route(f"bench-route-{number}"))
             self.rig.progress(f"router {number}/{self.repeat} {HELIOGRAPH}: {_described(ours[-1])}")
-        section, work = "Router", f"{self.router_records:,} records over {self.router_sessions:,} sessions"
+        section, work = "Router", f"{self.records:,} records over {self.sessions:,} sessions"
         row, base = self.report.row(section, work, HELIOGRAPH, ours), self.report.row(section, work, "bare loop", bare)
         ratio = paired_ratio(row, base, "cpu_per_record_us")
         why = "median of the runs' ratios to a consume loop with the same Redis commands"
@@ -60,18 +58,17 @@ class BackgroundBench:
     def _fill(self, tenant: str) -> str:
         topic = Topics("heliograph").log(tenant)
         self.rig.add_topic(topic)
-        self.rig.progress(f"filling {self.router_records:,} messages of tenant {tenant}")
+        self.rig.progress(f"filling {self.records:,} messages of tenant {tenant}")
         servers, url = self.rig.kafka.bootstrap_servers, self.rig.redis.url
-        fill_sessions(servers, url, topic, tenant, records=self.router_records, sessions=self.router_sessions)
+        fill_sessions(servers, url, topic, tenant, records=self.records, sessions=self.sessions)
         wait_settled([pid for pids in self.rig.behind().values() for pid in pids])
         return topic
 
     def _bare_route(self, tenant: str) -> dict[str, float]:
         topic = self._fill(tenant)
         meter = Meter(self.rig.behind())
-        found = self.bare(
-            "router", {"redis": self.rig.redis.url, "topic": topic, "group": tenant, "records": self.router_records}
-        )
+        options = {"redis": self.rig.redis.url, "topic": topic, "group": tenant, "records": self.records}
+        found = run_bare("router", self.rig.kafka.bootstrap_servers, options)
         values = _figures(found["records"], found["took_s"], found["cpu_s"], meter.read(), ("kafka", "redis"))
         return {**values, "lost": float(self._unconfirmed())}
 
@@ -79,20 +76,20 @@ class BackgroundBench:
         self._fill(tenant)
         meter = Meter(self.rig.behind())
         self.rig.add_tenant(DevelopmentTenant(self.rig.directory / tenant, tenant, LIMITS_OUT_OF_THE_WAY))
-        first = left = sessions = self._unconfirmed()
+        first = left = before = self._unconfirmed()
         began = moved = time.monotonic()
         while left:
             time.sleep(LOOK_S)
             now, left = time.monotonic(), self._unconfirmed()
             if left < first:
                 first, moved = left, now
-            elif left == sessions:
+            elif left == before:
                 began = now
             if now - moved > STALL_TIMEOUT_S:
                 self.report.faults.append(f"router: {left} sessions of {tenant} are still not confirmed")
                 break
         usage = meter.read()
-        values = _figures(self.router_records, moved - began, usage.cpu_s["router"], usage, ("kafka", "redis"))
+        values = _figures(self.records, moved - began, usage.cpu_s["router"], usage, ("kafka", "redis"))
         return {**values, "lost": float(left)}
 
     def _unconfirmed(self) -> int:
@@ -102,23 +99,21 @@ class BackgroundBench:
                 pipeline.zcard(ShardKeys.of(number).dirty.decode())
             return sum(pipeline.execute())
 
-    # ---- bare loops -------------------------------------------------------------------------------------------------
 
-    def bare(self, work: str, options: Mapping[str, object]) -> dict[str, float]:
-        """Run one of `bare.py`'s loops to its end."""
-        arguments = [part for name, value in options.items() for part in (f"--{name}", str(value))]
-        command = [sys.executable, "-m", "heliograph.local.bench.bare", work]
-        done = subprocess.run(
-            [*command, "--kafka", self.rig.kafka.bootstrap_servers, *arguments],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=BARE_TIMEOUT_S,
-        )
-        if done.returncode != 0:
-            raise LocalError(f"the bare {work} loop failed:\n{done.stderr.strip()[-1500:]}")
-        found: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
-        return found
+def run_bare(work: str, bootstrap_servers: str, options: Mapping[str, object]) -> dict[str, float]:
+    """Run one of `bare.py`'s loops to its end; what it measured."""
+    arguments = [part for name, value in options.items() for part in (f"--{name}", str(value))]
+    done = subprocess.run(
+        [sys.executable, "-m", "heliograph.local.bench.bare", work, "--kafka", bootstrap_servers, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=BARE_TIMEOUT_S,
+    )
+    if done.returncode != 0:
+        raise LocalError(f"the bare {work} loop failed:\n{done.stderr.strip()[-1500:]}")
+    found: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
+    return found
 
 
 def _figures(records: float, took_s: float, cpu_s: float, usage: Usage, behind: tuple[str, ...]) -> dict[str, float]:
