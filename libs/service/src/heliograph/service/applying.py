@@ -1,0 +1,85 @@
+"""Applying a tenant: its topics first, then its record, so that no service writes to a topic that isn't there.
+
+The command and the operator call this; broken off anywhere, it can be repeated.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import msgspec
+
+from heliograph.core.topic_plan import TopicPlan, plan_topics
+from heliograph.protocol.tenants import Tenant, decode_tenant, encode_tenant
+from heliograph.service.topics import dead_topic, wanted_topics
+from heliograph.stores.keys import Topics
+from heliograph.stores.ports import CorruptError, LogAdmin, TenantStore, TopicSpec
+
+
+@dataclass(frozen=True, slots=True)
+class TenantChange:
+    """What applying a tenant comes to. `fields` are dotted paths of the record that change; empty: it stays."""
+
+    tenant: str
+    topics: TopicPlan[TopicSpec]
+    new: bool
+    fields: tuple[str, ...]
+
+    @property
+    def empty(self) -> bool:
+        """Everything is as it should be."""
+        return self.topics.empty and not self.new and not self.fields
+
+
+async def plan(tenant: Tenant, topics: Topics, admin: LogAdmin, store: TenantStore) -> TenantChange:
+    """What has to change for `tenant`; changes nothing."""
+    wanted, dead = wanted_topics(tenant, topics), dead_topic(tenant, topics)
+    existing = await admin.describe([topic.name for topic in (*wanted, dead)])
+    if dead.name not in existing:
+        wanted.append(dead)
+    known, before = await _stored(tenant.tenant, store)
+    fields = () if before is None else tuple(_differing(before, tenant))
+    if known and before is None:
+        fields = ("(unreadable)",)
+    return TenantChange(tenant.tenant, plan_topics(wanted, existing), not known, fields)
+
+
+async def apply(
+    tenant: Tenant, change: TenantChange, admin: LogAdmin, store: TenantStore, said: Callable[[str], None]
+) -> None:
+    """Carry `change` out. `said` is told each step before it is taken. Returns when the topics can be written to."""
+    for topic in change.topics.create:
+        said(f"create topic {topic.name}")
+        await admin.create(topic)
+    for grow in change.topics.grow:
+        said(f"grow topic {grow.topic} from {grow.have} to {grow.want} partitions")
+        await admin.grow(grow.topic, grow.want)
+    for alter in change.topics.alter:
+        said(f"change settings of topic {alter.topic}")
+        await admin.alter(alter.topic, alter.config)
+    if change.new or change.fields:
+        said(f"write the record of {tenant.tenant}")
+        await store.put(tenant.tenant, encode_tenant(tenant))
+
+
+async def _stored(tenant: str, store: TenantStore) -> tuple[bool, Tenant | None]:
+    """Whether there is a record, and the record where it can be read: a broken one is there to be replaced."""
+    try:
+        record = await store.get(tenant)
+        return record is not None, None if record is None else decode_tenant(record)
+    except (CorruptError, msgspec.MsgspecError):
+        return True, None
+
+
+def _differing(before: Tenant, after: Tenant) -> list[str]:
+    old, new = _flat(msgspec.to_builtins(before)), _flat(msgspec.to_builtins(after))
+    return sorted(path for path in old.keys() | new.keys() if old.get(path) != new.get(path))
+
+
+def _flat(value: object, path: str = "") -> dict[str, object]:
+    """Dotted path → leaf. Lists are leaves: a key set changes as one."""
+    if not isinstance(value, dict) or not value:
+        return {path: value} if path else {}
+    flat: dict[str, object] = {}
+    for name, inner in value.items():
+        flat |= _flat(inner, f"{path}.{name}" if path else str(name))
+    return flat
