@@ -98,7 +98,7 @@ async def test_an_idle_key_of_the_wrong_type_refuses_new_sessions_only(
     await store.close()
 
 
-@pytest.mark.parametrize("garbage", [SECRET, b"", b"\xff" * 94, b"1764000000000-1a2b3c4d" + b"x" * 72])
+@pytest.mark.parametrize("garbage", [SECRET, b"", b"\xff" * 98, b"1764000000000-1a2b3c4d" + b"x" * 76])
 async def test_garbage_in_the_state_refuses_by_name(
     store: RedisLiveStore, client: redis_client.Redis, garbage: bytes
 ) -> None:
@@ -120,30 +120,49 @@ async def test_garbage_in_the_state_refuses_by_name(
     assert store.stats.corrupt_values == corrupt_before + 1
 
 
-@pytest.mark.parametrize("garbage", [SECRET, b"", b"x" * 17, b"x" * (16 + 65 * 24)])
+@pytest.mark.parametrize("garbage", [SECRET, b"", b"x" * 17, b"x" * (8 * 24)])
+@pytest.mark.parametrize("field", ["event|agent|inc-00000001", "event|agent|inc-00000001\x000"])
 async def test_garbage_in_a_ring_refuses_by_name(
-    store: RedisLiveStore, client: redis_client.Redis, garbage: bytes
+    store: RedisLiveStore, client: redis_client.Redis, field: str, garbage: bytes
 ) -> None:
     place = Place(client)
     await place.fill(store)
-    client.hset(place.keys.meta, "event|agent|inc-00000001", garbage)
+    client.hset(place.keys.meta, field, garbage)
     await refused(store, place, place.keys.meta)
     await put(store, message(place.session, b"1", seq=1, producer="healthy"))
 
 
-@pytest.mark.parametrize("name", ["run", "epoch", "last"])
-async def test_garbage_in_a_shard_refuses_by_name(store: RedisLiveStore, client: redis_client.Redis, name: str) -> None:
-    place = Place(client)
+@pytest.mark.parametrize("name", ["epoch", "last"])
+async def test_garbage_in_a_shard_refuses_new_sessions_by_name(
+    store: RedisLiveStore, client: redis_client.Redis, name: str
+) -> None:
+    place, newcomer = Place(client), Place(client)
     await place.fill(store)
+    while newcomer.shard_keys != place.shard_keys:
+        newcomer = Place(client)
     key = place.shard_keys.shard
     kept = client.hget(key, name)
     client.hset(key, name, SECRET)
-    if name == "run":  # any other run is another process': a new epoch
-        assert (await put(store, message(place.session, b"2", seq=2))).seq == 1
-        return
-    await refused(store, place, key)
+    before = newcomer.everything()
+    answer = await ask(store, message(newcomer.session, b"1", seq=1))
+    assert isinstance(answer, CorruptError)
+    assert answer.key == key.decode()
+    assert newcomer.everything() == before
+    with pytest.raises(CorruptError):
+        await store.heads([newcomer.session])
     client.hset(key, name, kept)
-    await put(store, message(place.session, b"2", seq=2))
+    await put(store, message(newcomer.session, b"1", seq=1))
+
+
+async def test_another_run_in_a_shard_is_another_process_and_begins_an_epoch(
+    store: RedisLiveStore, client: redis_client.Redis
+) -> None:
+    place = Place(client)
+    await place.fill(store)
+    (head,) = await store.heads([place.session])
+    client.hset(place.shard_keys.shard, "run", SECRET)
+    position = await put(store, message(place.session, b"2", seq=2))
+    assert (position.seq, position.epoch > head.epoch) == (1, True)
 
 
 async def test_garbage_in_sums_refuses_by_name(store: RedisLiveStore, client: redis_client.Redis) -> None:

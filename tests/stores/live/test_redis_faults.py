@@ -176,6 +176,24 @@ async def test_functions_that_are_gone_are_loaded_again_and_the_failed_calls_rep
     assert (await store.confirm(session, first.epoch, [(1, 513)])).confirmed == 1
 
 
+async def test_where_functions_can_not_be_loaded_again_each_append_is_refused_once(
+    store: RedisLiveStore, client: redis_client.Redis
+) -> None:
+    client.function_flush()
+    client.acl_setuser("default", enabled=True, nopass=True, commands=["-function"])
+    session = new_session()
+    answers: list[Appended | StoreError] = []
+    for seq in range(1, 51):
+        store.append(message(session, b"%d" % seq, seq=seq), ROOMY, answers.append)
+    await until(lambda: len(answers) == 50)
+    await until(lambda: not store.available)
+    assert {getattr(answer, "code", "") for answer in answers} == {"live_unavailable"}
+    client.acl_setuser("default", enabled=True, nopass=True, commands=["+@all"])
+    await until(lambda: store.available)
+    await put(store, message(session, b"1", seq=1))
+    assert len(answers) == 50
+
+
 async def test_a_full_server_refuses_with_a_code_writes_nothing_and_can_still_be_confirmed(
     store: RedisLiveStore, client: redis_client.Redis
 ) -> None:

@@ -16,8 +16,8 @@ from heliograph.stores.redis import library
 CALLS = "call, pcall_ = redis.call, redis.pcall"
 COUNTED = """
 local fail_at, writes = 0, 0
-local READS = { HGET = 1, HMGET = 1, GET = 1, XRANGE = 1, ZSCORE = 1, ZCARD = 1, HLEN = 1, TIME = 1, INFO = 1,
-  HGETALL = 1, ZRANGE = 1, HEXISTS = 1 }
+local READS = { HGET = 1, HKEYS = 1, HMGET = 1, GET = 1, XRANGE = 1, ZSCORE = 1, ZCARD = 1, TIME = 1, INFO = 1,
+  ZRANGE = 1 }
 local function counted(real)
   return function(name, ...)
     if not READS[name] then

@@ -1,5 +1,6 @@
 """What a Redis must be, checked at start, and how the function library gets into it."""
 
+import hashlib
 from collections.abc import Callable
 from typing import Any
 
@@ -119,6 +120,14 @@ async def test_a_library_that_can_not_be_loaded_says_so() -> None:
     with pytest.raises(StoreError) as caught:
         await library.ensure(call)
     assert "NOPERM" in caught.value.message
+
+
+SOURCES = {2: "9c7f073c1f330b5d9070aa1e761498b6f85397d36b5553f8bcb3407d7edbf97d"}
+"""SHA-256 of the library by revision. A changed library needs a higher one: servers keep the one they have."""
+
+
+def test_a_changed_library_has_a_new_revision() -> None:
+    assert SOURCES[library.revision()] == hashlib.sha256(library.source().encode()).hexdigest()
 
 
 def test_names_carry_the_version() -> None:

@@ -153,12 +153,13 @@ class RedisConnection:
                 await self._on_up(self)
             if wire.closing is not None:
                 raise StoreError("live_unavailable", wire.closing)
-        except BaseException as error:
+        except Exception as error:
             wire.abort("could not be set up")
-            if isinstance(error, StoreError):
+            if isinstance(error, StoreError) and not isinstance(error, CorruptError):
                 raise
-            if isinstance(error, CorruptError):
-                raise StoreError("live_unavailable", str(error)) from None
+            raise StoreError("live_unavailable", f"Redis at {address}: could not be set up: {error}"[:300]) from error
+        except BaseException:
+            wire.abort("closed")
             raise
         self._up = wire
         self.stats.connects += 1
@@ -224,6 +225,8 @@ class RedisConnection:
         wire.send(packed, done)
 
     def _refusal(self) -> StoreError:
+        if self._up is not None and self._up.closing is not None:
+            return StoreError("live_unavailable", f"Redis at {self._address}: {self._up.closing}")
         if self._up is None:
             return StoreError("live_unavailable", self._why_down)
         return StoreError("live_unavailable", f"Redis at {self._address}: too many commands under way")

@@ -4,10 +4,8 @@ Three connections to each Redis shard: commands, subscriptions, history. A slow 
 and a subscribed connection that falls behind is killed by the server, which must cost neither of the others.
 """
 
-import asyncio
 import struct
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 from heliograph.core.limits import PAGE_BYTES, VIRTUAL_SHARDS
@@ -15,9 +13,7 @@ from heliograph.core.positions import Position
 from heliograph.stores.ports import (
     Append,
     Appended,
-    AppendStatus,
     Bounds,
-    CorruptError,
     Head,
     LiveListener,
     LivePressure,
@@ -27,7 +23,8 @@ from heliograph.stores.ports import (
 )
 from heliograph.stores.redis import library
 from heliograph.stores.redis.address import RedisAddress
-from heliograph.stores.redis.connection import ConnectionSettings, RedisConnection, pack, translate
+from heliograph.stores.redis.appends import Appends, LiveStats
+from heliograph.stores.redis.connection import ConnectionSettings, RedisConnection, pack
 from heliograph.stores.redis.routes import Route, Routes
 from heliograph.stores.redis.server_checks import check_server
 from heliograph.stores.redis.subscriptions import Subscriptions
@@ -35,23 +32,6 @@ from heliograph.stores.redis.subscriptions import Subscriptions
 SESSIONS_PER_CALL = 200
 """Sessions of one virtual shard in one call: under a millisecond of Redis."""
 UNCONFIRMED_BYTES_PER_CALL = 1024 * 1024
-
-_STATUSES = {str(status).encode(): status for status in AppendStatus}
-_OK, _DUPLICATE = AppendStatus.OK, AppendStatus.DUPLICATE
-
-
-class LiveStats:
-    """Counters, for services to export; connections count their own."""
-
-    __slots__ = ("appends", "corrupt_values", "functions_loaded", "telemetry_dropped")
-
-    def __init__(self) -> None:
-        self.appends = 0
-        self.functions_loaded = 0
-        """Times the library had to be loaded."""
-        self.telemetry_dropped = 0
-        self.corrupt_values = 0
-        """Answers that named a stored value which is not ours."""
 
 
 class RedisLiveStore:
@@ -75,12 +55,8 @@ class RedisLiveStore:
             self._address, name="commands", uniform=uniform, settings=self._settings, on_up=self._set_up
         )
         self._history = RedisConnection(self._address, name="history", uniform=uniform, settings=self._settings)
-        self._bounds: tuple[Bounds | None, bytes] = (None, b"")
-        self._bounds_texts: dict[Bounds, bytes] = {}
-        self._held: list[Callable[[], None]] | None = None
-        """Appends that wait for the function library to be loaded again, in order."""
-        self._loading: asyncio.Task[None] | None = None
         self.stats = LiveStats()
+        self._appends = Appends(self._commands, self._routes, self.stats)
 
     # ---- life -------------------------------------------------------------------------------------------------------
 
@@ -97,8 +73,7 @@ class RedisLiveStore:
             raise
 
     async def close(self) -> None:
-        if self._loading is not None:
-            await self._loading
+        await self._appends.close()
         if self._subscriptions is not None:
             await self._subscriptions.close()
         await self._history.close()
@@ -121,94 +96,10 @@ class RedisLiveStore:
         if await library.ensure(connection.call_setup):
             self.stats.functions_loaded += 1
 
-    # ---- appends ----------------------------------------------------------------------------------------------------
+    # ---- publications -----------------------------------------------------------------------------------------------
 
     def append(self, message: Append, bounds: Bounds, done: Callable[[Appended | StoreError], None]) -> None:
-        if self._held is not None:
-            self._held.append(partial(self._send_append, message, bounds, done))
-        else:
-            self._send_append(message, bounds, done)
-
-    def _send_append(self, message: Append, bounds: Bounds, done: Callable[[Appended | StoreError], None]) -> None:
-        route = self._routes.of(message.session)
-        if message.message_id:
-            start: tuple[Any, ...] = route.append_start_with_id(message.message_id)
-        else:
-            start = route.append_start
-        packed = pack((
-            *start, message.rest, message.extras, message.size_bytes, message.partition, message.content_hash,
-            message.producer, message.producer_seq, self._bounds_text(bounds),
-        ))  # fmt: skip
-        self._commands.send(packed, partial(self._appended, message, bounds, done))
-
-    def _bounds_text(self, bounds: Bounds) -> bytes:
-        last, text = self._bounds
-        if last is bounds:
-            return text
-        found = self._bounds_texts.get(bounds)
-        if found is None:
-            if len(self._bounds_texts) >= 10_000:
-                self._bounds_texts.clear()
-            found = self._bounds_texts[bounds] = b"%d,%d,%d,%d,%d" % (
-                bounds.unconfirmed_messages,
-                bounds.unconfirmed_bytes,
-                bounds.tenant_shard_bytes,
-                bounds.window_messages,
-                bounds.window_bytes,
-            )
-        self._bounds = (bounds, found)
-        return found
-
-    def _appended(
-        self, message: Append, bounds: Bounds, done: Callable[[Appended | StoreError], None], reply: Any
-    ) -> None:
-        if type(reply) is list:
-            self.stats.appends += 1
-            if len(reply) == 1:
-                done(Appended(_STATUSES[reply[0]]))
-            else:
-                done(Appended(
-                    _STATUSES[reply[0]], reply[1].decode(), int(reply[2]), reply[3] == b"1", int(reply[4]),
-                    int(reply[5]) if len(reply) > 5 else 0,
-                ))  # fmt: skip
-        elif library.is_missing(reply):
-            self._hold(partial(self._send_append, message, bounds, done))
-        else:
-            done(self._error(reply))
-
-    def _hold(self, again: Callable[[], None]) -> None:
-        if self._held is None:
-            self._held = []
-            self._loading = asyncio.get_running_loop().create_task(self._load())
-        self._held.append(again)
-
-    async def _load(self) -> None:
-        """Load the library and repeat what failed for want of it; where it can't be loaded each is refused."""
-        try:
-            await self._reload()
-        except StoreError as error:
-            self._commands.drop(error.message)
-        finally:
-            held, self._held = self._held or [], None
-            self._loading = None
-            for again in held:
-                again()
-
-    async def _reload(self) -> None:
-        async def call(*command: Any) -> Any:
-            reply = (await self._commands.call_many([pack(command)]))[0]
-            if isinstance(reply, StoreError):
-                raise reply
-            return reply
-
-        if await library.ensure(call):
-            self.stats.functions_loaded += 1
-
-    def _error(self, reply: Any) -> StoreError:
-        error = translate(reply) if isinstance(reply, Exception) else StoreError("unavailable", "an unknown answer")
-        if isinstance(error, CorruptError):
-            self.stats.corrupt_values += 1
-        return error
+        self._appends.append(message, bounds, done)
 
     def publish_unsequenced(self, session: str, frame: bytes) -> None:
         self._commands.send(pack((b"SPUBLISH", self._routes.of(session).keys.window, frame)), self._published)
@@ -251,11 +142,11 @@ class RedisLiveStore:
         found: list[tuple[Head, int]] = [(_NO_HEAD, -1)] * len(sessions)
         for group, reply in zip(groups, replies, strict=True):
             if isinstance(reply, Exception):
-                raise self._error(reply)
+                raise self.stats.error(reply)
             shard_epoch = reply[0].decode()
             for (index, _), answer in zip(group, reply[1:], strict=True):
                 if isinstance(answer, Exception):
-                    self._error(answer)
+                    self.stats.error(answer)
                     found[index] = (Head("", 0, 0, 0, shard_epoch), -1)
                 else:
                     found[index] = (_head(answer, shard_epoch), int(answer[4]))
@@ -297,12 +188,12 @@ class RedisLiveStore:
         replies = await self._call(self._commands, commands)
         answers: list[Head | StoreError] = [_NO_HEAD] * len(batch)
         for group, reply in zip(groups, replies, strict=True):
-            failed = self._error(reply) if isinstance(reply, Exception) else None
+            failed = self.stats.error(reply) if isinstance(reply, Exception) else None
             for at, (index, _) in enumerate(group):
                 if failed is not None:
                     answers[index] = failed
                 elif isinstance(reply[at + 1], Exception):
-                    answers[index] = self._error(reply[at + 1])
+                    answers[index] = self.stats.error(reply[at + 1])
                 else:
                     answers[index] = _head(reply[at + 1], reply[0].decode())
         return answers
@@ -361,7 +252,7 @@ class RedisLiveStore:
         )
         for reply in replies:
             if isinstance(reply, Exception):
-                raise self._error(reply)
+                raise self.stats.error(reply)
         memory = dict(line.split(":", 1) for line in str(replies[0], "ascii", "replace").splitlines() if ":" in line)
         return LivePressure(
             int(memory.get("used_memory", 0)),
@@ -386,7 +277,7 @@ class RedisLiveStore:
     async def _call_one(self, connection: RedisConnection, packed: bytes) -> Any:
         (reply,) = await self._call(connection, [packed])
         if isinstance(reply, Exception):
-            raise self._error(reply)
+            raise self.stats.error(reply)
         return reply
 
     async def _call(self, connection: RedisConnection, packed: Sequence[bytes]) -> list[Any]:
@@ -394,7 +285,7 @@ class RedisLiveStore:
         replies = await connection.call_many(packed)
         missing = [index for index, reply in enumerate(replies) if library.is_missing(reply)]
         if missing:
-            await self._reload()
+            await self._appends.reload()
             again = await connection.call_many([packed[index] for index in missing])
             for index, reply in zip(missing, again, strict=True):
                 replies[index] = reply

@@ -1,11 +1,15 @@
 -- append: judge the producer and the message id, check bounds, take the next seq, store, remember, publish.
 --
 -- KEYS: meta, window, ahead, shard, dirty, idle [, id]
--- ARGV: session, tenant, rest, extras, size, partition, hash, producer, producer seq, bounds
+-- ARGV: session, tenant, rest, extras, producer, fixed, bounds
+-- `fixed`: content hash (8 bytes), producer seq (8), size (4), partition (4).
 -- `bounds`: unconfirmed messages, unconfirmed bytes, tenant's bytes in this shard, window messages, window bytes,
 -- separated by commas.
 -- Answers [status, epoch, seq, confirmed, partition, expected], numbers as text.
 -- The judgement is heliograph.core.producers.ProducerLedger's; a contract test compares them.
+
+local FIXED = '>c8I8I4I4'
+local FIXED_BYTES = 24
 
 local bounds_read, bounds_count = {}, 0
 
@@ -37,20 +41,33 @@ local function is_real(meta, epoch, head, of_epoch, seq)
   return old_epoch ~= nil and (of_epoch < old_epoch or (of_epoch == old_epoch and seq <= old_last))
 end
 
--- forget the rings used longest ago until PRODUCERS_KEPT are left
+-- the field that holds the block of a producer's ring with `pseq`; names hold no control characters
+local function block_of(producer, pseq)
+  return producer .. '\0' .. floor((pseq - 1) / BLOCK_ENTRIES) % BLOCKS
+end
+
+-- forget the producers used longest ago until PRODUCERS_KEPT are left with the one to come; how many that are
 local function forget(meta)
-  local all, used, names = call('HGETALL', meta), {}, {}
-  for i = 1, #all, 2 do
-    if all[i] ~= 's' and all[i] ~= 'old' then
-      names[#names + 1] = all[i]
-      used[all[i]] = #all[i + 1] >= RING_BYTES and select(2, unpack_(RING, all[i + 1])) or 0
+  local fields, names, used = call('HKEYS', meta), {}, {}
+  for i = 1, #fields do
+    if fields[i] ~= 's' and fields[i] ~= 'old' and not string.find(fields[i], '\0', 1, true) then
+      names[#names + 1] = fields[i]
     end
   end
-  if #names <= PRODUCERS_STORED then return end
-  table.sort(names, function(a, b) return used[a] < used[b] end)
-  for i = 1, #names - PRODUCERS_KEPT, 500 do
-    call('HDEL', meta, unpack(names, i, min(i + 499, #names - PRODUCERS_KEPT)))
+  for i = 1, #names, 500 do
+    local found = call('HMGET', meta, unpack(names, i, min(i + 499, #names)))
+    for j = 1, #found do
+      used[names[i + j - 1]] = #found[j] == PRODUCER_BYTES and select(2, unpack_(PRODUCER, found[j])) or 0
+    end
   end
+  table.sort(names, function(a, b) return used[a] < used[b] end)
+  local gone = max(0, #names - PRODUCERS_KEPT + 1)
+  for i = 1, gone do
+    local name = names[i]
+    call('HDEL', meta, name, block_of(name, 1), block_of(name, 9), block_of(name, 17), block_of(name, 25),
+      block_of(name, 33), block_of(name, 41), block_of(name, 49), block_of(name, 57), block_of(name, 65))
+  end
+  return #names - gone
 end
 
 -- window bytes written before the first entry at or after (ms, seq)
@@ -96,60 +113,65 @@ local function append(keys, args)
   if not call then start() end
   local meta, window, ahead, shard, dirty, idle, id = keys[1], keys[2], keys[3], keys[4], keys[5], keys[6], keys[7]
   local session, tenant, rest, extras = args[1], args[2], args[3], args[4]
-  local size, today, hash, producer, pseq = number(args[5]), number(args[6]), args[7], args[8], number(args[9])
-  local bounds = bounds_read[args[10]] or read_bounds(args[10])
-  if not size or not today or #hash ~= 8 or not pseq or not bounds then
+  local producer, fixed, bounds = args[5], args[6], bounds_read[args[7]] or read_bounds(args[7])
+  if #fixed ~= FIXED_BYTES or not bounds then
     return redis.error_reply('ERR hg1_append: an argument is not what it must be')
   end
+  local hash, pseq, size, today = unpack_(FIXED, fixed)
   local counted = producer ~= ''
+  local block = counted and block_of(producer, pseq)
 
   -- what there is
-  local epoch, seq, confirmed, partition, open_bytes, first, written, trimmed, uses, at, old_open, ring =
-    state_of(meta, counted and producer)
+  local epoch, seq, confirmed, partition, open_bytes, first, written, trimmed, uses, producers, at, old_open, known,
+    entries = state_of(meta, counted and producer, block)
   if not epoch then
     if seq then return seq end
-    seq, confirmed, partition, open_bytes, first, written, trimmed, uses, at, old_open =
-      0, 0, today, 0, 1, 0, 0, 0, 0, 0
+    seq, confirmed, partition, open_bytes, first, written, trimmed, uses, producers, at, old_open =
+      0, 0, today, 0, 1, 0, 0, 0, 0, 0, 0
   end
 
   -- the producer's counter
-  local entries = ''
-  if ring then
-    local length = #ring - RING_BYTES
-    if length < 0 or length % ENTRY_BYTES ~= 0 or length > RING_ENTRIES * ENTRY_BYTES then
-      return corrupt(meta, 'not a ring')
-    end
-    local last = unpack_(RING, ring)
-    entries = sub(ring, RING_BYTES + 1)
+  local before = counted and (pseq - 1) % BLOCK_ENTRIES * ENTRY_BYTES
+  if known then
+    if #known ~= PRODUCER_BYTES then return corrupt(meta, 'not a producer') end
+    local last = unpack_(PRODUCER, known)
     if pseq ~= last + 1 then
       if pseq > last then return { 'out_of_order', '', '0', '0', '-1', text(last + 1) } end
-      local begin = length - (last - pseq + 1) * ENTRY_BYTES
-      if begin < 0 then return { 'producer_seq_expired' } end
-      local its_hash, its_ms, its_run, its_seq = unpack_(ENTRY, entries, begin + 1)
+      if last - pseq >= RING_ENTRIES then return { 'producer_seq_expired' } end
+      if not entries or #entries < before + ENTRY_BYTES then return corrupt(meta, 'not a ring') end
+      local its_hash, its_ms, its_run, its_seq = unpack_(ENTRY, entries, before + 1)
+      if its_seq == 0 then return { 'producer_seq_expired' } end -- a memory that began behind it
       if its_hash ~= hash then return { 'producer_seq_reused' } end
       local its_epoch = epoch_of(its_ms, hex4(its_run))
-      local known = is_confirmed(meta, ahead, epoch, confirmed, its_epoch, its_seq)
+      known = is_confirmed(meta, ahead, epoch, confirmed, its_epoch, its_seq)
       return { 'duplicate', its_epoch, text(its_seq), known and '1' or '0', text(partition) }
     end
-  elseif counted and pseq ~= 1 then
-    return { 'producer_unknown' }
+  elseif counted then
+    if pseq ~= 1 then return { 'producer_unknown' } end
   end
-  if #entries >= RING_ENTRIES * ENTRY_BYTES then entries = sub(entries, ENTRY_BYTES + 1) end
+  if before == 0 then
+    entries = '' -- what is there is 72 seqs older
+  elseif counted and (not entries or #entries ~= before) then
+    return corrupt(meta, 'not a ring')
+  end
 
   -- the message id
   if id then
-    local known = pcall_('GET', id)
-    if known then
-      if type(known) == 'table' or #known ~= ENTRY_BYTES then return corrupt(id, 'not a remembered message') end
-      local its_hash, its_ms, its_run, its_seq = unpack_(ENTRY, known)
+    local entry = pcall_('GET', id)
+    if entry then
+      if type(entry) == 'table' or #entry ~= ENTRY_BYTES then return corrupt(id, 'not a remembered message') end
+      local its_hash, its_ms, its_run, its_seq = unpack_(ENTRY, entry)
       local its_epoch = epoch_of(its_ms, hex4(its_run))
       if epoch and is_real(meta, epoch, seq, its_epoch, its_seq) then
         if its_hash ~= hash then return { 'message_id_reused' } end
         if counted then
           uses = uses + 1
-          call('HSET', meta, producer, pack(RING, pseq, uses) .. entries .. known, 's', pack(STATE, epoch, seq,
-            confirmed, partition, open_bytes, first, written, trimmed, uses, at, old_open))
-          if not ring and call('HLEN', meta) > PRODUCERS_STORED + 1 then forget(meta) end
+          if not known then
+            if producers >= PRODUCERS_STORED then producers = forget(meta) end
+            producers = producers + 1
+          end
+          call('HSET', meta, producer, pack(PRODUCER, pseq, uses), block, entries .. entry, 's', pack(STATE, epoch, seq,
+            confirmed, partition, open_bytes, first, written, trimmed, uses, producers, at, old_open))
         end
         known = is_confirmed(meta, ahead, epoch, confirmed, its_epoch, its_seq)
         return { 'duplicate', its_epoch, text(its_seq), known and '1' or '0', text(partition) }
@@ -169,11 +191,14 @@ local function append(keys, args)
 
   -- the epoch
   local now = now_ms()
-  local shard_ms, last_ms, stored = epoch_under_us(shard, found, now)
-  if not shard_ms then return last_ms end
   local ms = epoch and sub(epoch, 1, 13)
-  local begin = not epoch or not stored or sub(epoch, 15) ~= run8 or number(ms) < shard_ms
-  if begin and old_open > 0 then return { 'recovering' } end
+  local begin = not (epoch and found[1] == run and found[2] and ms >= found[2] and sub(epoch, 15) == run8)
+  local shard_ms, last_ms
+  if begin then
+    if old_open > 0 then return { 'recovering' } end
+    shard_ms, last_ms = epoch_under_us(shard, found, now)
+    if not shard_ms then return last_ms end
+  end
 
   -- from here on it is written
   local added, fault, frame, old
@@ -201,7 +226,7 @@ local function append(keys, args)
       epoch, ms = epoch_of(last_ms, run8), text(last_ms)
       seq, confirmed, first = 0, 0, 1
     end
-    frame = '{"type":"message","position":"' .. epoch .. format('-%016.0f",', seq + 1) .. rest
+    frame = '{"type":"message","position":"' .. epoch .. format('-%016d",', seq + 1) .. rest
     added = pcall_('XADD', window, ms .. '-' .. text(seq + 1), 'f', frame, 'h', extras, 'c', text(written))
     if type(added) ~= 'table' then break end
     -- an entry behind the head is void; its id is spent, so the session goes on in an epoch of its own
@@ -211,6 +236,11 @@ local function append(keys, args)
     end
     if old_open > 0 then return { 'recovering' } end
     begin = true
+    shard_ms, last_ms = epoch_under_us(shard, found, now)
+    if not shard_ms then
+      fault = last_ms
+      break
+    end
   end
   if fault then
     if open == 0 then call('ZREM', dirty, session) end
@@ -223,18 +253,19 @@ local function append(keys, args)
   if old_open == 0 and ((seq - first + 1) * 8 > bounds[4] * 9 or (written - trimmed) * 8 > bounds[5] * 9) then
     first, trimmed = trim(window, ms, seq, confirmed, first, written, trimmed, bounds)
   end
-  uses = uses + 1
-  local state = pack(STATE, epoch, seq, confirmed, partition, open_bytes + size, first, written, trimmed, uses, now,
-    old_open)
   if counted then
-    local is_new = not ring
-    ring = pack(RING, pseq, uses) .. entries .. entry
-    if old then
-      call('HSET', meta, producer, ring, 's', state, 'old', old)
-    else
-      call('HSET', meta, producer, ring, 's', state)
+    uses = uses + 1
+    if not known then
+      if producers >= PRODUCERS_STORED then producers = forget(meta) end
+      producers = producers + 1
     end
-    if is_new and call('HLEN', meta) > PRODUCERS_STORED + 1 then forget(meta) end
+  end
+  local state = pack(STATE, epoch, seq, confirmed, partition, open_bytes + size, first, written, trimmed, uses,
+    producers, now, old_open)
+  if counted and old then
+    call('HSET', meta, 's', state, producer, pack(PRODUCER, pseq, uses), block, entries .. entry, 'old', old)
+  elseif counted then
+    call('HSET', meta, 's', state, producer, pack(PRODUCER, pseq, uses), block, entries .. entry)
   elseif old then
     call('HSET', meta, 's', state, 'old', old)
   else

@@ -6,25 +6,30 @@
 --
 -- Rules every function keeps:
 --   * everything that can be refused or found corrupt is found before the first write;
---   * what makes an append be is one HSET on the session's meta hash: state (field `s`) and producer's ring together.
+--   * what makes an append be is one HSET on the session's meta hash: state (field `s`) and producer together.
 --     The window is written before it: until the state says so, what the window holds beyond it is void. So a call that
 --     broke half-way has done nothing that counts, and its retry does it once;
 --   * a stored value is never shown in an error, only the key that holds it.
 
 -- epoch, seq, confirmed, partition, unconfirmed bytes, first seq in the window, window bytes ever written, window bytes
--- ever trimmed, rings written, last append (ms), unconfirmed positions of the former epoch
-local STATE = '>c22I8I8I4I8I8I8I8I8I8I4'
-local STATE_BYTES = 94
+-- ever trimmed, records of producers so far, producers remembered, last append (ms), unconfirmed positions of the former
+-- epoch
+local STATE = '>c22I8I8I4I8I8I8I8I8I4I8I4'
+local STATE_BYTES = 98
 -- the former epoch: its name, last and confirmed seq (field `old`)
 local OLD = '>c22I8I8'
 local OLD_BYTES = 38
--- a producer's ring: its last seq, `rings written` at the time; then entries, oldest first
-local RING = '>I8I8'
-local RING_BYTES = 16
+-- a producer: its last seq, and `records so far` at the time: who was used longest ago
+local PRODUCER = '>I8I8'
+local PRODUCER_BYTES = 16
 -- content hash, epoch ms, epoch run, seq
 local ENTRY = '>c8I6c4I6'
 local ENTRY_BYTES = 24
+-- Redis' Lua hashes every byte of every string it makes, so a ring of 64 entries read and written whole costs more than
+-- all else together. It is kept in blocks of 8, each a field of its own; a ninth lets the oldest of 64 be in reach.
 local RING_ENTRIES = 64 -- heliograph.core.limits.PRODUCER_RING
+local BLOCK_ENTRIES = 8
+local BLOCKS = 9
 local PRODUCERS_KEPT = 1000 -- PRODUCERS_PER_SESSION
 local PRODUCERS_STORED = 1100 -- heliograph.core.producers.PRODUCERS_STORED
 local MESSAGE_ID_MS = '600000' -- MESSAGE_ID_MEMORY_S
@@ -47,8 +52,9 @@ local function corrupt(key, what)
   return redis.error_reply('HGCORRUPT ' .. key .. ' ' .. what)
 end
 
+-- an integer as text; '%d' is exact up to 2^63 here, where tostring() would say 9.007e+15
 local function text(n)
-  return format('%.0f', n)
+  return format('%d', n)
 end
 
 local function now_ms()
@@ -57,7 +63,7 @@ local function now_ms()
 end
 
 local function epoch_of(ms, run_hex)
-  return format('%013.0f', ms) .. '-' .. run_hex
+  return format('%013d-%s', ms, run_hex)
 end
 
 local function hex4(bytes)
@@ -67,13 +73,13 @@ end
 local MAX_SEQ = 9007199254740991
 
 -- the session's state, unpacked (STATE); nil where it has none; nil and an error where it is not ours.
--- With `producer` its ring comes last, packed, or false.
-local function state_of(meta, producer)
-  local state, ring
+-- With `producer` it and the asked block of its ring come last, packed, or false.
+local function state_of(meta, producer, block)
+  local state, known, entries
   if producer then
-    local found = pcall_('HMGET', meta, 's', producer)
+    local found = pcall_('HMGET', meta, 's', producer, block)
     if found.err then return nil, corrupt(meta, 'not a hash') end
-    state, ring = found[1], found[2]
+    state, known, entries = found[1], found[2], found[3]
   else
     state = pcall_('HGET', meta, 's')
     if type(state) == 'table' then return nil, corrupt(meta, 'not a hash') end
@@ -82,10 +88,11 @@ local function state_of(meta, producer)
   if #state ~= STATE_BYTES or byte(state, 14) ~= 45 or not number(sub(state, 1, 13)) then
     return nil, corrupt(meta, 'not a session state')
   end
-  local epoch, seq, confirmed, partition, open_bytes, first, written, trimmed, uses, at, old_open =
+  local epoch, seq, confirmed, partition, open_bytes, first, written, trimmed, uses, producers, at, old_open =
     unpack_(STATE, state)
   if seq > MAX_SEQ or confirmed > seq then return nil, corrupt(meta, 'not a session state') end
-  return epoch, seq, confirmed, partition, open_bytes, first, written, trimmed, uses, at, old_open, ring
+  return epoch, seq, confirmed, partition, open_bytes, first, written, trimmed, uses, producers, at, old_open, known,
+    entries
 end
 
 -- the former epoch, its last and confirmed seq; nil where there is none; nil and an error where it is not ours
@@ -125,6 +132,6 @@ local function entry_of(entry)
 end
 
 -- A library of a higher revision is never replaced by a lower one: raise it with every change.
-local REVISION = 1
+local REVISION = 2
 
 redis.register_function { function_name = 'hg1_version', callback = function() return REVISION end, flags = { 'no-writes' } }

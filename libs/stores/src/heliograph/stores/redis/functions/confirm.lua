@@ -15,7 +15,8 @@ end
 
 -- `waiting`: how many positions wait in `ahead`
 local function confirm_one(meta, ahead, waiting, dirty, shard, session, tenant, of_epoch, pairs_)
-  local epoch, seq, confirmed, partition, open_bytes, first, written, trimmed, uses, at, old_open = state_of(meta)
+  local epoch, seq, confirmed, partition, open_bytes, first, written, trimmed, uses, producers, at, old_open =
+    state_of(meta)
   if not epoch then
     if seq then return seq end
     call('ZREM', dirty, session)
@@ -57,8 +58,8 @@ local function confirm_one(meta, ahead, waiting, dirty, shard, session, tenant, 
     if fault then return fault end
   end
   if upto > before or freed > 0 then
-    local state = pack(STATE, epoch, seq, confirmed, partition, open_bytes - freed, first, written, trimmed, uses, at,
-      old_open)
+    local state = pack(STATE, epoch, seq, confirmed, partition, open_bytes - freed, first, written, trimmed, uses,
+      producers, at, old_open)
     if of_epoch ~= epoch and known then
       call('HSET', meta, 's', state, 'old', pack(OLD, of_epoch, last, upto))
     else

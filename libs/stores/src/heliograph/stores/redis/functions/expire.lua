@@ -17,7 +17,7 @@ local function expire(keys, args)
     local session, meta = args[i], keys[at]
     local due = number(call('ZSCORE', idle, session) or 'inf')
     if due and due <= now then
-      local epoch, seq, confirmed, _, _, _, _, _, _, last, old_open = state_of(meta)
+      local epoch, seq, confirmed, _, _, _, _, _, _, _, last, old_open = state_of(meta)
       local look = now + LOOK_AGAIN_MS
       if epoch then
         local open = seq - confirmed + old_open

@@ -114,7 +114,7 @@ local function unconfirmed(keys, args)
   if not call then start() end
   local meta, window, ahead = keys[1], keys[2], keys[3]
   local limit, room = number(args[1]), number(args[2])
-  local epoch, seq, confirmed, _, _, _, _, _, _, _, old_open = state_of(meta)
+  local epoch, seq, confirmed, _, _, _, _, _, _, _, _, old_open = state_of(meta)
   if not epoch then return seq or {} end
   local members = pcall_('ZRANGE', ahead, 0, -1)
   if members.err then return corrupt(ahead, 'not a sorted set') end
