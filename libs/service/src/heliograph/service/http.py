@@ -132,6 +132,7 @@ def create_app(
         version=version,
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,  # a name has one spelling: another one is not found, not corrected
         responses={"default": {"description": "An error", "content": {PROBLEM: {"schema": dict(PROBLEM_SCHEMA)}}}},
     )
     install_errors(app)
