@@ -1,7 +1,9 @@
 """The live store twice: in memory and on a real Redis. `live` shares one; `mortal` has one that may be restarted."""
 
+import os
 import time
 from collections.abc import AsyncIterator, Callable
+from urllib.parse import urlsplit, urlunsplit
 
 import pytest
 from tests.stores.live.helpers import Listener, Live
@@ -13,6 +15,13 @@ from heliograph.stores.ports import LiveStore
 
 def wall_ms() -> int:
     return time.time_ns() // 1_000_000
+
+
+@pytest.fixture(scope="session")
+def redis_url(redis_url: str) -> str:
+    """A database that no other worker of the run uses, also where all share one Redis."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    return urlunsplit(urlsplit(redis_url)._replace(path=f"/{1 + worker % 15}"))
 
 
 @pytest.fixture(params=["memory", "redis"])

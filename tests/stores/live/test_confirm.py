@@ -3,7 +3,18 @@
 import time
 
 from msgspec.structs import replace
-from tests.stores.live.helpers import ROOMY, ask, in_shard_of, message, new_session, put, put_many, shard_of, status
+from tests.stores.live.helpers import (
+    ROOMY,
+    Live,
+    ask,
+    in_shard_of,
+    message,
+    new_session,
+    put,
+    put_many,
+    shard_of,
+    status,
+)
 
 from heliograph.core.positions import Position
 from heliograph.stores.ports import AppendStatus, LiveStore
@@ -53,6 +64,20 @@ async def test_confirmed_tells_what_it_can_not_tell(store: LiveStore) -> None:
     assert await store.confirmed(session, asked) == [False, None, None]
     assert await store.confirmed(new_session(), [position]) == [None]
     assert await store.confirmed(session, []) == []
+
+
+async def test_a_hole_outlives_the_router_that_saw_it(live: Live) -> None:
+    """Kept in the router's memory alone, what it had confirmed ahead of the hole would be forgotten with it."""
+    session, first_router = new_session(), await live.store()
+    positions = await put_many(first_router, session, [b"1"] * 5)
+    await first_router.confirm(session, positions[0].epoch, [(1, 513), (3, 513), (5, 513)])
+    await first_router.close()
+    next_router = await live.store()
+    assert [one.position.seq for one in await next_router.unconfirmed(session, 10)] == [2, 4]
+    head = await next_router.confirm(session, positions[0].epoch, [(2, 513)])
+    assert head.confirmed == 3
+    head = await next_router.confirm(session, positions[0].epoch, [(4, 513)])
+    assert head.confirmed == 5
 
 
 async def test_many_sessions_are_confirmed_in_one_call_in_the_order_asked(store: LiveStore) -> None:
