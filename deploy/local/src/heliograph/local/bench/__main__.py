@@ -26,6 +26,9 @@ LATEST = CHECKOUT / ".local" / "bench" / "latest.md"
 
 SECTIONS = ("session", "rooms", "fanout", "connect", "router", "replay")
 
+QUIET_CORES = 0.1
+"""Kept busy by others: above, the report says so."""
+
 VARIABLES = """
 environment:
   HELIOGRAPH_BENCH_LOAD                a load generator: a program, or a folder with its Go source (default: our own)
@@ -47,6 +50,11 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--repeat", type=int, default=3, help="runs of each work and side (default: 3)")
     made.add_argument("--json", type=Path, metavar="FILE", help="write every run's numbers there")
     made.add_argument("--keep", action="store_true", help="keep the servers' logs, and say where")
+    made.add_argument(
+        "--without-router",
+        action="store_true",
+        help="leave the router out, to see what the edge does alone (a session takes 1,000 messages then)",
+    )
     made.add_argument("--no-pin", action="store_true", help="hold no process to a core")
     made.add_argument(
         "--edge-cpu-ratio",
@@ -98,7 +106,7 @@ def run(arguments: argparse.Namespace, directory: Path) -> Report:
     }
     say(f"{report.facts['machine']}; {cores}")
     with Rig(directory, cores, say) as rig:
-        sides: list[Side] = [Heliograph(rig)]
+        sides: list[Side] = [Heliograph(rig, with_router=not arguments.without_router)]
         if reference is not None:
             sides.append(Reference(rig, *reference))
         else:
@@ -115,6 +123,12 @@ def run(arguments: argparse.Namespace, directory: Path) -> Report:
         for name in sections:
             say(f"== {name}")
             known[name]()
+    if report.disturbance() > QUIET_CORES:
+        report.notes.append(
+            f"the machine was not quiet: others kept {report.disturbance():.1f} cores busy, so latencies are theirs as"
+            " much as ours; ratios of neighbouring runs hold better"
+        )
+    report.notes += report.behind()
     return report
 
 

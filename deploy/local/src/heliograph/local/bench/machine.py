@@ -12,10 +12,10 @@ from pathlib import Path
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 """Unit of /proc/PID/stat: 10 ms on Linux, so a run should use some hundred of them."""
 
-SETTLED_SHARE = 0.05
-"""Of a core: a process below it is done with what the last run left it. Idle edges use 1 to 2 %."""
-SETTLE_WINDOW_S = 0.25
-SETTLE_TIMEOUT_S = 20.0
+SETTLED_SHARE = 0.1
+"""Of a core: a process below it is done with what the last run left it. An idle Kafka uses some 4 %."""
+SETTLE_WINDOW_S = 0.4
+SETTLE_TIMEOUT_S = 10.0
 
 
 def cpu_s(pid: int) -> float:

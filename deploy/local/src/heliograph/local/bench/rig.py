@@ -10,6 +10,7 @@ from typing import Any
 
 from heliograph.local.bench.machine import Cores
 from heliograph.local.compose import ComposeServer
+from heliograph.local.errors import tail
 from heliograph.local.providers import Kafka, Redis, throwaway_kafka, throwaway_redis
 from heliograph.local.services import ServiceProcess, service_command
 from heliograph.local.tenant import DevelopmentTenant
@@ -103,7 +104,14 @@ class Rig:
     def stop(self, name: str) -> None:
         """End a service that a section has no use for, so that it costs nothing."""
         if name in self._services:
-            self._services[name].kill()
+            self._services.pop(name).kill()
+
+    def trouble(self) -> str:
+        """Which service ended by itself, and its last words; empty where none did."""
+        ended = [service for service in self._services.values() if not service.running]
+        return "; ".join(
+            f"{service.name} ended with status {service.returncode}\n{tail(service.log)}" for service in ended
+        )
 
     def edge(self) -> ServiceProcess:
         return self.service("edge", EDGE_SETTINGS)

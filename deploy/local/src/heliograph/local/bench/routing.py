@@ -22,6 +22,7 @@ from heliograph.stores.keys import ShardKeys, Topics
 ROUTER_SESSIONS = 10_000
 ROUTER_RECORDS = 100_000
 """Of one run: some seconds of work, so that /proc's 10 ms don't matter."""
+BEHIND = ("redis", "kafka")
 LOOK_S = 0.02
 STALL_TIMEOUT_S = 60.0
 """Without progress for so long the service is taken for stuck."""
@@ -69,7 +70,7 @@ class RouterBench:
         meter = Meter(self.rig.behind())
         options = {"redis": self.rig.redis.url, "topic": topic, "group": tenant, "records": self.records}
         found = run_bare("router", self.rig.kafka.bootstrap_servers, options)
-        values = _figures(found["records"], found["took_s"], found["cpu_s"], meter.read(), ("kafka", "redis"))
+        values = _figures(found["records"], found["took_s"], found["cpu_s"], meter.read())
         return {**values, "lost": float(self._unconfirmed())}
 
     def _route(self, tenant: str) -> dict[str, float]:
@@ -89,7 +90,7 @@ class RouterBench:
                 self.report.faults.append(f"router: {left} sessions of {tenant} are still not confirmed")
                 break
         usage = meter.read()
-        values = _figures(self.records, moved - began, usage.cpu_s["router"], usage, ("kafka", "redis"))
+        values = _figures(self.records, moved - began, usage.cpu_s["router"], usage)
         return {**values, "lost": float(left)}
 
     def _unconfirmed(self) -> int:
@@ -116,11 +117,11 @@ def run_bare(work: str, bootstrap_servers: str, options: Mapping[str, object]) -
     return found
 
 
-def _figures(records: float, took_s: float, cpu_s: float, usage: Usage, behind: tuple[str, ...]) -> dict[str, float]:
+def _figures(records: float, took_s: float, cpu_s: float, usage: Usage) -> dict[str, float]:
     return {
         "records_per_s": records / max(took_s, 1e-6),
         "cpu_per_record_us": cpu_s / records * 1e6,
-        "backing_cpu_us": sum(usage.cpu_s.get(name, 0.0) for name in behind) / records * 1e6,
+        **{f"{name}_cpu_us": usage.cpu_s[name] / records * 1e6 for name in BEHIND if name in usage.cpu_s},
         "took_s": took_s,
         "others_cores": usage.others_cores,
     }

@@ -3,14 +3,13 @@
 import json
 import secrets
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol
 
 from heliograph.local.bench.loads import Target
 from heliograph.local.bench.report import HELIOGRAPH
 from heliograph.local.bench.rig import AGENT_TYPE, TENANT, Rig, pid_of, unique_prefix
-from heliograph.local.errors import LocalError
+from heliograph.local.errors import LocalError, tail
 from heliograph.local.ports import LOOPBACK, accepts, free_port
 from heliograph.local.processes import ServerProcess
 from heliograph.local.services import service_environment
@@ -36,7 +35,8 @@ class Side(Protocol):
     def pids(self) -> list[int]:
         """All processes that work when it is loaded."""
 
-    def log_file(self) -> Path: ...
+    def trouble(self) -> str:
+        """Which of its processes ended though it should not have, and what it said last; empty where none did."""
 
 
 class Heliograph:
@@ -44,14 +44,15 @@ class Heliograph:
 
     name = HELIOGRAPH
 
-    def __init__(self, rig: Rig) -> None:
+    def __init__(self, rig: Rig, *, with_router: bool = True) -> None:
         self._rig = rig
+        self._with_router = with_router
         self._header = f"Authorization: Bearer {rig.token()}"
 
     def start(self) -> None:
-        for name in ("router", "registry"):
-            if find_spec(f"heliograph.{name}.__main__"):
-                self._rig.service(name)
+        if self._with_router:
+            self._rig.service("router")
+        self._rig.service("registry")
         edge = self._rig.edge()
         edge.kill()
         edge.start()
@@ -71,8 +72,8 @@ class Heliograph:
     def pids(self) -> list[int]:
         return [self._rig.edge().pid, *(pid for pids in self._rig.behind().values() for pid in pids)]
 
-    def log_file(self) -> Path:
-        return self._rig.edge().log
+    def trouble(self) -> str:
+        return self._rig.trouble()
 
 
 class Reference:
@@ -121,8 +122,8 @@ class Reference:
     def pids(self) -> list[int]:
         return [self._process.pid, *(pid for pids in self._behind.values() for pid in pids)]
 
-    def log_file(self) -> Path:
-        return self._process.log
+    def trouble(self) -> str:
+        return "" if self._process.running else f"the reference ended\n{tail(self._process.log)}"
 
 
 def write_protocol(file: Path) -> Path:
