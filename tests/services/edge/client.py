@@ -186,6 +186,10 @@ class Client:
         return self.close_code
 
     @property
+    def subprotocol(self) -> str | None:
+        return self._ws.subprotocol
+
+    @property
     def close_code(self) -> int | None:
         return self._ws.close_code
 
@@ -224,9 +228,18 @@ class RawClient:
 
     @classmethod
     async def connect(
-        cls, host: str, port: int, *, with_handshake: bytes = b"", limit: int = 2**16, receive_buffer: int | None = None
+        cls,
+        host: str,
+        port: int,
+        *,
+        headers: str = "",
+        with_handshake: bytes = b"",
+        limit: int = 2**16,
+        receive_buffer: int | None = None,
     ) -> Self:
-        """`with_handshake`: sent in the same segment. `receive_buffer`: of the socket, small for a slow reader."""
+        """`headers`: more of them, or others than the usual ones. `with_handshake`: sent in the same segment.
+        `receive_buffer`: of the socket, small for a slow reader.
+        """
         sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         sock.setblocking(False)
         if receive_buffer is not None:
@@ -234,15 +247,7 @@ class RawClient:
         await asyncio.get_running_loop().sock_connect(sock, (host, port))
         reader, writer = await asyncio.open_connection(sock=sock, limit=limit)
         client = cls(reader, writer)
-        key = base64.b64encode(os.urandom(16)).decode()
-        writer.write(
-            (
-                f"GET /v1/connect HTTP/1.1\r\nHost: {host}:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-                f"Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n"
-                f"Sec-WebSocket-Protocol: {SUBPROTOCOL}\r\n\r\n"
-            ).encode()
-            + with_handshake
-        )
+        writer.write(handshake(host, port, headers) + with_handshake)
         async with asyncio.timeout(DEADLINE_S):
             client.response = await reader.readuntil(b"\r\n\r\n")
         return client
@@ -296,6 +301,20 @@ class RawClient:
         self.writer.close()
         with contextlib.suppress(ConnectionError):
             await self.writer.wait_closed()
+
+
+def handshake(host: str, port: int, headers: str = "") -> bytes:
+    """A client's opening handshake; `headers` are added to the usual ones, or replace them."""
+    usual = {
+        "Host": f"{host}:{port}",
+        "Upgrade": "websocket",
+        "Connection": "Upgrade",
+        "Sec-WebSocket-Key": base64.b64encode(os.urandom(16)).decode(),
+        "Sec-WebSocket-Version": "13",
+        "Sec-WebSocket-Protocol": SUBPROTOCOL,
+    }
+    lines = [f"{name}: {value}\r\n" for name, value in usual.items() if f"{name}:" not in headers]
+    return f"GET /v1/connect HTTP/1.1\r\n{''.join(lines)}{headers}\r\n".encode()
 
 
 def masked(frame: dict[str, Any] | bytes, opcode: Opcode = Opcode.TEXT, *, fin: bool = True) -> bytes:

@@ -20,6 +20,7 @@ from heliograph.edge.connection import ConnectionLimits
 from heliograph.edge.connections import Connections
 from heliograph.edge.endpoint import Endpoint
 from heliograph.edge.http import HttpPublishing, openapi_components
+from heliograph.edge.http_protocol import EdgeHttpProtocol
 from heliograph.edge.joiner import History
 from heliograph.edge.metrics import EdgeMetrics
 from heliograph.edge.publishing import PublishLimits, PublishPath
@@ -258,7 +259,7 @@ def compose(settings: EdgeSettings, stores: Stores) -> Service:
             "ws_max_size": settings.payload_ceiling_bytes + 8 * 1024,
             "ws_per_message_deflate": False,
             "ws_ping_interval": None,
-            "http": "httptools",
+            "http": EdgeHttpProtocol,
         },
     )
 

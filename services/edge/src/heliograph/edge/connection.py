@@ -102,6 +102,7 @@ class Connection:
         "id",
         "identity",
         "last_active_s",
+        "origin",
         "out",
         "parked",
         "since_ms",
@@ -127,6 +128,8 @@ class Connection:
         self.tenant: TenantState | None = None
         self.hello_done = False
         self.agent: str | None = None
+        self.origin: str | None = None
+        """Of the page that connected, where only some tenants allow it: for `hello` to judge."""
         self.since_ms = int(time.time() * 1000)
         self.subscriptions: dict[str, Subscription] = {}
         self.out: list[bytes] = []
@@ -319,6 +322,10 @@ class Connection:
         if tenant is None or tenant.record.suspended:
             suspended = tenant is not None
             self.close(CloseCode.TENANT_SUSPENDED if suspended else CloseCode.TOKEN_REFUSED)
+            return
+        if self.origin is not None and not tenant.origins.allow(self.origin):
+            self._refuse(frame.id, "origin_refused", CODES["origin_refused"].meaning)
+            self.close(CloseCode.FORBIDDEN)
             return
         self.tenant = tenant
         self.agent = frame.agent

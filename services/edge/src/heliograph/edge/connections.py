@@ -11,6 +11,7 @@ from heliograph.core.positions import Position
 from heliograph.core.scopes import Operation
 from heliograph.edge.connection import Connection
 from heliograph.edge.metrics import EdgeMetrics
+from heliograph.edge.origins import Origins
 from heliograph.edge.subscription import Subscription
 from heliograph.edge.tenants import TenantState
 from heliograph.protocol.codes import CloseCode
@@ -62,6 +63,7 @@ class Connections:
         self._clock = clock
         self._limited = RateLimitedLog(log)
         self._tenants: dict[str, TenantState] = {}
+        self._origins: Origins | None = None
         self._open: dict[str, Connection] = {}
         self._awaiting: deque[tuple[float, Subscription]] = deque()
         self._status: set[asyncio.Task[None]] = set()
@@ -96,6 +98,14 @@ class Connections:
                 return None
             state = self._tenants[name] = TenantState(entry.record, self._topics, self._virtual_shards)
         return state
+
+    @property
+    def origins(self) -> Origins:
+        """Of all tenants' own pages."""
+        if self._origins is None:
+            records = [entry.record for entry in self._directory.all().values()]
+            self._origins = Origins(pattern for record in records for pattern in record.allowed_origins)
+        return self._origins
 
     def token_refused(self, error: TokenError, connection: str) -> None:
         self._limited.warning("token_refused", key=error.code, code=error.code, connection=connection)
@@ -175,6 +185,7 @@ class Connections:
             connection.close(CloseCode.DRAINING)
 
     def _tenant_changed(self, name: str, entry: TenantEntry | None) -> None:
+        self._origins = None
         before = self._tenants.pop(name, None)
         state = None
         if entry is not None:

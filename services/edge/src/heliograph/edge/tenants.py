@@ -11,6 +11,7 @@ from heliograph.core.limits import (
 )
 from heliograph.core.partitions import partition_of
 from heliograph.core.sessions import SessionKey
+from heliograph.edge.origins import Origins
 from heliograph.protocol.tenants import Tenant
 from heliograph.stores.keys import Topics
 from heliograph.stores.ports import Bounds
@@ -31,6 +32,8 @@ class TenantState:
     limits: SenderLimits = field(init=False)
     bounds: Bounds = field(init=False)
     max_payload_bytes: int = field(init=False)
+    origins: Origins = field(init=False)
+    """Of the tenant's own pages."""
     telemetry_topic: str | None = field(init=False)
 
     def __post_init__(self) -> None:
@@ -48,6 +51,7 @@ class TenantState:
             window_bytes=WINDOW_BYTES,
         )
         self.max_payload_bytes = settings.max_payload_bytes
+        self.origins = Origins(self.record.allowed_origins)
         telemetry = self.record.topics.telemetry
         self.telemetry_topic = self.topics.telemetry(self.record.tenant) if telemetry else None
 

@@ -40,6 +40,8 @@ class ClientSocket(WebSocketsSansIOProtocol):
 
     owner: SocketOwner | None = None
     read_bytes = 0
+    _held = b""
+    """What came before the handshake was answered."""
     send_buffer_bytes = 128 * 1024
     """Set by `bootstrap` for all."""
 
@@ -57,9 +59,29 @@ class ClientSocket(WebSocketsSansIOProtocol):
         if self.transport.is_closing() or self.disconnected:
             self._tell_closed()
 
+    def read_on(self) -> None:
+        """Hand over what the peer sent before its handshake was answered, though it had to wait (RFC 6455, 4.1)."""
+        held, self._held = self._held, b""
+        if held and self.owner is not None:
+            self.data_received(held)
+
     def data_received(self, data: bytes) -> None:
+        if self.owner is None and self.handshake_initiated:
+            self._hold(data)
+            return
         self.read_bytes += len(data)
         super().data_received(data)
+        if not self.handshake_initiated and self.conn.handshake_exc is not None:
+            # A request that HTTP allows and a handshake doesn't; uvicorn leaves it unanswered and open.
+            self.transport.write(b"".join(self.conn.data_to_send()))
+            self.transport.close()
+
+    def _hold(self, data: bytes) -> None:
+        if self.close_sent:
+            return  # the handshake was refused
+        self._held += data
+        if len(self._held) > self.config.ws_max_size:
+            self.transport.abort()
 
     def handle_text(self, event: Frame) -> None:
         owner = self.owner
@@ -82,6 +104,12 @@ class ClientSocket(WebSocketsSansIOProtocol):
             owner.on_text(data)
         else:
             owner.on_binary()
+
+    def handle_close(self, event: Frame) -> None:
+        super().handle_close(event)
+        self.close_sent = True  # nothing may follow the echo (RFC 6455, 5.5.1)
+        if self.transport.get_write_buffer_size():  # else a peer that reads nothing more would keep the socket
+            self.close_timer = self.loop.call_later(CLOSE_TIMEOUT_S, self.transport.abort)
 
     def resume_writing(self) -> None:
         super().resume_writing()
