@@ -4,6 +4,7 @@ This module must never print a token, nor a payload that was not asked for.
 """
 
 import asyncio
+import os
 import sys
 from collections.abc import Coroutine, Iterable, Sequence
 from datetime import datetime
@@ -31,9 +32,15 @@ class CommandError(HeliographError):
         self.hint = hint
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Leave it to `run`; rich would end the process with 1."""
+        raise BrokenPipeError
+
+
 def stdout() -> Console:
     """Made for each use: tests and pipes replace sys.stdout."""
-    return Console(soft_wrap=True, highlight=False)
+    return _Console(soft_wrap=True, highlight=False)
 
 
 def stderr() -> Console:
@@ -66,6 +73,9 @@ def run(work: Coroutine[Any, Any, T], *, json: bool) -> T:
         return asyncio.run(work)
     except KeyboardInterrupt:
         raise typer.Exit(ExitCode.INTERRUPTED) from None
+    except BrokenPipeError:  # whoever read our output has enough (`| head`)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(ExitCode.OK) from None
     except HeliographError as error:
         fail(error, json=json)
 

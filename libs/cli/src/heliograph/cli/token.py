@@ -11,7 +11,7 @@ from heliograph.cli.options import Json, parse_duration_s, usage
 from heliograph.cli.output import fail, note, print_json, print_table
 from heliograph.client import HeliographError
 
-app = typer.Typer(help="Mint a token for development, or make keys.", invoke_without_command=True)
+app = typer.Typer(invoke_without_command=True)
 
 Scope = Annotated[
     list[str] | None,
@@ -40,10 +40,9 @@ def token(
     kid: Annotated[str | None, typer.Option(help="The key's id; a PEM file has none of its own.")] = None,
     json: Json = False,
 ) -> None:
-    """Mint a token for development.
+    """Mint a token for development, or make keys.
 
-    Prints nothing but the token: export HELIOGRAPH_TOKEN=$(heliograph token --key dev.jwk --tenant acme --scope
-    'publish:*:* subscribe:*:* history:*:*')
+    Prints nothing but the token, so that a variable can take it: export HELIOGRAPH_TOKEN=$(heliograph token …).
     """
     if context.invoked_subcommand is not None:
         return

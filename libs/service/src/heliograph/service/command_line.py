@@ -40,7 +40,9 @@ SHOWN_CHARS = 80
 SERVICE_LINK = re.compile(r"_SERVICE_HOST$|_SERVICE_PORT(_[A-Z0-9_]+)?$|_PORT_\d+_(TCP|UDP)(_(PROTO|PORT|ADDR))?$")
 """What Kubernetes sets for every Service of the namespace (names beginning with HELIOGRAPH_ among them)."""
 
-USED_BY_CLIENTS = frozenset({"HELIOGRAPH_TOKEN", "HELIOGRAPH_URL"})
+USED_BY_CLIENTS = frozenset(
+    f"HELIOGRAPH_{name}" for name in ("CONNECT_TIMEOUT_S", "JSON", "KEY", "REPLAY_URL", "TENANT", "TOKEN", "URL")
+)
 """Variables of the SDK and the command: no typo when a service meets them."""
 
 

@@ -1,0 +1,239 @@
+"""`heliograph tenant` on stores in memory, and once on the real ones."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+import yaml
+from typer.testing import Result
+
+from heliograph.cli.keys import Algorithm, SigningKey
+from heliograph.protocol.tenants import decode_tenant
+from heliograph.service.commands import tenant as command
+from heliograph.service.commands.tenant import Stores
+from heliograph.stores.keys import Topics
+from heliograph.stores.memory.log import MemoryLog, MemoryLogAdmin
+from heliograph.stores.memory.metadata.tenants import MemoryTenantStore
+
+Invoke = Callable[..., Result]
+
+
+@pytest.fixture
+def stores(monkeypatch: pytest.MonkeyPatch) -> Stores:
+    stores = Stores(MemoryLogAdmin(MemoryLog()), MemoryTenantStore(), Topics("hg"))
+
+    @asynccontextmanager
+    async def connected() -> AsyncIterator[Stores]:
+        yield stores
+
+    monkeypatch.setattr(command, "connected", connected)
+    return stores
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Callable[..., str]:
+    def write(**document: object) -> str:
+        path = tmp_path / "tenant.yaml"
+        path.write_text(yaml.safe_dump({"tenant": "acme", **document}))
+        return str(path)
+
+    return write
+
+
+File = Callable[..., str]
+
+
+def topics(log: int) -> dict[str, object]:
+    return {"log": {"partitions": log}}
+
+
+def test_a_new_tenant_gets_its_topics_and_its_record(stores: Stores, invoke: Invoke, file: File) -> None:
+    settings = {"log": {"partitions": 3, "retention_s": 3600}, "telemetry": {"partitions": 1}}
+    own = {"auditor": {"log": {"partitions": 2}}}
+    done = invoke_here(invoke, "tenant", "apply", file(topics=settings, agent_types=own), "--json")
+    assert json.loads(done.stdout) == {
+        "tenant": "acme",
+        "dry_run": False,
+        "changed": True,
+        "record": "created",
+        "fields": [],
+        "created": ["hg.acme.log", "hg.acme.deferred", "hg.acme.telemetry", "hg.acme.auditor.log", "hg.dead"],
+        "grown": [],
+        "altered": [],
+        "warnings": [],
+    }
+    found = asyncio.run(stores.admin.describe(["hg.acme.log", "hg.acme.auditor.log"]))
+    assert found["hg.acme.log"].partitions == 3
+    assert found["hg.acme.log"].config["retention.ms"] == "3600000"
+    assert found["hg.acme.log"].config["message.timestamp.type"] == "LogAppendTime"
+    assert found["hg.acme.auditor.log"].partitions == 2
+    record = asyncio.run(stores.tenants.get("acme"))
+    assert record is not None
+    assert decode_tenant(record).topics.log.partitions == 3
+
+
+def test_applying_the_same_file_again_changes_nothing(stores: Stores, invoke: Invoke, file: File) -> None:
+    path = file()
+    invoke_here(invoke, "tenant", "apply", path)
+    version = asyncio.run(stores.tenants.version())
+    done = invoke_here(invoke, "tenant", "apply", path)
+    assert "up to date acme: nothing to change" in done.stdout
+    assert asyncio.run(stores.tenants.version()) == version
+
+
+def test_growth_and_changed_settings_are_shown_and_done(stores: Stores, invoke: Invoke, file: File) -> None:
+    invoke_here(invoke, "tenant", "apply", file(topics=topics(2)))
+    changed = {"log": {"partitions": 4, "retention_s": 60}}
+    done = invoke_here(invoke, "tenant", "apply", file(topics=changed, suspended=True))
+    assert "hg.acme.log" in done.stdout
+    assert "2 → 4 partitions" in done.stdout
+    assert "retention.ms: 604800000 → 60000" in done.stdout
+    assert "suspended" in done.stdout
+    found = asyncio.run(stores.admin.describe(["hg.acme.log"]))["hg.acme.log"]
+    assert (found.partitions, found.config["retention.ms"]) == (4, "60000")
+
+
+def test_topics_never_shrink(stores: Stores, invoke: Invoke, file: File) -> None:
+    invoke_here(invoke, "tenant", "apply", file(topics=topics(4)))
+    done = invoke_here(invoke, "tenant", "apply", file(topics=topics(2)), "--json")
+    assert [each["code"] for each in json.loads(done.stdout)["warnings"]] == ["fewer_partitions"]
+    assert asyncio.run(stores.admin.describe(["hg.acme.log"]))["hg.acme.log"].partitions == 4
+
+
+def test_a_dry_run_changes_nothing(stores: Stores, invoke: Invoke, file: File) -> None:
+    done = invoke_here(invoke, "tenant", "apply", file(), "--dry-run")
+    assert done.stdout.startswith("would change")
+    assert asyncio.run(stores.admin.describe(["hg.acme.log"])) == {}
+    assert asyncio.run(stores.tenants.get("acme")) is None
+
+
+def test_a_file_that_get_shows_is_taken_by_apply(stores: Stores, invoke: Invoke, file: File) -> None:
+    invoke_here(invoke, "tenant", "apply", file(topics=topics(2), allowed_origins=["https://app.example"]))
+    shown = invoke_here(invoke, "tenant", "get", "acme").stdout
+    done = invoke_here(invoke, "tenant", "apply", "-", stdin=shown)
+    assert "nothing to change" in done.stdout
+    as_json = invoke_here(invoke, "tenant", "get", "acme", "--json").stdout
+    assert json.loads(as_json) == yaml.safe_load(shown)
+
+
+def test_a_record_that_can_not_be_read_is_replaced(stores: Stores, invoke: Invoke, file: File) -> None:
+    asyncio.run(stores.tenants.put("acme", b'{"tenant": 7}'))
+    assert "unreadable" in invoke_here(invoke, "tenant", "list").stdout
+    invoke_here(invoke, "tenant", "apply", file())
+    assert "active" in invoke_here(invoke, "tenant", "list").stdout
+
+
+def test_all_tenants_are_listed(stores: Stores, invoke: Invoke, file: File) -> None:
+    assert "no tenants" in invoke_here(invoke, "tenant", "list").stderr
+    key = SigningKey.generate(Algorithm.EDDSA, "key-1")
+    invoke_here(invoke, "tenant", "apply", file(auth={"jwks": key.jwks()}))
+    done = invoke_here(invoke, "tenant", "list", "--json")
+    assert json.loads(done.stdout) == {
+        "tenant": "acme", "state": "active", "keys": ["key-1"], "log_partitions": 6, "retention_s": 604800,
+    }  # fmt: skip
+    assert "7d" in invoke_here(invoke, "tenant", "list").stdout
+
+
+def test_a_tenant_is_forgotten_and_its_messages_stay(stores: Stores, invoke: Invoke, file: File) -> None:
+    invoke_here(invoke, "tenant", "apply", file())
+    invoke_here(invoke, "tenant", "delete", "acme", "--yes")
+    assert asyncio.run(stores.tenants.get("acme")) is None
+    assert "hg.acme.log" in asyncio.run(stores.admin.describe(["hg.acme.log"]))
+
+
+def test_its_messages_go_only_when_that_is_said(stores: Stores, invoke: Invoke, file: File) -> None:
+    invoke_here(invoke, "tenant", "apply", file())
+    assert invoke("tenant", "delete", "acme", "--topics").exit_code == 2  # nobody can be asked
+    assert asyncio.run(stores.tenants.get("acme")) is not None
+    invoke_here(invoke, "tenant", "delete", "acme", "--topics", "--yes")
+    assert asyncio.run(stores.admin.describe(["hg.acme.log", "hg.acme.deferred"])) == {}
+    assert "hg.dead" in asyncio.run(stores.admin.describe(["hg.dead"]))
+
+
+def test_a_key_that_will_not_be_used_is_a_warning(stores: Stores, invoke: Invoke, file: File) -> None:
+    done = invoke_here(invoke, "tenant", "apply", file(auth={"jwks": {"keys": [{"kty": "OKP", "kid": "odd"}]}}))
+    assert "warning: key odd will not be used" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["get", "delete"])
+def test_a_tenant_that_is_not_there_is_told(stores: Stores, invoke: Invoke, name: str) -> None:
+    done = invoke("tenant", name, "nobody")
+    assert done.exit_code == 1
+    assert "there is no tenant nobody" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"tenant: [", "no YAML"),
+        (b"tenant: Acme", "Acme"),
+        (b"tenant: acme\nlimitz: {}", "limitz"),
+        (b"tenant: acme\ntopics: {log: {partitions: 0}}", "partitions"),
+        (b"- a", "tenant"),
+        (b"\x80", "no YAML"),
+        (b"x" * (command.MAX_FILE_BYTES + 1), "above"),
+        (b"tenant: acme\nauth: {jwks: {keys: [{kty: OKP, kid: a, d: hush}]}}", "private key"),
+    ],
+)
+def test_a_file_that_is_wrong_is_a_usage_error(invoke: Invoke, tmp_path: Path, content: bytes, said: str) -> None:
+    (tmp_path / "tenant.yaml").write_bytes(content)
+    done = invoke("tenant", "apply", str(tmp_path / "tenant.yaml"))
+    assert done.exit_code == 2, done.output
+    assert said in done.stderr
+    assert "hush" not in done.output
+
+
+def test_a_file_that_is_not_there_is_a_usage_error(invoke: Invoke) -> None:
+    assert invoke("tenant", "apply", "/nowhere/tenant.yaml").exit_code == 2
+
+
+def test_a_setting_that_is_wrong_is_a_usage_error(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HELIOGRAPH_REDIS_URL", "http://:secret@nowhere")
+    done = invoke("tenant", "list")
+    assert done.exit_code == 2
+    assert "HELIOGRAPH_REDIS_URL" in done.stderr
+    assert "secret" not in done.output
+
+
+def test_stores_that_are_away_are_told(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HELIOGRAPH_REDIS_URL", "redis://127.0.0.1:1")
+    done = invoke("tenant", "list")
+    assert done.exit_code == 5
+    assert "HELIOGRAPH_REDIS_URL" in done.stderr
+
+
+def test_on_real_stores(
+    invoke: Invoke, file: File, monkeypatch: pytest.MonkeyPatch, kafka_bootstrap: str, redis_url: str
+) -> None:
+    prefix, name = f"t{uuid4().hex[:12]}", f"t{uuid4().hex[:12]}"
+    monkeypatch.setenv("HELIOGRAPH_KAFKA_BOOTSTRAP_SERVERS", kafka_bootstrap)
+    monkeypatch.setenv("HELIOGRAPH_REDIS_URL", redis_url)
+    monkeypatch.setenv("HELIOGRAPH_TOPIC_PREFIX", prefix)
+    path = file(tenant=name, topics={"log": {"partitions": 1}, "deferred": {"partitions": 1}})
+    first = invoke("tenant", "apply", path, "--json")
+    assert first.exit_code == 0, first.output
+    assert json.loads(first.stdout)["created"] == [
+        f"{prefix}.{name}.log",
+        f"{prefix}.{name}.deferred",
+        f"{prefix}.dead",
+    ]
+    again = invoke("tenant", "apply", path, "--json")
+    assert json.loads(again.stdout)["changed"] is False
+    grown = invoke(
+        "tenant", "apply", file(tenant=name, topics={"log": {"partitions": 2}, "deferred": {"partitions": 1}})
+    )
+    assert "1 → 2 partitions" in grown.stdout
+    assert name in invoke("tenant", "list").stdout
+    assert invoke("tenant", "delete", name, "--topics", "--yes").exit_code == 0
+    assert name not in invoke("tenant", "list").stdout
+
+
+def invoke_here(invoke: Invoke, *arguments: str, stdin: str | None = None) -> Result:
+    """Run it, and see it succeed."""
+    done = invoke(*arguments, stdin=stdin)
+    assert done.exit_code == 0, done.output
+    return done
