@@ -25,7 +25,7 @@ from heliograph.stores.ports import (
     TopicSpec,
 )
 
-DEADLINE_S = 30.0
+DEADLINE_S = 90.0
 """For a state to be reached; a busy machine is slow, never this slow."""
 
 

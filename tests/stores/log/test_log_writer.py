@@ -5,6 +5,7 @@ import asyncio
 import pytest
 from tests.stores.log.helpers import Stores, read_until, until, write, write_all
 
+from heliograph.core.partitions import partition_of
 from heliograph.stores.ports import StoreError
 
 
@@ -97,3 +98,11 @@ async def test_a_closed_writer_refuses(stores: Stores) -> None:
     await writer.close(1.0)
     with pytest.raises(StoreError):
         writer.write(topic, 0, b"k", b"v", [], None)
+
+
+async def test_a_record_without_a_partition_goes_where_javas_clients_would_put_its_key(stores: Stores) -> None:
+    topic, writer = await stores.topic(partitions=4), await stores.writer()
+    keys = [f"acme:planner:trip-{number}".encode() for number in range(20)]
+    await asyncio.gather(*(write(writer, topic, b"v", partition=-1, key=key) for key in keys))
+    records = await read_until(await stores.consumer(topic), 20)
+    assert {record.key: record.partition for record in records} == {key: partition_of(key, 4) for key in keys}

@@ -30,18 +30,20 @@ def decode(
         if key is not None and message.key() != key:
             continue
         try:
-            headers = message.headers() or []
+            append(_record(message, message.headers() or []))
         except (UnicodeError, SystemError):
-            headers = list(UNREADABLE_HEADERS)
-        append(
-            LogRecord(
-                message.topic(),
-                message.partition(),
-                message.offset(),
-                message.timestamp()[1],
-                message.key(),
-                message.value(),
-                headers,
-            )
-        )
+            append(_record(message, list(UNREADABLE_HEADERS)))
     return -1 if last is None else int(last.offset())
+
+
+def _record(message: Any, headers: list[tuple[str, bytes | None]]) -> LogRecord:
+    """A header whose name is no UTF-8 makes `headers()` fail late: here, at the next call into C, or at `headers()`."""
+    return LogRecord(
+        message.topic(),
+        message.partition(),
+        message.offset(),
+        message.timestamp()[1],
+        message.key(),
+        message.value(),
+        headers,
+    )

@@ -22,13 +22,16 @@ from heliograph.stores.kafka.client import (
     store_error,
 )
 from heliograph.stores.kafka.decoding import decode
-from heliograph.stores.ports import LogRecord
+from heliograph.stores.ports import LogRecord, StoreError
 
 GroupProtocol = Literal["auto", "consumer", "classic"]
 
 CALL_TIMEOUT_S = 10.0
 """Of a question to the cluster."""
 HEARTBEAT_S = 2.0
+COMMIT_TIMEOUT_S = 5.0
+COMMIT_POLL_S = 0.002
+"""Between looks for a commit's answer, which takes a few milliseconds."""
 REBUILD_INTERVAL_S = 1.0
 """At least between two clients: one that dies at once must not be rebuilt in a loop."""
 
@@ -116,6 +119,7 @@ class GroupMember:
         self._expected: dict[Partition, int] = {}
         self._brokers_down = False
         self._rebuilt_at = 0.0
+        self._answer: tuple[KafkaError | None, list[TopicPartition]] | None = None
         self.assigned: frozenset[Partition] = frozenset()
         self.committed: dict[Partition, int] = {}
         """Where the group continues, of assigned partitions, as far as known."""
@@ -138,6 +142,7 @@ class GroupMember:
                 "enable.partition.eof": False,
                 "auto.offset.reset": "earliest",
                 "error_cb": self._on_error,
+                "on_commit": self._on_commit,
                 "logger": library_logger,
                 **(classic if self.protocol == "classic" else {}),
             },
@@ -274,8 +279,10 @@ class GroupMember:
         if not ours:
             return
         offsets = [TopicPartition(topic, partition, offset) for (topic, partition), offset in ours.items()]
+        self._answer = None
         try:
-            results = self._consumer.commit(offsets=offsets, asynchronous=False)
+            self._consumer.commit(offsets=offsets, asynchronous=True)
+            results = self._committed(ours)
         except KafkaException as error:
             if error.args[0].code() not in NOT_OURS:
                 raise store_error("commit", error) from None
@@ -288,6 +295,18 @@ class GroupMember:
                 self.stats.commits_not_ours += 1
             else:
                 raise store_error("commit", result.error)
+
+    def _committed(self, ours: Mapping[Partition, int]) -> list[TopicPartition]:
+        """Wait for the answer to a commit. The library's own waiting lasts a session's timeout without brokers."""
+        deadline = time.monotonic() + COMMIT_TIMEOUT_S
+        while self._answer is None or not _is_about(self._answer[1], ours):
+            if time.monotonic() > deadline:
+                raise StoreError("log_unavailable", f"commit: no answer in {COMMIT_TIMEOUT_S:g} s", maybe_done=True)
+            self._take(self._consumer.consume(1, COMMIT_POLL_S), self._held)
+        error, results = self._answer
+        if error is not None:
+            raise KafkaException(error)
+        return results
 
     def start_over(self, topic: str) -> None:
         for place in [place for place in self.assigned if place[0] == topic]:
@@ -304,6 +323,7 @@ class GroupMember:
     def _on_assign(self, consumer: Any, partitions: list[TopicPartition]) -> None:
         """Begin where the group has committed; knowing the offset shows what retention took in between."""
         self.stats.rebalances += 1
+        self._paused = True  # the library remembers that a partition was paused when we had it last
         self.assigned |= {(place.topic, place.partition) for place in partitions}
         if not partitions:
             return
@@ -327,6 +347,9 @@ class GroupMember:
             self.committed.pop(place, None)
         self._held = [record for record in self._held if (record.topic, record.partition) not in gone]
 
+    def _on_commit(self, error: KafkaError | None, partitions: list[TopicPartition]) -> None:
+        self._answer = (error, partitions)
+
     def _on_error(self, error: KafkaError) -> None:
         self.stats.errors[error_name(error)] += 1
         if error.code() == KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001
@@ -337,3 +360,8 @@ def _says_no_kip_848(error: KafkaError) -> bool:
     """Fatal errors arrive as _FATAL, and tell the code in their text alone."""
     text = error.str()
     return error.code() in NO_KIP_848 or ("ConsumerGroupHeartbeat" in text and "not supported" in text)
+
+
+def _is_about(answered: list[TopicPartition], ours: Mapping[Partition, int]) -> bool:
+    """Whether an answer is the one to this commit, and not to one before that was given up."""
+    return {(one.topic, one.partition): one.offset for one in answered} == ours

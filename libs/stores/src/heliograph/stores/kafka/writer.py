@@ -94,6 +94,7 @@ class KafkaLogWriter:
             {
                 "acks": "all",
                 "enable.idempotence": True,
+                "partitioner": "murmur2_random",  # for callers that leave the partition to the key: as Java's clients
                 "delivery.timeout.ms": int(delivery_timeout_s * 1000),
                 "delivery.report.only.error": False,
                 "error_cb": self._on_error,
