@@ -78,8 +78,19 @@ class Stage:
 
 @contextmanager
 def set_up(directory: Path, progress: Progress) -> Iterator[Stage]:
-    """A stage to play on, taken down in any case."""
+    """A stage to play on, taken down in any case. `directory` stays where something was raised."""
     directory.mkdir(parents=True)
+    try:
+        with _set_up(directory, progress) as stage:
+            yield stage
+    except KeyboardInterrupt:
+        shutil.rmtree(directory, ignore_errors=True)
+        raise
+    shutil.rmtree(directory)
+
+
+@contextmanager
+def _set_up(directory: Path, progress: Progress) -> Iterator[Stage]:
     run = secrets.token_hex(3)
     with ExitStack() as cleaning:
         kafka = provide_kafka(directory / "kafka", progress=progress)
@@ -95,7 +106,6 @@ def set_up(directory: Path, progress: Progress) -> Iterator[Stage]:
         cleaning.callback(stack.kill)
         _start(stack, tenant, progress)
         yield Stage(stack, tenant, topics)
-    shutil.rmtree(directory)  # reached only when nothing was raised
 
 
 def _start(stack: Stack, tenant: DevelopmentTenant, progress: Progress) -> None:
