@@ -115,7 +115,7 @@ class History:
                 str | None, Query(pattern=GIVEN_POSITION, description="Messages after this position.")
             ] = None,
             from_time: Annotated[
-                Time | None, Query(description="Instead of `after`: from the first message of this time or later.")
+                Time | None, Query(description="Without `after`: from the first message of this time or later.")
             ] = None,
             until: Annotated[
                 str | None, Query(pattern=GIVEN_POSITION, description="The last position that is wanted.")
@@ -137,11 +137,9 @@ class History:
             session = SessionKey.of(tenant, agent_type, session_id)
             require(identity, Operation.HISTORY, session)
             record = self._tenant(identity)
-            if after is not None and from_time is not None:
-                raise HttpError("value_invalid", "either after or from_time, not both")
             query = ReadQuery(
                 after=Position.parse(after) if after is not None else None,
-                from_ms=_ms(from_time),
+                from_ms=_ms(from_time) if after is None else None,
                 until=Position.parse(until) if until is not None else None,
                 until_ms=_ms(until_time),
                 resume=Resume.parse(resume) if resume is not None else None,

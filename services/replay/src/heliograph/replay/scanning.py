@@ -60,6 +60,8 @@ class PlaceScan:
         """Offsets of records that said that their position is missing."""
         self._newest_ms = 0
         self._at = place.start
+        self.buffered: list[Event] = []
+        """What `merged` has taken from `events` and not handed on."""
         self.waiting = False
         """The log's end was reached, and something before what is held may still be written."""
 
@@ -71,7 +73,8 @@ class PlaceScan:
         """Nothing that has not been handed out is before this offset."""
         last = self._order.last
         self._marks = {at: offset for at, offset in self._marks.items() if last is None or at > last}
-        return min([self._at, *(offset for _, offset in self._order.held()), *self._marks.values()])
+        buffered = [event[1][1] for event in self.buffered if not isinstance(event, Gap)]
+        return min([self._at, *(offset for _, offset in self._order.held()), *self._marks.values(), *buffered])
 
     async def events(self) -> AsyncGenerator[list[Event], None]:
         """In order, in lists that may be empty: a step that found nothing is a step. Raises StoreError."""
@@ -161,40 +164,32 @@ class PlaceScan:
 
 async def merged(scans: Sequence[PlaceScan]) -> AsyncGenerator[list[Event], None]:
     """The events of several places in one order. An epoch is in one place, so runs are long."""
-    sources = [scan.events() for scan in scans]
-    waiting: list[list[Event]] = [[] for _ in scans]
-    open_ = set(range(len(scans)))
+    sources = {scan.partition: scan.events() for scan in scans}
+    open_ = set(sources)
     try:
         while True:
-            for number in sorted(open_):
-                while not waiting[number]:
-                    events = await anext(sources[number], None)
+            for scan in scans:
+                while scan.partition in open_ and not scan.buffered:
+                    events = await anext(sources[scan.partition], None)
                     if events is None:
-                        open_.discard(number)
-                        break
-                    waiting[number] = events
-                    if not events:
-                        yield []
-            lowest = min(
-                (number for number in range(len(scans)) if waiting[number]),
-                key=lambda number: position_of_event(waiting[number][0]),
-                default=None,
+                        open_.discard(scan.partition)
+                    else:
+                        scan.buffered = events
+                        if not events:
+                            yield []
+            ahead = sorted(
+                (scan for scan in scans if scan.buffered), key=lambda scan: position_of_event(scan.buffered[0])
             )
-            if lowest is None:
+            if not ahead:
                 return
-            others = [
-                position_of_event(events[0]) for number, events in enumerate(waiting) if events and number != lowest
-            ]
-            bound = min(others, default=None)
-            events = waiting[lowest]
-            count = next(
-                (at for at, event in enumerate(events) if bound is not None and position_of_event(event) > bound),
-                len(events),
-            )
-            waiting[lowest] = events[count:]
-            yield events[:count]
+            lowest, run = ahead[0], ahead[0].buffered
+            if len(ahead) > 1:
+                bound = position_of_event(ahead[1].buffered[0])
+                run = [event for event in run if position_of_event(event) <= bound]
+            lowest.buffered = lowest.buffered[len(run) :]
+            yield run
     finally:
-        for source in sources:
+        for source in sources.values():
             await source.aclose()
 
 
