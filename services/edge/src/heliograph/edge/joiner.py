@@ -98,7 +98,7 @@ class Sink(Protocol):
     def live(self, at: Position | None, *, recovered: bool) -> None: ...
 
     def begin(self, *, recovered: bool) -> None:
-        """Called before any of the others, once something is known."""
+        """Called before any of the others but `live`, once something is known."""
 
 
 class Joiner:
@@ -161,7 +161,7 @@ class Joiner:
             if isinstance(action, Ask):
                 self.pump()
                 continue
-            if not self._begun:
+            if not self._begun and not isinstance(action, Live):
                 self._begun = True
                 sink.begin(recovered=not any(_tells_loss(one) for one in actions))
             if isinstance(action, Send):

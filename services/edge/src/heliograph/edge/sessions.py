@@ -28,6 +28,7 @@ HEADS_BATCH = 500
 _AT = len(FRAME_START)
 _EPOCH_END = _AT + EPOCH_LENGTH
 _SEQ = slice(_EPOCH_END + 1, _EPOCH_END + 17)
+_POSITION = slice(_AT, _EPOCH_END + 17)
 _EPOCH = slice(_AT, _EPOCH_END)
 
 
@@ -81,12 +82,14 @@ class Repair:
 
     def gap(self, gap: Gap) -> None:
         self._sessions.metrics.gaps.labels(gap.why.value).n += 1
-        self._sessions.tell(self._hub, gap_frame(self._hub.name, gap))
-        self._hub.stand_at(Position(gap.hole.epoch, gap.hole.to_seq))
+        end = Position(gap.hole.epoch, gap.hole.to_seq)
+        self._sessions.tell(self._hub, gap_frame(self._hub.name, gap), end)
+        self._hub.stand_at(end)
 
     def epoch(self, after: Position, epoch: str, *, certain: bool) -> None:
-        self._sessions.tell(self._hub, epoch_frame(self._hub.name, after, epoch, certain=certain))
-        self._hub.stand_at(Position(epoch, 0))
+        begin = Position(epoch, 0)
+        self._sessions.tell(self._hub, epoch_frame(self._hub.name, after, epoch, certain=certain), begin)
+        self._hub.stand_at(begin)
 
     def live(self, at: Position | None, *, recovered: bool) -> None:  # noqa: ARG002 - gaps were told one by one
         self._hub.repair = None
@@ -122,7 +125,9 @@ class Sessions:
                 self.metrics.corrupt_frames.n += 1
                 return
             if hub.joins is not None:
-                position = Position(frame[_EPOCH].decode(), seq)
+                position = self._position(frame)
+                if position is None:
+                    return
                 for joiner in tuple(hub.joins):
                     joiner.offer(position, frame)
             if hub.repair is None and seq == hub.next_seq and frame[_EPOCH] == hub.epoch:
@@ -140,13 +145,26 @@ class Sessions:
                     return
                 self.send_on(hub, frame)
             elif hub.live:
-                self._irregular(hub, Position(frame[_EPOCH].decode(), seq), frame)
+                position = self._position(frame)
+                if position is not None:
+                    self._irregular(hub, position, frame)
         elif frame.startswith(TELEMETRY_START):
             data = text_frame(frame)
             for connection in hub.live:
                 connection.post_telemetry(data)
         else:
             self.metrics.corrupt_frames.n += 1
+
+    def _position(self, frame: bytes) -> Position | None:
+        """The position of a frame that is not simply the next one; None, counted, where it has none."""
+        try:
+            position = Position.parse(frame[_POSITION].decode())
+        except ValueError:
+            position = None
+        if position is None or position.seq == 0:
+            self.metrics.corrupt_frames.n += 1
+            return None
+        return position
 
     def on_subscribed(self, session: str) -> None:
         """Frames arrive from here on; what was missed before is found by the head."""
@@ -201,6 +219,9 @@ class Sessions:
         if connection in hub.live:
             position = hub.last
             hub.live.discard(connection)
+            if hub.subscriptions is None:
+                hub.subscriptions = {}
+            hub.subscriptions[connection] = subscription  # it may come back: the hub stays for it
             if hub.ahead is not None:
                 position = hub.ahead.pop(connection, position)
                 hub.ahead = hub.ahead or None
@@ -214,6 +235,7 @@ class Sessions:
     def join(self, subscription: Subscription, start: Position | Start) -> None:
         """Let a subscription catch up from `start` and become live."""
         hub = subscription.hub
+        subscription.told_loss = False
         if hub.subscriptions is None:
             hub.subscriptions = {}
         hub.subscriptions[subscription.connection] = subscription
@@ -266,11 +288,14 @@ class Sessions:
                 connection.post(data)
         hub.ahead = {one: has for one, has in ahead.items() if has > position} or None
 
-    def tell(self, hub: SessionHub, frame: object) -> None:
-        """Send a frame about the session to every live subscriber."""
+    def tell(self, hub: SessionHub, frame: object, up_to: Position) -> None:
+        """Send a frame about the session to every live subscriber that isn't at or past `up_to` already."""
         data = text_frame(encode(frame))
+        ahead = hub.ahead or {}
         for connection in hub.live:
-            connection.post(data)
+            has = ahead.get(connection)
+            if has is None or has < up_to:
+                connection.post(data)
 
     def _irregular(self, hub: SessionHub, position: Position, frame: bytes) -> None:
         last = hub.last
