@@ -186,13 +186,14 @@ class Connections:
 
     def _tenant_changed(self, name: str, entry: TenantEntry | None) -> None:
         self._origins = None
-        before = self._tenants.pop(name, None)
-        state = None
-        if entry is not None:
-            state = TenantState(entry.record, self._topics, self._virtual_shards)
-            if before is not None:
-                state.in_flight = before.in_flight
-            self._tenants[name] = state
+        state = self._tenants.get(name)
+        if entry is None:
+            self._tenants.pop(name, None)
+            state = None
+        elif state is not None:
+            state.renew(entry.record)
+        else:
+            state = self._tenants[name] = TenantState(entry.record, self._topics, self._virtual_shards)
         for connection in tuple(self._open.values()):
             identity = connection.identity
             if identity is None or identity.tenant != name:
@@ -202,6 +203,7 @@ class Connections:
             elif state.record.suspended:
                 connection.close(CloseCode.TENANT_SUSPENDED)
             elif not self._verifier.still_valid(identity):
-                connection.close(CloseCode.TOKEN_EXPIRED)
+                ran_out = time.time() >= identity.expires_at
+                connection.close(CloseCode.TOKEN_EXPIRED if ran_out else CloseCode.KEYS_CHANGED)
             elif connection.tenant is not None:
                 connection.renew_tenant(state)

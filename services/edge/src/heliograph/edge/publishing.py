@@ -328,10 +328,15 @@ class PublishPath:
             waiting.popleft().overdue()
 
     async def look_after_followed(self, now: float) -> None:
-        """One round of questions about followed publishes. Raises StoreError."""
-        for session, publications in list(self._followed.items()):
+        """One round of questions about followed publishes. What can't be told now is asked again."""
+        for session in list(self._followed):
+            publications = list(self._followed[session])  # others may be added while the store is asked
             positions = [Position(one.epoch, one.seq) for one in publications]
-            known = await self.live.confirmed(session, positions)
+            known: list[bool | None]
+            try:
+                known = await self.live.confirmed(session, positions)
+            except StoreError:
+                known = [None] * len(positions)
             done = {
                 id(one)
                 for one, confirmed in zip(publications, known, strict=True)

@@ -22,7 +22,7 @@ HOT_SHARDS = 16
 
 @dataclass(slots=True)
 class TenantState:
-    """A tenant as this edge obeys it. Replaced when its record changes; `in_flight` is carried over."""
+    """A tenant as this edge obeys it: one object for as long as it exists, so that `in_flight` stays a true count."""
 
     record: Tenant
     topics: Topics
@@ -37,6 +37,11 @@ class TenantState:
     telemetry_topic: str | None = field(init=False)
 
     def __post_init__(self) -> None:
+        self.renew(self.record)
+
+    def renew(self, record: Tenant) -> None:
+        """Obey another record of the same tenant."""
+        self.record = record
         settings = self.record.limits
         self.limits = SenderLimits(
             messages=Rate(settings.connection_messages_per_s, settings.connection_burst_messages),
