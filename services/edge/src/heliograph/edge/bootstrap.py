@@ -39,7 +39,7 @@ from heliograph.service.tokens import TokenVerifier
 from heliograph.service.tracing import Tracing, otlp_exporter
 from heliograph.stores.kafka import KafkaLogWriter
 from heliograph.stores.keys import Topics
-from heliograph.stores.ports import ConnectionStore, LiveStore, LogWriter, Rehydration, StoreError, TenantStore
+from heliograph.stores.ports import ConnectionStore, LiveStore, LogWriter, Rehydration, TenantStore
 from heliograph.stores.redis.live import RedisLiveStore
 from heliograph.stores.redis.metadata import (
     MetadataClient,
@@ -173,6 +173,12 @@ def compose(settings: EdgeSettings, stores: Stores) -> Service:
         address=lambda: address,
         lease_s=settings.lease_s,
     )
+
+    def serving() -> bool:
+        """Clients are still taken in while a balancer learns that it is over (`drain_notice_s`)."""
+        noticing = readiness.draining and not readiness.waiting_for() and not connections.draining
+        return readiness.ready or noticing
+
     endpoint = Endpoint(
         connections,
         sessions,
@@ -194,7 +200,7 @@ def compose(settings: EdgeSettings, stores: Stores) -> Service:
         ),
         HandshakeAdmission(_admission(settings), random.random),
         settings.allowed_origins,
-        lambda: readiness.ready,
+        serving,
     )
     app = create_app(
         title="Heliograph edge",
@@ -204,7 +210,9 @@ def compose(settings: EdgeSettings, stores: Stores) -> Service:
         liveness=liveness,
         max_request_bytes=settings.http_request_bytes,
     )
-    HttpPublishing(connections, path, edge_metrics, batch_messages=settings.http_batch_messages).install(app, verifier)
+    HttpPublishing(connections, path, edge_metrics, batch_messages=settings.http_batch_messages).install(
+        app, verifier, serving
+    )
     _document(app)
     tasks = BackgroundTasks(metrics)
     log_condition = readiness.condition("log")
@@ -279,10 +287,7 @@ async def _pending(path: PublishPath) -> None:
     while True:
         await asyncio.sleep(FOLLOW_S)
         if path.followed:
-            try:
-                await path.look_after_followed(time.monotonic())
-            except StoreError:
-                continue  # the live store is away; its condition says so
+            await path.look_after_followed(time.monotonic())
 
 
 async def _watch(live: LiveStore, condition: Condition) -> None:

@@ -8,6 +8,7 @@ import asyncio
 import secrets
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import msgspec
@@ -31,6 +32,10 @@ from heliograph.stores.ports import Appended, StoreError
 
 MAX_BUCKETS = 10_000
 """Publishers whose rate is remembered at once; the one unused longest is forgotten."""
+
+
+RETRY_AFTER_MS = 1_000
+"""Of a request that came while the edge starts or ends: there is another edge, or will be."""
 
 
 class PostedMessage(Struct, rename={"class_": "class"}, omit_defaults=True, forbid_unknown_fields=True):
@@ -134,9 +139,15 @@ class HttpPublishing:
         self._batch_messages = batch_messages
         self._buckets: OrderedDict[tuple[str, str], SenderBucket] = OrderedDict()
 
-    def install(self, app: FastAPI, verifier: TokenVerifier) -> None:
-        """Add the route to the application."""
+    def install(self, app: FastAPI, verifier: TokenVerifier, serving: Callable[[], bool]) -> None:
+        """Add the route to the application. While not `serving` nothing is judged: tenants may not be known yet."""
         router = APIRouter()
+
+        def served() -> None:
+            if not serving():
+                code = "draining" if self._connections.draining else "unavailable"
+                raise HttpError(code, retry_after_ms=RETRY_AFTER_MS)
+
         identify = bearer(verifier)
         label, session_id = f"^{LABEL_PATTERN}$", f"^{SESSION_ID_PATTERN}$"
 
@@ -146,6 +157,7 @@ class HttpPublishing:
             summary="Publish one message, or a batch in order",
             openapi_extra=_openapi(label, session_id),
             responses=_responses(),
+            dependencies=[Depends(served)],
         )
         async def publish(
             tenant: str, agent_type: str, session_id: str, request: Request, who: Annotated[Identity, Depends(identify)]
@@ -161,8 +173,6 @@ class HttpPublishing:
         tenant = self._connections.tenant(who.tenant)
         if tenant is None:
             raise HttpError("unauthenticated")
-        if self._connections.draining:
-            raise HttpError("draining", retry_after_ms=1_000)
         messages, batch = self._decode(body)
         session = str(key)
         target = Target(session, tenant, tenant.log_topic(key), tenant.partition(key), session.encode())
