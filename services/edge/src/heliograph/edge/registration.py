@@ -52,6 +52,8 @@ class Registration:
         self._changed: dict[str, Connection] = {}
         self._gone: dict[str, ports.Connection] = {}
         self._renew_at = 0.0
+        self._telling = asyncio.Lock()
+        self._released = False
         connections.on_changed = self._on_changed
         connections.on_gone = self._on_gone
 
@@ -68,6 +70,11 @@ class Registration:
 
     async def tell(self, now: float) -> None:
         """One round. Raises StoreError; what was not told stays to be told."""
+        async with self._telling:
+            if not self._released:
+                await self._tell(now)
+
+    async def _tell(self, now: float) -> None:
         if now >= self._renew_at:
             known = await self._store.renew(
                 EdgeLease(
@@ -98,16 +105,19 @@ class Registration:
                 await self._store.update(self._edge, records, list(gone.values()))
             except StoreError:
                 for id_, connection in changed.items():
-                    self._changed.setdefault(id_, connection)
+                    if id_ not in self._gone:  # it may have gone meanwhile
+                        self._changed.setdefault(id_, connection)
                 self._gone.update(gone)
                 raise
 
     async def release(self) -> None:
-        """Leave the registry; its lease ends by itself where that can't be said."""
-        try:
-            await self._store.release(self._edge)
-        except StoreError as error:
-            log.warning("not_released", error=str(error))
+        """Leave the registry for good; its lease ends by itself where that can't be said."""
+        async with self._telling:
+            self._released = True
+            try:
+                await self._store.release(self._edge)
+            except StoreError as error:
+                log.warning("not_released", error=str(error))
 
     def _on_changed(self, connection: Connection) -> None:
         if connection.hello_done:
