@@ -233,14 +233,18 @@ class Connection:
                 joiner.pump()
 
     def _fall_behind(self) -> None:
-        """Nothing more is queued: each session goes on later, from where it stands now."""
+        """Nothing more is queued: each session goes on later, from where it stands now. Nothing more is read either:
+        who doesn't take its answers may not ask for more of them.
+        """
         self._metrics.catch_ups.n += 1
+        self._socket.pause_reading()
         for subscription in self.subscriptions.values():
             if subscription.joiner is None and subscription.behind is None:
                 last = self._sessions.detach(subscription)
                 subscription.behind = last if last is not None else parse_start("earliest")
 
     def _read_on(self) -> None:
+        self._socket.resume_reading()
         for subscription in self.subscriptions.values():
             if subscription.behind is not None:
                 start, subscription.behind = subscription.behind, None
@@ -270,6 +274,9 @@ class Connection:
             self._bad_frame(error.code, error.message, error.request_id)
         except InvalidValueError as error:
             self._refuse(getattr(frame, "id", None), error.code, error.message)
+        except Exception:
+            log.exception("frame_failed", connection=self.id)
+            self.close(CloseCode.INTERNAL)
 
     def on_binary(self) -> None:
         """A binary frame: not in this protocol."""
@@ -519,7 +526,7 @@ class Connection:
             self._ping_bytes += len(PING_FRAME)
             self.post(PING_FRAME)
         elif beat is beat.DEAD:
-            self.close(CloseCode.HEARTBEAT_TIMEOUT, abort=True)
+            self.close(CloseCode.HEARTBEAT_TIMEOUT)
 
     def close(self, code: CloseCode, *, abort: bool = False) -> None:
         """End the connection, telling why; `abort` where the peer reads nothing anyway."""

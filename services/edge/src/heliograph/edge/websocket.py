@@ -120,6 +120,15 @@ class ClientSocket(WebSocketsSansIOProtocol):
         super().connection_lost(exc)
         self._tell_closed()
 
+    def pause_reading(self) -> None:
+        """Let the peer wait with what it sends."""
+        if not self.transport.is_closing():
+            self.transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        if not self.transport.is_closing():
+            self.transport.resume_reading()
+
     def close(self, code: int, reason: str) -> None:
         """Send a close frame, and end the transport when the peer answered or `CLOSE_TIMEOUT_S` passed."""
         if self.close_sent or self.disconnected or self.transport.is_closing():
