@@ -111,6 +111,9 @@ class KafkaServer:
             "offsets.topic.num.partitions": 4,
             "transaction.state.log.num.partitions": 4,
             "group.initial.rebalance.delay.ms": 0,
+            # KIP-848 leaves both to the brokers, whose defaults of 45 and 5 s forbid less. Routers ask for 10 and 2 s.
+            "group.consumer.min.session.timeout.ms": 3000,
+            "group.consumer.min.heartbeat.interval.ms": 500,
             # What installations are recommended to have.
             "auto.create.topics.enable": "false",
             "unclean.leader.election.enable": "false",
