@@ -8,8 +8,8 @@ from heliograph.client import Client, ClientSettings
 from heliograph.core.backoff import BackoffPolicy
 
 QUICK = ClientSettings(
-    connect_timeout_s=5.0,
-    open_timeout_s=2.0,
+    connect_timeout_s=20.0,
+    open_timeout_s=10.0,
     close_timeout_s=2.0,
     reconnect=BackoffPolicy(base_s=0.01, cap_s=0.05, healthy_s=0.2),
     refusal=BackoffPolicy(base_s=0.005, cap_s=0.02, healthy_s=0.0),

@@ -260,7 +260,7 @@ class FakeEdge:
 
     # ---- waiting -----------------------------------------------------------------------------------------------------
 
-    async def until(self, condition: Callable[[], bool], timeout_s: float = 5.0) -> None:
+    async def until(self, condition: Callable[[], bool], timeout_s: float = 15.0) -> None:
         """Return when `condition` holds, looking again whenever a frame came."""
         async with asyncio.timeout(timeout_s):
             while not condition():

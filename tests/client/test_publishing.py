@@ -355,3 +355,24 @@ async def test_an_error_in_the_block_leaves_at_once(edge: FakeEdge, make_client:
         await agent()
     with pytest.raises(PublishUncertain):
         await tasks[0]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"id": "x" * 129},
+        {"id": ""},
+        {"event_type": "dev.heliograph.mine"},
+        {"correlation_id": "two\nlines"},
+        {"causation_id": "\ud800"},
+        {"traceparent": "yes"},
+        {"reply_to": "nowhere"},
+    ],
+)
+async def test_what_the_server_would_call_malformed_is_refused_here(
+    edge: FakeEdge, make_client: MakeClient, fields: dict[str, str]
+) -> None:
+    async with make_client() as client:
+        with pytest.raises(InvalidValueError):
+            await client.publish(SESSION, 1, **fields)  # type: ignore[arg-type]
+    assert edge.publishes == []

@@ -126,6 +126,20 @@ async def test_a_token_function_that_fails_is_asked_again(edge: FakeEdge, make_c
         assert calls == 3
 
 
+async def test_a_token_function_that_hangs_is_given_up(edge: FakeEdge, make_client: MakeClient) -> None:
+    calls = 0
+
+    async def fetch() -> str:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            await asyncio.Event().wait()
+        return "t"
+
+    async with make_client(token=fetch, settings=replace(QUICK, open_timeout_s=0.3)):
+        assert calls >= 2
+
+
 async def test_a_token_is_never_logged(
     edge: FakeEdge, make_client: MakeClient, caplog: pytest.LogCaptureFixture
 ) -> None:

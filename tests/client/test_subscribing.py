@@ -17,7 +17,7 @@ MakeClient = Callable[..., Client]
 
 async def take(subscription: Subscription, count: int) -> list[object]:
     """Data of the next messages; gaps as they are."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(15):
         items = [await anext(subscription) for _ in range(count)]
     return [item.data if isinstance(item, Message) else item for item in items]
 
@@ -171,7 +171,7 @@ async def test_a_slow_reader_can_publish(edge: FakeEdge, make_client: MakeClient
     async with make_client(settings=replace(QUICK, buffered_messages=2)) as client:
         subscription = client.subscribe(SESSION, start="earliest")
         edge.publish_many(SESSION, list(range(20)))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(15):
             for number in range(20):
                 item = await anext(subscription)
                 assert isinstance(item, Message)

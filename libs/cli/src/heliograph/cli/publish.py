@@ -9,6 +9,7 @@ import msgspec
 import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from heliograph.cli import stdin
 from heliograph.cli.options import (
     DEFAULT_URL,
     ConnectTimeout,
@@ -75,7 +76,7 @@ def publish(
         if lines and id_ is not None:
             raise usage("--id names one message, --lines publishes many", "Leave one of them out.")
         if not lines:
-            value = _payload(await _read(data), content_type, text=text)
+            value = _payload(data.encode() if data != "-" else await stdin.everything(), content_type, text=text)
         async with make_client(url, token, connect_timeout) as client:
             if lines:
                 await _publish_lines(
@@ -88,10 +89,6 @@ def publish(
             _show(receipt, json=json)
 
     run(work(), json=json)
-
-
-async def _read(data: str) -> bytes:
-    return data.encode() if data != "-" else await asyncio.to_thread(sys.stdin.buffer.read)
 
 
 def _payload(raw: bytes, content_type: str | None, *, text: bool) -> Any:
@@ -153,15 +150,15 @@ def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
 
 
 async def _lines(data: str) -> AsyncIterator[bytes]:
-    """Lines that are not empty. Stdin is read in a thread: a pause between lines doesn't stall the connection."""
-    if data != "-":
-        for line in data.encode().splitlines():
+    """Lines that are not empty."""
+    if data == "-":
+        async for line in stdin.lines():
             if line.strip():
                 yield line
         return
-    while line := await asyncio.to_thread(sys.stdin.buffer.readline):
+    for line in data.encode().splitlines():
         if line.strip():
-            yield line.rstrip(b"\r\n")
+            yield line
 
 
 def _receipt_json(receipt: Receipt) -> dict[str, Any]:

@@ -25,11 +25,13 @@ from heliograph.client.runner import ClientState, Token
 from heliograph.client.settings import ClientSettings
 from heliograph.client.stats import ClientStats
 from heliograph.client.subscription import Subscription
+from heliograph.core.backoff import BackoffPolicy
 from heliograph.core.messages import AckMode, MessageClass
 
 __all__ = [
     "AckMode",
     "AuthenticationError",
+    "BackoffPolicy",
     "Client",
     "ClientError",
     "ClientSettings",

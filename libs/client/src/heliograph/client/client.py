@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any, Self
 from uuid import uuid4
 
+import msgspec
 from msgspec import Raw
 
 from heliograph.client.addresses import Addresses
@@ -25,10 +26,12 @@ from heliograph.client.settings import ClientSettings
 from heliograph.client.stats import ClientStats
 from heliograph.client.subscription import Subscription
 from heliograph.client.traffic import ClientTraffic
+from heliograph.core.errors import InvalidValueError
+from heliograph.core.limits import MAX_NAME_LENGTH
 from heliograph.core.messages import AckMode, MessageClass
 from heliograph.core.positions import Position
 from heliograph.core.sessions import SessionKey
-from heliograph.protocol.frames import EARLIEST, LATEST, Hello, Publish
+from heliograph.protocol.frames import EARLIEST, LATEST, Hello, Publish, TraceParent, check_name
 
 logger = logging.getLogger("heliograph.client")
 
@@ -64,6 +67,7 @@ class Client:
 
         `connection` goes to `websockets.asyncio.client.connect` (`ssl`, `proxy` …).
         """
+        _check_names(producer=producer, consumer=consumer, agent=agent)
         self.settings = settings or ClientSettings()
         self.stats = ClientStats()
         self._addresses = Addresses(url, uniform)
@@ -215,6 +219,15 @@ class Client:
         Raises PublishRefused, PublishUncertain, ClosedError, and InvalidValueError for what is not publishable.
         """
         self._check_open()
+        _check_names(
+            message_id=id,
+            event_type=event_type,
+            correlation_id=correlation_id,
+            causation_id=causation_id,
+            content_type=content_type,
+        )
+        if traceparent is not None:
+            _check_traceparent(traceparent)
         payload, content_type = encode_payload(data, content_type)
         frame = Publish(
             _session(session),
@@ -313,3 +326,20 @@ class Client:
 
 def _session(session: str | SessionKey) -> str:
     return str(session if isinstance(session, SessionKey) else SessionKey.parse(session))
+
+
+def _check_names(**names: str | None) -> None:
+    """What the server would call malformed is told here, by its name, and costs the connection nothing."""
+    for field, value in names.items():
+        if value is not None:
+            if len(value) > MAX_NAME_LENGTH:
+                raise InvalidValueError("value_invalid", field, value, f"at most {MAX_NAME_LENGTH} characters")
+            check_name(field, value)
+
+
+def _check_traceparent(value: str) -> None:
+    try:
+        msgspec.convert(value, TraceParent)
+    except msgspec.ValidationError:
+        wanted = "a W3C traceparent, such as 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+        raise InvalidValueError("value_invalid", "traceparent", value, wanted) from None

@@ -155,7 +155,10 @@ class Runner:
             return self._token
         try:
             token = self._token()
-            return await token if inspect.isawaitable(token) else token
+            if not inspect.isawaitable(token):
+                return token
+            async with asyncio.timeout(self._settings.open_timeout_s):
+                return await token
         except Exception as error:
             raise LinkError(f"token() raised {type(error).__name__}: {error}") from error
 
