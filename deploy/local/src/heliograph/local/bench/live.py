@@ -74,10 +74,10 @@ class LiveBench:
     def _judge(self, shape: Shape, side: Side, number: int, result: LoadResult) -> None:
         where = f"{shape.name} run {number} of {side.name}"
         if result.lost or result.refused:
-            surplus = "lost" if result.lost >= 0 else "too many"
+            what = "did not come" if result.lost >= 0 else "came too many"
             self.report.faults.append(
-                f"{where}: {abs(result.lost)} of {result.expected} deliveries {surplus}, {result.refused} refusals"
-                f" or errors {result.first_error}".rstrip()
+                f"{where}: {abs(result.lost)} of {result.expected} deliveries {what} within 5 s of the last publish,"
+                f" {result.refused} refusals or errors {result.first_error}".rstrip()
             )
         trouble = side.trouble()
         if trouble:
