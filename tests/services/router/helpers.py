@@ -57,7 +57,7 @@ from heliograph.stores.ports import (
 from heliograph.stores.redis.live import RedisLiveStore
 from heliograph.stores.redis.metadata import MetadataClient, RedisLeases, RedisPositionIndex, RedisTenantStore
 
-DEADLINE_S = 30.0
+DEADLINE_S = 90.0
 PARTITIONS = 3
 SHARDS = 16
 BOUNDS = Bounds(
@@ -259,6 +259,16 @@ class World:
             return await self.confirmed(session) >= seq
 
         await until(confirmed, f"{session} confirmed up to {seq}")
+
+    async def until_confirmed_old(self, session: str, message: Message) -> None:
+        """Until a message of any epoch is confirmed."""
+        position = Position.parse(message.position or "")
+
+        async def confirmed() -> bool:
+            (found,) = await self.live.confirmed(session, [position])
+            return found is True
+
+        await until(confirmed, f"{session} confirmed {position}")
 
     async def records(self, topic: str = "") -> list[LogRecord]:
         """Everything in a topic, partition by partition."""

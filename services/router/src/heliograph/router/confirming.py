@@ -22,7 +22,13 @@ RETRY = BackoffPolicy(base_s=0.05, cap_s=2.0, healthy_s=0.0)
 """Of a round while the live store is away: it is back at most 2 s before us."""
 
 GIVE_UP_AFTER = 8
-"""Failures of one session in rounds in which others succeeded."""
+"""Failures of one session while others go through."""
+
+ALONE_RETRY_S = 0.05
+"""Between tries of sessions that fail while others go through: everybody behind them waits."""
+
+GIVEN_UP_S = 60.0
+MAX_GIVEN_UP = 10_000
 
 Item = tuple[str, str, Sequence[tuple[int, int]]]
 
@@ -46,6 +52,10 @@ class Confirmer:
         self._sleep = sleep
         self._uniform = uniform
         self._clock = clock
+        self._known: Item | None = None
+        """One that went through."""
+        self._given_up: dict[str, float] = {}
+        """Sessions not waited for, and until when."""
         self._log = RateLimitedLog(get_logger(__name__))
 
     async def confirm(self, positions: Mapping[Epoch, Sequence[tuple[int, int]]]) -> dict[Epoch, Head]:
@@ -59,14 +69,16 @@ class Confirmer:
             if not failed:
                 break
             self._metrics.confirm_retries.n += 1
-            if len(failed) < len(waiting):
+            self._log.warning("confirm_failed", sessions=len(failed), error=str(error))
+            delay_s = backoff.failed(self._clock())
+            if await self._others_go_through():
                 failed = [item for item in failed if not self._gives_up(item, failures)]
+                delay_s = min(delay_s, ALONE_RETRY_S)
             else:
                 self._condition.waiting(error)
             waiting = failed
             if waiting:
-                self._log.warning("confirm_failed", sessions=len(waiting), error=str(error))
-                await self._sleep(backoff.failed(self._clock()))
+                await self._sleep(delay_s)
         self._condition.ok()
         return heads
 
@@ -88,13 +100,29 @@ class Confirmer:
             else:
                 heads[item[0], item[1]] = answer
                 self._metrics.confirmed.n += len(item[2])
+                self._known = item
         return failed, last
 
-    def _gives_up(self, item: Item, failures: Counter[Epoch]) -> bool:
-        key = (item[0], item[1])
-        failures[key] += 1
-        if failures[key] < GIVE_UP_AFTER:
+    async def _others_go_through(self) -> bool:
+        """Whether a session that went through before still does: confirming it again changes nothing."""
+        if self._known is None:
             return False
+        try:
+            (answer,) = await self._live.confirm_many([self._known])
+        except StoreError:
+            return False
+        return not isinstance(answer, StoreError)
+
+    def _gives_up(self, item: Item, failures: Counter[Epoch]) -> bool:
+        """Whether this session has failed often enough; one that was given up lately is not waited for again."""
+        session, now = item[0], self._clock()
+        key = (session, item[1])
+        failures[key] += 1
+        if failures[key] < GIVE_UP_AFTER and self._given_up.get(session, 0.0) < now:
+            return False
+        if len(self._given_up) >= MAX_GIVEN_UP:
+            self._given_up.clear()
+        self._given_up[session] = now + GIVEN_UP_S
         self._metrics.confirm_given_up.n += 1
-        self._log.warning("confirm_given_up", key=item[0], session=item[0], epoch=item[1])
+        self._log.warning("confirm_given_up", key=session, session=session, epoch=item[1])
         return True
