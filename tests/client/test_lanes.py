@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from msgspec import Raw
 
 from heliograph.client.errors import ClosedError, PublishUncertain
-from heliograph.client.lanes import STALLS_BEFORE_ROTATION, Answer, LaneKey, Lanes, Outgoing
+from heliograph.client.lane import Answer, LaneKey, Outgoing
+from heliograph.client.lanes import STALLS_BEFORE_ROTATION, Lanes
 from heliograph.client.settings import ClientSettings
 from heliograph.client.stats import ClientStats
 from heliograph.core.limits import PRODUCER_RING

@@ -25,10 +25,10 @@ another message, or let one lane wait for another's refusal.
 
 from collections import deque
 from collections.abc import Callable
-from enum import Enum
 from uuid import uuid4
 
-from heliograph.client.errors import ClientError, ClosedError, PublishUncertain
+from heliograph.client.errors import ClosedError, PublishUncertain
+from heliograph.client.lane import Lane, LaneKey, Outgoing, State
 from heliograph.client.settings import ClientSettings
 from heliograph.client.stats import ClientStats
 from heliograph.core.backoff import Backoff
@@ -38,10 +38,6 @@ from heliograph.protocol.codes import CODES
 from heliograph.protocol.frames import Publish, Published, Refused
 from heliograph.protocol.message_ids import derived_message_id
 
-LaneKey = tuple[str, MessageClass]
-Answer = Published | Refused | ClientError
-"""ClientError: the client ended before there was one."""
-
 FORGOTTEN = frozenset({"producer_unknown", "producer_seq_expired", "producer_seq_reused"})
 """Refusals that no resend under this incarnation will overcome."""
 MAYBE_DONE = frozenset({"live_unavailable", "log_unavailable", "unavailable", "internal", "draining"})
@@ -50,70 +46,6 @@ STALLS_BEFORE_ROTATION = 8
 """Rounds of nothing but `out_of_order` until a lane counts as forgotten."""
 MAX_LANES = 10_000
 """Counters kept; above it, the next connection with nothing unanswered begins a new incarnation and forgets them."""
-
-
-class State(Enum):
-    """Where one message is."""
-
-    QUEUED = "queued"
-    SENT = "sent"
-    REFUSED = "refused"
-    DONE = "done"
-
-
-class Outgoing:
-    """One message on its way. `done` is called once: with the answer, or the refusal that ended it."""
-
-    __slots__ = (
-        "deadline_s", "done", "doubtful", "frame", "refusal", "sends", "sent_as", "state", "weight_bytes",
-    )  # fmt: skip
-
-    def __init__(self, frame: Publish, deadline_s: float | None, done: Callable[[Answer], None]) -> None:
-        self.frame = frame
-        """What is sent; `id` and `seq` are set for each send."""
-        self.deadline_s = deadline_s
-        """Until when a refusal for now is tried again; None: for ever."""
-        self.done = done
-        self.state = State.QUEUED
-        self.refusal: Refused | None = None
-        self.sends = 0
-        self.sent_as: tuple[str, int] | None = None
-        """Incarnation and seq of the last send."""
-        self.doubtful = False
-        """It may be in although no answer said so."""
-        self.weight_bytes = len(bytes(frame.payload))
-
-
-class Lane:
-    """One session and class."""
-
-    __slots__ = ("backoff", "base", "cursor", "forgotten", "halted", "items", "key", "resume_s", "stalls", "under_way")
-
-    def __init__(self, key: LaneKey) -> None:
-        self.key = key
-        self.items: deque[Outgoing] = deque()
-        self.base = 1
-        """Seq of the first item; each further one has the next."""
-        self.cursor = 0
-        """Items from the front that were sent on this connection, in this round."""
-        self.under_way = 0
-        """Sends without an answer on this connection."""
-        self.halted = False
-        """Something was refused: nothing is sent until `under_way` is 0 and the round is settled."""
-        self.forgotten = False
-        self.resume_s = 0.0
-        self.stalls = 0
-        self.backoff: Backoff | None = None
-
-    def pop_done(self) -> int:
-        """Forget the answered ones at the front; how many."""
-        count = 0
-        while self.items and self.items[0].state is State.DONE:
-            self.items.popleft()
-            self.base += 1
-            self.cursor = max(0, self.cursor - 1)
-            count += 1
-        return count
 
 
 class Lanes:

@@ -6,7 +6,8 @@ from collections import deque
 from collections.abc import Callable
 
 from heliograph.client.errors import ClientError, ClosedError, PublishRefused, PublishUncertain
-from heliograph.client.lanes import Answer, LaneKey, Lanes, Outgoing
+from heliograph.client.lane import Answer, LaneKey, Outgoing
+from heliograph.client.lanes import Lanes
 from heliograph.client.receipts import Durabilities, Receipt
 from heliograph.client.sender import Sender
 from heliograph.client.settings import ClientSettings
