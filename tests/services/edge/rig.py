@@ -7,7 +7,7 @@ the router and replay would do is done here when a test says so: `confirm_log` a
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -15,8 +15,10 @@ from typing import Any, Self
 import msgspec
 from tests.services.edge.client import Client
 
+from heliograph.core.limits import RECORD_OVERHEAD_BYTES
 from heliograph.edge.bootstrap import Stores, compose
 from heliograph.edge.settings import EdgeSettings
+from heliograph.edge.websocket import ClientSocket
 from heliograph.local.tenant import DevelopmentTenant
 from heliograph.protocol.messages import frame, message_from_record, record_value
 from heliograph.protocol.tenants import Tenant, encode_tenant
@@ -27,7 +29,7 @@ from heliograph.stores.memory.live import MemoryLiveStore
 from heliograph.stores.memory.live_server import MemoryLiveServer
 from heliograph.stores.memory.log import MemoryLog, MemoryLogWriter
 from heliograph.stores.memory.metadata import MemoryConnectionStore, MemoryRehydration, MemoryTenantStore
-from heliograph.stores.ports import ConnectionStore, RehydratedPage, TopicSpec
+from heliograph.stores.ports import ConnectionStore, RehydratedPage, StoreError, TopicSpec
 
 DEADLINE_S = 20.0
 """For a state to be reached; a busy machine is slow, never this slow."""
@@ -40,6 +42,56 @@ async def until(state: Callable[[], object], what: str = "the state", deadline_s
     while not state():
         assert time.monotonic() < deadline, f"{what} was not reached in {deadline_s:g} s"
         await asyncio.sleep(0.005)
+
+
+async def until_told(state: Callable[[], Awaitable[bool]], deadline_s: float = DEADLINE_S) -> None:
+    """Wait until asking for a state gives True."""
+    deadline = time.monotonic() + deadline_s
+    while not await state():
+        assert time.monotonic() < deadline, f"it did not become so in {deadline_s:g} s"
+        await asyncio.sleep(0.02)
+
+
+class RoutedLog(MemoryLogWriter):
+    """A log behind which a router stands: what it has is confirmed. `held`: topics whose partitions have no leader."""
+
+    def __init__(self, world: "World") -> None:
+        super().__init__(world.log, delivery_timeout_s=world.log_delivery_timeout_s)
+        self._world = world
+        self.held: set[str] = set()
+        self._waiting: list[Callable[[], None]] = []
+
+    def write(
+        self,
+        topic: str,
+        partition: int,
+        key: bytes,
+        value: bytes,
+        headers: list[tuple[str, bytes]],
+        done: Callable[[StoreError | None], None] | None,
+    ) -> None:
+        def routed(error: StoreError | None) -> None:
+            position = dict(headers).get("ce_sequence", b"").decode()
+            if error is None and position:
+                seqs = [(int(position[23:]), len(value) + RECORD_OVERHEAD_BYTES)]
+                self._world.live.confirm(key.decode(), position[:22], seqs)
+            if done is not None:
+                done(error)
+
+        def store() -> None:
+            super(RoutedLog, self).write(topic, partition, key, value, headers, routed)
+
+        if topic in self.held:
+            self._waiting.append(store)
+        else:
+            store()
+
+    def release(self) -> None:
+        """The partitions have leaders again."""
+        self.held.clear()
+        waiting, self._waiting = self._waiting, []
+        for store in waiting:
+            store()
 
 
 class Edge:
@@ -96,6 +148,11 @@ class Edge:
     @property
     def address(self) -> str:
         return f"ws://{self.host}:{self.port}/v1/connect"
+
+    @property
+    def sockets(self) -> list[ClientSocket]:
+        """The sockets of its connections."""
+        return [connection._socket for connection in self.service.app._connect._connections]
 
     def value(self, name: str, **labels: str) -> float:
         """A metric of this edge, by its name without the prefix."""
@@ -167,8 +224,11 @@ class World:
         record.setdefault("auth", {"jwks": self.signer(name).jwks()})
         tenant = msgspec.convert({"tenant": name, **record}, Tenant)
         for topic in (self.topics.log(name), self.topics.telemetry(name)):
-            self.log.create(TopicSpec(topic, PARTITIONS, 1, {}))
+            self.make_topic(topic)
         await self.tenants.put(name, encode_tenant(tenant))
+
+    def make_topic(self, name: str) -> None:
+        self.log.create(TopicSpec(name, PARTITIONS, 1, {}))
 
     # ---- edges ------------------------------------------------------------------------------------------------------
 
@@ -209,7 +269,7 @@ class World:
             message = message_from_record(record.key, record.value, record.headers)
             assert message.position is not None
             epoch, seq = message.position[:22], int(message.position[23:])
-            self.live.confirm(message.session, epoch, [(seq, len(record_value(message)) + 512)])
+            self.live.confirm(message.session, epoch, [(seq, len(record_value(message)) + RECORD_OVERHEAD_BYTES)])
 
     def answer_history(self) -> None:
         """Answer edges' questions from the log, as replay would, from here on."""
