@@ -99,6 +99,15 @@ class RunningRouter:
         found: float = self.service.metrics.value(name, labels)
         return found
 
+    def lag(self) -> dict[str, float]:
+        """By partition; known once measured."""
+        family = next(
+            family
+            for family in self.service.metrics.registry.collect()
+            if family.name == "heliograph_router_lag_records"
+        )
+        return {sample.labels["partition"]: sample.value for sample in family.samples}
+
     async def stop(self) -> None:
         """As by SIGTERM."""
         self.stopping.set()
