@@ -71,7 +71,7 @@ class World:
     async def until(self, metric: str, least: float) -> None:
         assert self.service is not None
         async with asyncio.timeout(20):
-            while self.service.metrics.value(metric) < least:  # noqa: ASYNC110 - a scrape has no event
+            while self.service.metrics.value(metric) < least:
                 await asyncio.sleep(0.01)
 
 

@@ -126,7 +126,7 @@ def status(answer: Appended | StoreError) -> AppendStatus:
 async def until(state: Callable[[], object], what: str = "state") -> None:
     """Wait for a state, with a deadline."""
     async with asyncio.timeout(DEADLINE_S):
-        while not state():  # noqa: ASYNC110 - states of a server in another process have no event
+        while not state():
             await asyncio.sleep(0.005)
 
 

@@ -199,7 +199,7 @@ async def test_a_stream_that_was_lost_is_made_again(client: MetadataClient) -> N
     store = RedisRehydration(client, block_s=0.05)
     async with aclosing(store.requests("worker-1")) as taken:  # type: ignore[type-var]
         waiting = asyncio.ensure_future(anext(taken))
-        while not await client.redis.exists(keys.REPLAY_REQUESTS):  # noqa: ASYNC110 - Redis has no event for it
+        while not await client.redis.exists(keys.REPLAY_REQUESTS):
             await asyncio.sleep(0.01)
         await client.redis.flushdb()
         asked = asyncio.create_task(store.ask(REQUEST, 5))
