@@ -248,6 +248,30 @@ def test_a_hole_that_asking_again_does_not_fill_is_handed_on_as_an_uncertain_gap
     assert inbox.needs == at(4)
 
 
+def test_a_lost_first_message_is_not_taken_for_one_that_retention_removed() -> None:
+    wired = Wired()
+    inbox = wired.attach(EARLIEST)
+    wired.serve()
+    wired.deliver()
+    wired.publish(lose=True)
+    wired.publish()
+    wired.settle()
+    assert wired.got(inbox) == [(1, 1), (1, 2)]
+
+
+def test_earliest_begins_where_retention_ends_once_that_is_certain() -> None:
+    inbox = Inbox(SESSION, EARLIEST, SMALL, lambda: None)
+    inbox.begin(None)
+    inbox.go_live()
+    assert inbox.message(Message(message(7)))
+    assert inbox.needs == EARLIEST
+    inbox.go_live()
+    assert not inbox.message(Message(message(7)))
+    assert not inbox.message(Message(message(8)))
+    assert [item.position for item in inbox.items if isinstance(item, Message)] == [at(7), at(8)]
+    assert inbox.holes == 0
+
+
 def test_a_full_inbox_is_parked_and_the_server_told_to_stop() -> None:
     wired = Wired()
     inbox = wired.attach(EARLIEST)

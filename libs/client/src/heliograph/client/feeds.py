@@ -70,6 +70,8 @@ class Inbox:
         self._open_gap = False
         """A gap without an end: the next message is where it ends."""
         self._holes = 0
+        self._beginning: Position | None = None
+        """Where `earliest` seemed to begin, when it was first asked."""
         self.state = InboxState.WAITING
         self.accepted = False
         """The server has taken it, once at least."""
@@ -149,6 +151,8 @@ class Inbox:
             return False
         position = Position.parse(message.position)
         assert self._stream is not None
+        if self._stream.last is None and position.seq > 1 and not self._open_gap and not self._begins_at(position):
+            return True
         judgement = self._judge(position)
         if judgement is Verdict.DUPLICATE:
             return False
@@ -156,6 +160,17 @@ class Inbox:
             return self._hole(position)
         self._holes = 0
         self._put(message)
+        return False
+
+    def _begins_at(self, position: Position) -> bool:
+        """Whether a first message that is not number 1 is the earliest there is (retention took those before it), or
+        the first that was not lost: then asking again brings another.
+        """
+        if position == self._beginning or self._holes >= HOLES_BEFORE_GAP:
+            return True
+        self._beginning = position
+        self._holes += 1
+        self.state = InboxState.WAITING
         return False
 
     def _judge(self, position: Position) -> Verdict | Hole | EpochChange:

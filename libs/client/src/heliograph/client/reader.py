@@ -157,9 +157,9 @@ class Reader:
     def _deliver(self, session: str, live: list[Inbox], give: Callable[[Inbox], bool]) -> None:
         behind = False
         for inbox in live:
-            before = len(inbox.items)
+            before, holes = len(inbox.items), inbox.holes
             if give(inbox):
-                self._stats.holes += 1
+                self._stats.holes += inbox.holes - holes
                 behind = True
                 if inbox.repeated_holes > 1:
                     feed = self._feeds[session]
