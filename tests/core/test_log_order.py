@@ -219,6 +219,17 @@ def test_every_position_is_handed_out_or_named_once_and_in_order(
     assert not list(order.held())
 
 
+@given(logs(), st.integers(0, 60), st.integers(1, 20))
+def test_many_at_once_are_as_one_by_one(log: tuple[list[Position], set[Position]], seq: int, size: int) -> None:
+    records = [(position, str(position)) for position in log[0]]
+    singles, batches = LogOrder[str](at(seq), window=W), LogOrder[str](at(seq), window=W)
+    expected = [event for position, item in records for event in singles.push(position, item)]
+    got = [event for start in range(0, len(records), size) for event in batches.push_all(records[start : start + size])]
+    assert singly(got) == singly(expected)
+    assert (batches.last, batches.dropped) == (singles.last, singles.dropped)
+    assert singly(batches.finish(())) == singly(singles.finish(()))
+
+
 @given(logs(), st.randoms(use_true_random=False))
 def test_a_read_that_is_cut_anywhere_goes_on_from_its_last_position(
     log: tuple[list[Position], set[Position]], rng: random.Random

@@ -18,7 +18,7 @@ async def hold(of: ReadSlots, tenant: str, release: asyncio.Event) -> None:
 
 async def ready(of: ReadSlots, *, held: int, waiting: int) -> None:
     async with asyncio.timeout(5):
-        while (of.held, of.waiting) != (held, waiting):  # noqa: ASYNC110 - slots have no event for tests
+        while (of.held, of.waiting) != (held, waiting):
             await asyncio.sleep(0)
 
 

@@ -1,6 +1,7 @@
 """Replay's composition root: the only place that builds real things."""
 
 import asyncio
+import gc
 import importlib.metadata
 import random
 import secrets
@@ -84,8 +85,16 @@ def real_stores(settings: ReplaySettings) -> Stores:
     )
 
 
+def collect_garbage_less() -> None:
+    """A read makes some 20 containers a record, all gone with their batch and in no cycle: looking through them every
+    700 allocations costs a quarter of a read's CPU."""
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
+
+
 async def build(settings: ReplaySettings) -> Service:
     """Replay on real stores."""
+    collect_garbage_less()
     return compose(settings, real_stores(settings))
 
 

@@ -68,7 +68,8 @@ class Page:
 
 def lines(session: str, parts: Iterable[Part]) -> bytes:
     """NDJSON: one frame a line. No frame holds a line break."""
-    return b"".join([frame_of(session, part) + b"\n" for part in parts])
+    frames_ = [part[1] if isinstance(part, tuple) else frame_of(session, part) for part in parts]
+    return b"\n".join(frames_) + b"\n" if frames_ else b""
 
 
 def end_line(end: End) -> bytes:

@@ -14,8 +14,9 @@ from heliograph.replay.metrics import ReplayMetrics
 from heliograph.replay.places import Place
 from heliograph.stores.ports import LiveStore, LogReader, Scanned, StoreError
 
-BATCH = 2_000
-"""Records of one step: some 10 ms of work where all are the session's."""
+BATCH = 250
+"""Records of one step: 2 ms of work where all are the session's. Measured: 2,000 take 1.6 times the CPU a record, their
+objects fall out of the cache between being made and being used."""
 
 SETTLE_S = 60.0
 """A message of an epoch that the live store has forgotten may still be under way to the log this long."""
@@ -120,26 +121,33 @@ class PlaceScan:
     def _ordered(self, step: Scanned) -> list[Event]:
         order, read = self._order, self._frames.read
         out: list[Event] = []
+        run: list[tuple[Position, Item]] = []
         dropped = order.dropped
         for record in step.records:
+            missing: tuple[Position, Why] | None = None
             try:
                 found = read(record.value, record.headers)
             except RecordError as error:
                 self._sources.metrics.corrupt.labels(error.reason).n += 1
-                position = position_of(record.headers)
-                if position is not None:
-                    self._marks[position] = record.offset
-                    out += order.missing(position, position, Why.CORRUPT)
-                continue
-            if isinstance(found, Nothing):
-                continue
-            position, frame = found
-            self._newest_ms = record.timestamp_ms
-            if isinstance(frame, Why):
-                self._marks[position] = record.offset
-                out += order.missing(position, position, frame)
+                claimed = position_of(record.headers)
+                if claimed is not None:
+                    missing = (claimed, Why.CORRUPT)
             else:
-                out += order.push(position, (frame, record.offset))
+                if isinstance(found, Nothing):
+                    continue
+                position, frame = found
+                if isinstance(frame, bytes):
+                    run.append((position, (frame, record.offset)))
+                else:
+                    missing = (position, frame)
+            if missing is not None:
+                self._marks[missing[0]] = record.offset
+                out += order.push_all(run)
+                out += order.missing(missing[0], missing[0], missing[1])
+                run = []
+        out += order.push_all(run)
+        if step.records:
+            self._newest_ms = step.records[-1].timestamp_ms
         self._sources.metrics.duplicates.n += order.dropped - dropped
         return out
 
