@@ -241,7 +241,7 @@ def compose(settings: EdgeSettings, stores: Stores) -> Service:
         await stores.log.close(FLUSH_S)
 
     async def drain() -> None:
-        await connections.drain(settings.drain_timeout_s * 0.8)
+        await connections.drain(max(settings.drain_timeout_s - settings.drain_notice_s, 0.0))
 
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)  # else a line for every connection
     ClientSocket.send_buffer_bytes = settings.socket_send_buffer_bytes
