@@ -240,7 +240,7 @@ async def test_a_record_under_another_name_is_broken(
     assert metrics.value("tenant_records_invalid_total") == 1
 
 
-async def test_a_store_that_lost_its_data_is_read_anew(condition: Condition, metrics: Metrics) -> None:
+async def test_a_store_that_lost_its_data_ends_no_tenant(condition: Condition, metrics: Metrics) -> None:
     first, second = Store(), Store()
     for name in ("a", "b", "c"):
         await first.put(name, record(name))
@@ -250,10 +250,32 @@ async def test_a_store_that_lost_its_data_is_read_anew(condition: Condition, met
     directory._store = second
     directory._version = 2**60
     await directory.refresh()
-    assert set(directory.all()) == {"b"}
+    assert set(directory.all()) == {"a", "b", "c"}
     found = directory.find("b")
     assert found is not None
     assert found.record.suspended
+    assert condition.state is State.DEGRADED
+    assert metrics.value("tenants_kept") == 2
+
+
+async def test_a_lost_record_that_is_written_again_or_deleted_is_lost_no_more(
+    condition: Condition, metrics: Metrics
+) -> None:
+    first, second = Store(), Store()
+    for name in ("a", "b"):
+        await first.put(name, record(name))
+    directory = TenantDirectory(first, condition, metrics)
+    await directory.start()
+    directory._store = second
+    directory._version = 2**60
+    await directory.refresh()
+    assert metrics.value("tenants_kept") == 2
+    await second.put("a", record("a"))
+    await second.delete("b")
+    await directory.refresh()
+    assert set(directory.all()) == {"a"}
+    assert metrics.value("tenants_kept") == 0
+    assert condition.state is State.OK
 
 
 async def test_everything_is_read_now_and_then(store: Store, condition: Condition, metrics: Metrics) -> None:

@@ -2,7 +2,8 @@
 
 Every frame and request asks for its tenant, so the answer must not cost a round trip. A small store is polled: a poll
 is one number, and unlike a notification it can't be missed. While the store is away the last known records stay in
-force and readiness says that they are stale; only a service that never had any waits.
+force and readiness says that they are stale; only a service that never had any waits. The same where the store comes
+back without them: only a deletion that somebody asked for ends a tenant.
 """
 
 import asyncio
@@ -63,6 +64,8 @@ class TenantDirectory:
         self._entries: dict[str, TenantEntry] = {}
         self._listeners: list[Listener] = []
         self._version = 0
+        self._kept: set[str] = set()
+        """Tenants whose record the store lost; they stay in force until it is written again."""
         self._generation = 0
         self._fresh_at: float | None = None
         self._reloaded_at = 0.0
@@ -72,6 +75,7 @@ class TenantDirectory:
         self._invalid = metrics.ticks("tenant_records_invalid_total", "Tenant records that could not be read.")
         self._changes = metrics.ticks("tenant_changes_total", "Changes of tenant records that were taken up.")
         self._listener_errors = metrics.ticks("tenant_listener_errors_total", "Errors of those told about changes.")
+        metrics.sampled_gauge("tenants_kept", "Tenants in force whose record the store lost.", lambda: len(self._kept))
         metrics.sampled_gauge("tenants", "Tenants known.", lambda: len(self._entries))
         metrics.sampled_gauge("tenants_age_seconds", "Since the records were last known to be current.", self._age_s)
 
@@ -114,7 +118,12 @@ class TenantDirectory:
                 self._condition.degraded(f"stale for {self._age_s():.0f} s: {describe_error(error)}")
             raise
         self._fresh_at = self._clock()
-        self._condition.ok()
+        if self._kept:
+            self._condition.degraded(
+                f"the store lost {len(self._kept)} tenant records; the last known ones are in force"
+            )
+        else:
+            self._condition.ok()
 
     async def _refresh(self) -> None:
         now = self._clock()
@@ -123,11 +132,18 @@ class TenantDirectory:
             version = await self._store.version()
             if version == self._version:
                 return
-            full = version < self._version  # the store lost its data, or is another
+            full = version < self._version
         version, changed = await self._store.changes(0 if full else self._version)
         if full:
+            # Deletions are listed. A record that is missing was not deleted by anybody: the store lost it, and a Redis
+            # that came back empty must not log everybody out.
             self._reloaded_at = now
-            changed = {**dict.fromkeys(self._entries), **changed}
+            kept = self._entries.keys() - changed.keys()
+            if kept - self._kept:
+                self._log.error("tenant_records_lost", kept=len(kept))
+            self._kept = kept
+        else:
+            self._kept = self._kept - changed.keys()
         for tenant, raw in changed.items():
             self._take(tenant, raw)
         self._version = version

@@ -13,7 +13,7 @@ from heliograph.service.settings import (
 class ReplaySettings(ServiceSettings, KafkaSettings, RedisSettings, TokenSettings):
     """What replay needs to know."""
 
-    port: int = setting(8082, "Clients, probes and metrics share one port. 0 picks a free one.", unit="TCP port", ge=0)
+    port: int = setting(8081, "The edge has 8080, the registry 8082. 0 picks a free one.", unit="TCP port", ge=0)
     page_messages: int = setting(
         1_000, "Messages of a page, and what a request gets that asks for no number.", unit="messages", ge=1, le=10_000
     )
