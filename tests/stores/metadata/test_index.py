@@ -89,3 +89,21 @@ async def test_a_corrupt_member_is_told(client: MetadataClient, member: bytes) -
     with pytest.raises(CorruptError) as caught:
         await index.last(SESSION)
     assert caught.value.key == keys.index(SESSION)
+
+
+async def test_a_redis_that_lost_its_scripts_is_given_them_again(client: MetadataClient) -> None:
+    index = RedisPositionIndex(client)
+    sessions = [f"{SESSION}-{number}" for number in range(50)]
+    for round_number in (1, 2):
+        await client.redis.script_flush()
+        await index.add([(session, entry(round_number, round_number)) for session in sessions], 60)
+    for session in sessions:
+        assert await index.last(session) == entry(2, 2)
+
+
+async def test_a_key_of_another_type_fails_alone_and_is_told(client: MetadataClient) -> None:
+    index = RedisPositionIndex(client)
+    await client.redis.set(keys.index(SESSION), "not ours")
+    with pytest.raises(CorruptError):
+        await index.add([(SESSION, entry(1, 1)), (f"{SESSION}-2", entry(1, 1))], 60)
+    assert await index.last(f"{SESSION}-2") == entry(1, 1)

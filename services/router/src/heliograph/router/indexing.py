@@ -1,7 +1,8 @@
 """The sparse index: where in the log a session's positions are.
 
-An entry is written for the first record of a session that this router meets, then for one every 64 positions, or
-after 1 MiB of its partition has passed: sparse, and denser where a scan would have to pass much of others.
+An entry is written for the first record of a session that this router meets, then for one every 64 positions; every 16
+where 1 MiB of its partition has passed since: sparse, and denser where a scan would have to pass much of others. Nearer
+ones would not shorten any read, which begins W positions early.
 
 A reader that looks for X starts at an entry at or below X − W, and must find X behind it. That holds for an entry of
 position P exactly when no position from P + W on was given yet when P's record had been read: the live store's head
@@ -54,6 +55,7 @@ class Indexer:
         self._topics = topics
         self._metrics = metrics
         self._positions = positions
+        self._near_positions = max(1, positions // 4)
         self._partition_bytes = partition_bytes
         self._sessions = sessions
         self._clock = clock
@@ -84,7 +86,8 @@ class Indexer:
         passed = self._passed.get(place, 0) + len(record.value or b"") + 400  # and about so much of headers
         self._passed[place] = passed
         last_epoch, last_seq, last_passed = self._last.get(session, ("", 0, 0))
-        sparse = seq - last_seq < self._positions and passed - last_passed < self._partition_bytes
+        positions = self._positions if passed - last_passed < self._partition_bytes else self._near_positions
+        sparse = seq - last_seq < positions
         if last_epoch == epoch and (seq <= last_seq or sparse):
             return False
         head = heads.get((session, epoch))

@@ -30,7 +30,7 @@ class RouterSettings(ServiceSettings, KafkaSettings, RedisSettings):
         64, "A session is indexed at least every so many positions: what replay reads in vain.", unit="positions", ge=1
     )
     index_bytes: int = setting(
-        1024 * 1024, "And after so much of its partition has passed: what replay scans past others.", ge=1024
+        1024 * 1024, "And four times as often where so much of its partition passes in between.", ge=1024
     )
     index_sessions: int = setting(
         200_000, "Sessions whose last index entry is remembered, about 250 bytes each.", unit="sessions", ge=1_000

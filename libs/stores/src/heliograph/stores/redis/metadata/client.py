@@ -3,19 +3,24 @@
 What must never happen here: an error of redis-py reaching a service, or a command that waits without a bound.
 """
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from hashlib import sha1
 from typing import Any
 
+from hiredis import pack_command
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.client import Pipeline
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import NoScriptError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from heliograph.stores.ports import CorruptError, StoreError
+
+_pack: Any = pack_command
+"""Typed as taking one word only."""
 
 COMMAND_TIMEOUT_S = 5.0
 """No metadata command takes longer on a Redis that is well; above every BLOCK that is used here."""
@@ -48,6 +53,43 @@ class MetadataClient:
     async def close(self) -> None:
         await self.redis.aclose()
         await self._pool.disconnect()
+
+    async def run_script(self, script: str, calls: Sequence[tuple[Sequence[str], Sequence[str | int]]]) -> None:
+        """Run one script for many (keys, arguments), in one write, answers unread but for errors.
+
+        A command and an answer each, packed by hiredis: a third of what redis-py's pipelines cost. The router
+        adds to the index with every batch. Raises the last error, after all answers have come.
+        """
+        digest = sha1(script.encode(), usedforsecurity=False).hexdigest()
+        packed = b"".join(
+            _pack(("EVALSHA", digest, str(len(names)), *names, *map(str, arguments))) for names, arguments in calls
+        )
+        if await self._run_packed(packed, len(calls)):  # as after a restart of Redis
+            await self.redis.script_load(script)
+            if await self._run_packed(packed, len(calls)):
+                raise NoScriptError("a script was lost right after it was loaded")
+
+    async def _run_packed(self, packed: bytes, count: int) -> bool:
+        """Whether a script was missing."""
+        connection: Any = await self._pool.get_connection()  # type: ignore[no-untyped-call]
+        missing, failed = False, None
+        try:
+            await connection.send_packed_command(packed)
+            for _ in range(count):
+                try:
+                    await connection.read_response(disable_decoding=True)
+                except NoScriptError:
+                    missing = True
+                except ResponseError as error:
+                    failed = error
+        except BaseException:
+            await connection.disconnect()  # answers that were not read would be taken for those of the next caller
+            raise
+        finally:
+            await self._pool.release(connection)
+        if failed is not None:
+            raise failed
+        return missing
 
     @asynccontextmanager
     async def pipeline(self) -> AsyncIterator[Pipeline]:

@@ -15,6 +15,15 @@ SAME_POSITION = 4
 """A message written twice (a retry, a reconciled one) may be indexed twice; the earlier place serves."""
 
 
+# KEYS: index of a session. ARGV: time to live in ms, entries kept, members.
+_ADD = """
+for i = 3, #ARGV do redis.call('ZADD', KEYS[1], 0, ARGV[i]) end
+redis.call('ZREMRANGEBYRANK', KEYS[1], 1, -ARGV[2]) -- the first is kept
+redis.call('PEXPIRE', KEYS[1], ARGV[1])
+return 1
+"""
+
+
 class RedisPositionIndex:
     """`heliograph.stores.ports.PositionIndex`."""
 
@@ -28,21 +37,17 @@ class RedisPositionIndex:
         self._kept = entries_per_session
 
     async def add(self, entries: Sequence[tuple[str, IndexEntry]], ttl_s: float) -> None:
-        members: dict[str, dict[str, float]] = {}
+        members: dict[str, list[str]] = {}
         for session, entry in entries:
             member = f"{entry.position} {entry.topic_id} {entry.partition} {entry.offset}"
-            members.setdefault(session, {})[member] = 0
+            members.setdefault(session, []).append(member)
         if not members:
             return
-        ttl_ms = max(1, int(ttl_s * 1000))
+        ttl_ms = str(max(1, int(ttl_s * 1000)))
         with store_errors("hg:index:*"):
-            async with self._client.pipeline() as pipeline:
-                for session, added in members.items():
-                    key = keys.index(session)
-                    pipeline.zadd(key, added)
-                    pipeline.zremrangebyrank(key, 1, -self._kept)
-                    pipeline.pexpire(key, ttl_ms)
-                await pipeline.execute()
+            await self._client.run_script(
+                _ADD, [([keys.index(session)], [ttl_ms, self._kept, *added]) for session, added in members.items()]
+            )
 
     async def at_or_before(self, session: str, position: str) -> IndexEntry | None:
         # A member at `position` goes on with a space, which is the one character below "!".
