@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Annotated, Any
 
 import msgspec
-from fastapi import APIRouter, Depends, FastAPI, Request, Response
+from fastapi import APIRouter, Depends, FastAPI, Path, Request, Response
 from msgspec import Meta, Raw, Struct
 
 from heliograph.core.buckets import SenderBucket
@@ -36,6 +36,11 @@ MAX_BUCKETS = 10_000
 
 RETRY_AFTER_MS = 1_000
 """Of a request that came while the edge starts or ends: there is another edge, or will be."""
+
+
+Label = Annotated[str, Path(json_schema_extra={"pattern": f"^{LABEL_PATTERN}$"})]
+SessionId = Annotated[str, Path(json_schema_extra={"pattern": f"^{SESSION_ID_PATTERN}$"})]
+"""Documented here, judged by `SessionKey`, whose refusal has a code of its own."""
 
 
 class PostedMessage(Struct, rename={"class_": "class"}, omit_defaults=True, forbid_unknown_fields=True):
@@ -149,18 +154,21 @@ class HttpPublishing:
                 raise HttpError(code, retry_after_ms=RETRY_AFTER_MS)
 
         identify = bearer(verifier)
-        label, session_id = f"^{LABEL_PATTERN}$", f"^{SESSION_ID_PATTERN}$"
 
         @router.post(
             "/v1/sessions/{tenant}/{agent_type}/{session_id}/messages",
             operation_id="publish",
             summary="Publish one message, or a batch in order",
-            openapi_extra=_openapi(label, session_id),
+            openapi_extra=_openapi(),
             responses=_responses(),
             dependencies=[Depends(served)],
         )
         async def publish(
-            tenant: str, agent_type: str, session_id: str, request: Request, who: Annotated[Identity, Depends(identify)]
+            tenant: Label,
+            agent_type: Label,
+            session_id: SessionId,
+            request: Request,
+            who: Annotated[Identity, Depends(identify)],
         ) -> Response:
             key = SessionKey.of(tenant, agent_type, session_id)
             require(who, Operation.PUBLISH, key)
@@ -268,16 +276,9 @@ def openapi_components() -> dict[str, Any]:
     return _schemas()
 
 
-def _openapi(label: str, session_id: str) -> dict[str, Any]:
+def _openapi() -> dict[str, Any]:
     reference = [{"$ref": "#/components/schemas/PostedMessage"}, {"$ref": "#/components/schemas/PostedBatch"}]
-    parts = {"tenant": label, "agent_type": label, "session_id": session_id}
-    return {
-        "requestBody": {"required": True, "content": {"application/json": {"schema": {"anyOf": reference}}}},
-        "parameters": [
-            {"name": name, "in": "path", "required": True, "schema": {"type": "string", "pattern": pattern}}
-            for name, pattern in parts.items()
-        ],
-    }
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": {"anyOf": reference}}}}}
 
 
 def _responses() -> dict[int | str, dict[str, Any]]:
