@@ -42,7 +42,7 @@ class World:
         async def nothing() -> None:
             return
 
-        settings = RegistrySettings(port=0, census_interval_s=0.05, max_connections_per_page=10)
+        settings = RegistrySettings(port=0, census_interval_s=0.05, census_tenants=1, max_connections_per_page=10)
         self.service = compose(settings, self.store, self.tenants, nothing, nothing)
         listening: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._running = asyncio.create_task(
@@ -201,6 +201,16 @@ async def test_edges_are_counted_and_a_store_away_leaves_the_last_count(
     assert world.service.metrics.value("edge_connections", {"edge": "edge-1"}) == 2
     assert "census" in world.service.readiness.degraded()
     assert world.service.readiness.ready
+
+
+async def test_connections_are_counted_for_the_tenants_with_the_most(world: World) -> None:
+    assert world.service is not None
+    await world.connect("c1", "c2", edge="edge-1")
+    await world.connect("c3", edge="edge-2", session="globex:planner:1", tenant="globex")
+    while world.service.metrics.value("tenant_connections", {"tenant": "_others"}) != 1:
+        await asyncio.sleep(0.01)
+    assert world.service.metrics.value("tenant_connections", {"tenant": "acme"}) == 2
+    assert world.service.metrics.value("tenant_connections", {"tenant": "globex"}) == 0
 
 
 async def test_a_store_away_is_answered_as_unavailable(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,9 +3,11 @@
 import asyncio
 import contextlib
 import json
+import os
 import random
 from collections.abc import AsyncIterator
 from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
 from uuid import uuid4
 
 import pytest
@@ -73,6 +75,9 @@ class RealWorld:
 @pytest.fixture
 async def real(world: World, kafka_bootstrap: str, redis_url: str, tmp_path: Path) -> AsyncIterator[RealWorld]:
     tenant = f"t-{uuid4().hex[:12]}"
+    # A database of this worker's own, also where all share one Redis: replays of others would take its edges' requests.
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    redis_url = urlunsplit(urlsplit(redis_url)._replace(path=f"/{1 + worker % 15}"))
     async with contextlib.AsyncExitStack() as stack:
         metadata = MetadataClient(redis_url)
         await metadata.start()

@@ -8,7 +8,7 @@ import pytest
 
 from heliograph.core.errors import InvalidValueError
 from heliograph.stores import keys
-from heliograph.stores.ports import Connection, ConnectionStore, CorruptError, EdgeLease
+from heliograph.stores.ports import Connection, ConnectionStore, EdgeLease
 from heliograph.stores.redis.metadata import MetadataClient, RedisConnectionStore
 
 
@@ -196,13 +196,19 @@ async def test_a_corrupt_connection_is_left_out(client: MetadataClient) -> None:
     await store.update("edge-1", [connection("a"), connection("b")], [])
     await client.redis.hset(keys.edge_connections("edge-1"), "a", b'{"connection":')
     assert await names(store, "acme") == ["edge-1/b"]
+    assert store.corrupt_records == 1
     await store.update("edge-1", [connection("a")], [])
     assert await names(store, "acme") == ["edge-1/a", "edge-1/b"]
 
 
-async def test_a_corrupt_lease_is_told(client: MetadataClient) -> None:
+async def test_a_corrupt_lease_hides_no_other(client: MetadataClient) -> None:
     store = RedisConnectionStore(client)
-    await store.renew(lease(), 30)
+    for edge in ("edge-1", "edge-2"):
+        await store.renew(lease(edge), 30)
+        await store.update(edge, [connection("a")], [])
     await client.redis.hset(keys.edge("edge-1"), "lease", b"[1]")
-    with pytest.raises(CorruptError):
-        await store.edges()
+    assert [held.edge for held in await store.edges()] == ["edge-2"]
+    assert await names(store, "acme") == ["edge-2/a"]
+    assert store.corrupt_records == 2
+    await store.renew(lease("edge-1"), 30)
+    assert await names(store, "acme") == ["edge-1/a", "edge-2/a"]

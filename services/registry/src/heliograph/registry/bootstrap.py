@@ -48,7 +48,14 @@ def compose(
         title="Heliograph registry", version=VERSION, metrics=metrics, readiness=readiness, liveness=liveness
     )
     http.install(app, store, verifier, metrics, settings.max_connections_per_page)
-    census = Census(store, metrics, readiness.condition("census"), settings.census_interval_s)
+    census = Census(
+        store,
+        metrics,
+        readiness.condition("census"),
+        settings.census_interval_s,
+        tenants=directory.all,
+        tenants_shown=settings.census_tenants,
+    )
     tasks = BackgroundTasks(metrics)
 
     async def start_passes() -> None:

@@ -13,3 +13,10 @@ class RegistrySettings(ServiceSettings, RedisSettings, TokenSettings):
     census_interval_s: float = setting(
         5.0, "How often edges are counted for metrics; a scrape must not ask the store.", gt=0
     )
+    census_tenants: int = setting(
+        100,
+        "Tenants with a metric of their own, those with the most connections; the others are one.",
+        unit="tenants",
+        ge=0,
+        le=1_000,
+    )

@@ -12,7 +12,7 @@ import msgspec
 
 from heliograph.core.errors import InvalidValueError
 from heliograph.stores import keys
-from heliograph.stores.ports import Connection, CorruptError, EdgeLease
+from heliograph.stores.ports import Connection, EdgeLease
 from heliograph.stores.redis.metadata.client import MetadataClient, store_errors, store_ms
 from heliograph.stores.registrations import check_edge, member, scopes
 
@@ -46,6 +46,8 @@ class RedisConnectionStore:
         self._renew = client.redis.register_script(_RENEW)
         self._generations: dict[tuple[str, str], str] = {}
         self._locks: dict[str, asyncio.Lock] = {}
+        self.corrupt_records = 0
+        """Leases and connections that could not be read, and were left out: one must not hide the others."""
 
     async def renew(self, lease: EdgeLease, ttl_s: float) -> bool:
         """Where it answers False, nothing that the edge registered before is left."""
@@ -114,7 +116,7 @@ class RedisConnectionStore:
         return [lease for name in names if (lease := leases[name]) is not None]
 
     async def connections(self, scope: str, limit: int, after: str = "") -> list[tuple[EdgeLease, Connection]]:
-        """Connections whose record can't be read are left out; an edge that was lost leaves names behind, read past."""
+        """An edge that was lost leaves names behind until it is reaped: they are read past."""
         key, found = keys.where(scope), list[tuple[EdgeLease, Connection]]()
         leases: dict[str, EdgeLease | None] = {}
         while len(found) < limit:
@@ -152,7 +154,7 @@ class RedisConnectionStore:
                 for edge in edges:
                     pipeline.hmget(keys.edge(edge), "lease", "ends_ms")
                 answers = await pipeline.execute()
-        return {edge: _lease(keys.edge(edge), *answer) for edge, answer in zip(edges, answers, strict=True)}
+        return {edge: self._lease(*answer) for edge, answer in zip(edges, answers, strict=True)}
 
     async def _records(self, members: Sequence[str]) -> list[Connection | None]:
         if not members:
@@ -163,7 +165,22 @@ class RedisConnectionStore:
                     edge, _, connection = name.partition("/")
                     pipeline.hget(keys.edge_connections(edge), connection)
                 answers: list[bytes | None] = await pipeline.execute()
-        return [_connection(answer) for answer in answers]
+        found = [_connection(answer) for answer in answers]
+        self.corrupt_records += sum(
+            answer is not None and read is None for answer, read in zip(answers, found, strict=True)
+        )
+        return found
+
+    def _lease(self, stored: bytes | None, ends_ms: bytes | None) -> EdgeLease | None:
+        if stored is None or ends_ms is None:
+            return None
+        try:
+            lease = _lease_decoder.decode(stored)
+            lease.ends_ms = int(ends_ms)
+        except (msgspec.MsgspecError, ValueError, RecursionError):
+            self.corrupt_records += 1
+            return None
+        return lease
 
     async def _forget_connections(self, edge: str) -> None:
         key, cursor = keys.edge_connections(edge), 0
@@ -182,17 +199,6 @@ class RedisConnectionStore:
 
     def _lock(self, edge: str) -> asyncio.Lock:
         return self._locks.setdefault(edge, asyncio.Lock())
-
-
-def _lease(key: str, stored: bytes | None, ends_ms: bytes | None) -> EdgeLease | None:
-    if stored is None or ends_ms is None:
-        return None
-    try:
-        lease = _lease_decoder.decode(stored)
-        lease.ends_ms = int(ends_ms)
-    except (msgspec.MsgspecError, ValueError, RecursionError):
-        raise CorruptError(key, "is no lease of an edge") from None
-    return lease
 
 
 def _connection(record: bytes | None) -> Connection | None:
