@@ -35,6 +35,7 @@ COLUMNS: dict[str, Column] = {
     "p99_ms": Column("p99 ms", 2),
     "connections_per_s": Column("connections/s"),
     "deliveries_per_s": Column("deliveries/s"),
+    "indexed_share": Column("indexed %"),
     "records_per_s": Column("records/s"),
     "messages_per_s": Column("messages/s"),
     "took_s": Column("s", 2),
