@@ -14,6 +14,7 @@ from rich.console import Console
 
 from heliograph.client import HeliographError
 from heliograph.local.demo.play import DemoError, Play
+from heliograph.local.demo.reading_back import ReadBackError
 from heliograph.local.demo.stage import set_up
 from heliograph.local.demo.telling import Teller, show, show_failure
 from heliograph.local.demo.verdict import Result, judge
@@ -66,7 +67,7 @@ def main() -> int:
     except KeyboardInterrupt:
         console.print("\ninterrupted; everything that was started is ended")
         return INTERRUPTED
-    except (LocalError, DemoError, HeliographError) as error:
+    except (LocalError, DemoError, ReadBackError, HeliographError) as error:
         show_failure(console, str(error), directory)
     except ExceptionGroup as group:
         show_failure(console, _first(group), directory)

@@ -127,11 +127,13 @@ def _remove(server: ComposeServer) -> None:
 
 
 def _forget(kafka: Kafka, redis_: Redis, topics: Topics, tenant: str) -> None:
-    """Leave nothing in a Kafka or Redis that was given."""
+    """Leave nothing in a Kafka or Redis that was given; one that is gone by now keeps what it has."""
     if isinstance(kafka, GivenKafka):
-        asyncio.run(_forget_topics(kafka.bootstrap_servers, topics, tenant))
+        with suppress(StoreError):
+            asyncio.run(_forget_topics(kafka.bootstrap_servers, topics, tenant))
     if isinstance(redis_, GivenRedis):
-        asyncio.run(_forget_keys(redis_.url, tenant))
+        with suppress(StoreError, redis.RedisError):
+            asyncio.run(_forget_keys(redis_.url, tenant))
 
 
 async def _forget_topics(bootstrap_servers: str, topics: Topics, tenant: str) -> None:

@@ -33,8 +33,8 @@ class Teller:
         self._console.print(f"  [dim]{escape(line)}[/]")
 
     def connected(self, edges: Mapping[str, str]) -> None:
-        where = ", ".join(f"{self._name(name)} [dim]{edge}[/]" for name, edge in edges.items())
-        self._console.print(f"\n[bold]Everybody is there.[/] Each client knows both edges: {where}\n")
+        where = ", ".join(f"{self._name(name)} [dim]on {edge}[/]" for name, edge in edges.items())
+        self._console.print(f"\n[bold]Everybody is there.[/] Each client knows both edges: {where}\n", highlight=False)
 
     def message(self, message: Message, now_s: float) -> None:
         """The first question in full, then one answer a second."""
@@ -103,7 +103,7 @@ class Teller:
         if self._speaking != name:
             self._end_piece()
             self._speaking = name
-            self._console.print(f"[dim]{now_s:5.1f} s[/]  {self._say(name)}", end="")
+            self._console.print(f"[dim]{now_s:5.1f} s[/]  {self._say(name)}", end="", highlight=False)
         self._console.print(f" {text}", end="", highlight=False)
 
     def _end_piece(self) -> None:
