@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Literal, Protocol
 
 import confluent_kafka.admin
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicCollection, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, TopicCollection, TopicPartition
 
 from heliograph.stores.kafka.client import bad_configuration, configuration, library_logger, store_error
 from heliograph.stores.ports import StoreError, TopicSpec
@@ -55,6 +55,10 @@ TRANSPORT = frozenset(
     }
 )
 """The cluster could not be asked; all else is its answer."""
+
+
+STALE = ("FENCED_LEADER_EPOCH", "UNKNOWN_LEADER_EPOCH", "NOT_LEADER_FOR_PARTITION")
+"""The client's idea of who leads a partition is out of date: after a broker's restart, for minutes."""
 
 
 class TopicDescription(Protocol):
@@ -121,23 +125,6 @@ class AdminCalls:
         """The first offset with this timestamp or a later one, -1 with none; None where there is no such partition."""
         return (await self._offsets({place: _library.OffsetSpec.for_timestamp(time_ms)})).get(place)
 
-    async def committed(self, group: str, partitions: Iterable[Partition]) -> dict[Partition, int]:
-        """What the group has committed; partitions without a commit are left out."""
-        places = [TopicPartition(topic, partition) for topic, partition in partitions]
-        if not places:
-            return {}
-        request = [ConsumerGroupTopicPartitions(group, places)]
-        answer = (await self._gather("read committed offsets", self._call("list_consumer_group_offsets", request)))[
-            group
-        ]
-        found = {}
-        for place in answer.topic_partitions:
-            if place.error is not None and place.error.code() not in MISSING:
-                raise store_error("read committed offsets", place.error)
-            if place.error is None and place.offset >= 0:
-                found[place.topic, place.partition] = place.offset
-        return found
-
     async def create(self, topic: TopicSpec) -> None:
         wanted = _library.NewTopic(
             topic.name,
@@ -175,6 +162,15 @@ class AdminCalls:
     async def _offsets(self, wanted: Mapping[Partition, Any]) -> dict[Partition, int]:
         if not wanted:
             return {}
+        try:
+            return await self._list_offsets(wanted)
+        except StoreError as error:
+            if not any(name in error.message for name in STALE):
+                raise
+        await self.ping()  # makes the client learn of the new leaders, which these errors don't
+        return await self._list_offsets(wanted)
+
+    async def _list_offsets(self, wanted: Mapping[Partition, Any]) -> dict[Partition, int]:
         asked = {TopicPartition(topic, partition): spec for (topic, partition), spec in wanted.items()}
         # Where none of the partitions has a leader it says _NOENT.
         found = await self._gather("list offsets", self._call("list_offsets", asked), MISSING | {KafkaError._NOENT})  # noqa: SLF001

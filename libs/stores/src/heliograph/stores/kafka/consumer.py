@@ -18,6 +18,7 @@ from confluent_kafka import Consumer
 
 from heliograph.stores.kafka.calls import AdminCalls, Partition
 from heliograph.stores.kafka.client import logger
+from heliograph.stores.kafka.group_offsets import GroupOffsets
 from heliograph.stores.kafka.member import CALL_TIMEOUT_S, HEARTBEAT_S, ConsumerStats, GroupMember, GroupProtocol
 from heliograph.stores.ports import LogRecord, StoreError
 
@@ -60,6 +61,7 @@ class KafkaLogConsumer:
         self._topic_check_s = topic_check_s
         self._member = GroupMember(properties, group, protocol, session_timeout_s, consumer)
         self._calls: AdminCalls | None = None
+        self._offsets: GroupOffsets | None = None
         self._thread: ThreadPoolExecutor | None = None
         self._batch: asyncio.Future[list[LogRecord]] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -86,6 +88,7 @@ class KafkaLogConsumer:
     async def start(self, topics: Sequence[str]) -> None:
         """Join the group. Does not wait for the cluster; raises InvalidValueError for a property it refuses."""
         self._calls = AdminCalls(self._properties, CALL_TIMEOUT_S)
+        self._offsets = GroupOffsets(self._properties, self._group)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="log-consumer")
         self._polled_at = time.monotonic()
         try:
@@ -108,6 +111,9 @@ class KafkaLogConsumer:
             await self._run(self._member.leave)
             self._thread.shutdown(wait=False)
             self._thread = None
+        if self._offsets is not None:
+            await self._offsets.close()
+            self._offsets = None
         if self._calls is not None:
             await self._calls.close()
             self._calls = None
@@ -151,7 +157,8 @@ class KafkaLogConsumer:
     async def committed_past(self, wanted: Mapping[Partition, int]) -> dict[Partition, bool]:
         """True as well where retention has removed everything before the offset: there is nothing left to read."""
         calls = self._asking()
-        committed = await calls.committed(self._group, wanted)
+        assert self._offsets is not None
+        committed = await self._offsets.committed(wanted)
         past = {place: committed.get(place, -1) >= offset for place, offset in wanted.items()}
         behind = [place for place, done in past.items() if not done]
         if behind:
