@@ -273,6 +273,18 @@ def producers_keep_their_order(evidence: Evidence) -> Iterator[Violation]:
         last[key] = (entry.producer_seq, position)
 
 
+def nothing_is_written_again_too_soon(evidence: Evidence) -> Iterator[Violation]:
+    """A position is written again only when its first write can't be under way any more."""
+    patience_ms = evidence.history.patience_s * 1000
+    for (session, position), entries in evidence.entries.items():
+        if len(entries) > 1:
+            last = max(entries, key=lambda entry: entry.written_ms)
+            after_ms = last.written_ms - last.accepted_ms
+            if after_ms < patience_ms:
+                what = f"{last.place} is a second copy, written {after_ms} ms after the message was accepted"
+                yield Violation("hasty", session, what, (position,))
+
+
 def the_log_is_whole(evidence: Evidence) -> Iterator[Violation]:
     """Positions of an epoch are 1, 2, 3 … or have a gap record; a session stays in its partition, nearly in order."""
     for session, epochs in _epochs(evidence).items():
@@ -320,6 +332,7 @@ RULES: tuple[Rule, ...] = (
     subscribers_see_order,
     subscribers_miss_nothing,
     producers_keep_their_order,
+    nothing_is_written_again_too_soon,
     the_log_is_whole,
 )
 

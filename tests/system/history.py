@@ -173,6 +173,10 @@ class LogEntry:
     producer: str = ""
     incarnation: str | None = None
     producer_seq: int | None = None
+    accepted_ms: int = 0
+    """When an edge accepted the message."""
+    written_ms: int = 0
+    """When the log took the record."""
     marked: bool = False
     """It says that it is another position's message (header `origin`)."""
 
@@ -193,6 +197,8 @@ class History:
     """Connections that ended under their client: answers that were due may be missing, and only there."""
     lost_runs: set[str] = field(default_factory=set)
     """Live store processes (`run` of an epoch, 8 characters) that are gone together with their data."""
+    patience_s: float = 0.0
+    """How long an edge tries to write a record: nobody else writes it before."""
     notes: list[tuple[float, str]] = field(default_factory=list)
     """What was done to the system, for whoever debugs."""
     clock: Callable[[], float] = time.monotonic

@@ -77,6 +77,7 @@ class Script:
         partition: int = 0,
         seq: int | None = None,
         marked: bool = False,
+        written_ms: int = 0,
     ) -> None:
         content, id_ = b'"%b"' % key.encode(), message_id or key
         self.history.log.append(
@@ -93,6 +94,7 @@ class Script:
                 producer="p",
                 incarnation=None if seq is None else "incarnation",
                 producer_seq=seq,
+                written_ms=written_ms,
                 marked=marked,
             )
         )
@@ -423,6 +425,16 @@ def test_a_producer_out_of_its_order_is_found(script: Script) -> None:
     script.log("m1", at(1), seq=2)
     script.log("m2", at(2), seq=1)
     assert script.rules == {"producer order"}
+
+
+def test_a_second_copy_is_found_where_it_comes_before_the_first_one_can_have_failed(script: Script) -> None:
+    script.history.patience_s = 3.0
+    script.log("m1", at(1), written_ms=20)
+    script.log("m1", at(1), written_ms=4_000)
+    assert check(script.history) == []
+    script.log("m2", at(2), written_ms=20)
+    script.log("m2", at(2), written_ms=400)
+    assert script.rules == {"hasty"}
 
 
 def test_a_hole_in_the_log_is_found(script: Script) -> None:

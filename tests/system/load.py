@@ -1,0 +1,193 @@
+"""Load on a rig: publishers and subscribers on both edges, run to rest and judged.
+
+async with load(rig) as run:
+    await run.more()              # everybody gets on
+    await rig.kill(…)             # hurt it
+    await run.more()              # everybody still, or again, gets on
+# here it came to rest and was judged
+"""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+from tests.system.checker import check, summary
+from tests.system.history import History
+from tests.system.log_reading import Ends
+from tests.system.publishing import RawPublisher
+from tests.system.replaying import replay
+from tests.system.rig import DELIVERY_TIMEOUT_S, TENANT, Rig, until
+from tests.system.sdk import SdkPublisher, SdkSubscriber
+from tests.system.subscribing import RawSubscriber
+
+from heliograph.core.messages import AckMode, MessageClass
+
+VIOLATIONS_SHOWN = 20
+BOTH = (MessageClass.EVENT, MessageClass.CONTROL)
+
+Publisher = RawPublisher | SdkPublisher
+Subscriber = RawSubscriber | SdkSubscriber
+
+
+class Run:
+    """One load, its history and its end."""
+
+    def __init__(self, rig: Rig, sessions: Sequence[str], seed: int) -> None:
+        self.rig = rig
+        self.seed = seed
+        self.sessions = list(sessions)
+        self.random = random.Random(seed)
+        self.history = History(patience_s=DELIVERY_TIMEOUT_S)
+        self.publishers: list[Publisher] = []
+        self.subscribers: list[Subscriber] = []
+        self.begin: Ends = {}
+
+    def publisher(
+        self, name: str, sessions: Sequence[str], *, per_s: float = 25.0, ack: AckMode = AckMode.DURABLE, **options: int
+    ) -> RawPublisher:
+        """A raw one, of events and control messages."""
+        lanes = [(session, class_) for session in sessions for class_ in BOTH]
+        made = RawPublisher(
+            self.history,
+            name,
+            self.rig.edges,
+            self.rig.token(subject=name),
+            lanes,
+            per_s=per_s,
+            ack=ack,
+            first_edge=len(self.publishers),
+            seed=self.random.randrange(2**32),
+            **options,
+        )
+        self.publishers.append(made)
+        return made
+
+    def subscriber(self, name: str, sessions: Sequence[str] | None = None, start: str = "earliest") -> RawSubscriber:
+        made = RawSubscriber(
+            self.history,
+            name,
+            self.rig.edges,
+            self.rig.token(subject=name),
+            self.sessions if sessions is None else sessions,
+            start=start,
+            first_edge=len(self.subscribers),
+            seed=self.random.randrange(2**32),
+        )
+        self.subscribers.append(made)
+        return made
+
+    async def start(self) -> None:
+        self.begin = await self.rig.log_ends(self.sessions)
+        for subscriber in self.subscribers:
+            subscriber.start()
+        for publisher in self.publishers:
+            publisher.start()
+
+    # ---- waiting ----------------------------------------------------------------------------------------------------
+
+    async def more(self, count: int = 15, timeout_s: float = 45.0, *, settled: bool = True) -> None:
+        """Return when every publisher had `count` more messages answered; `settled`: and durable where it asks so."""
+
+        def done() -> dict[str, int]:
+            for publisher in self.publishers:
+                publisher.check_alive()
+            return {one.name: one.settled if settled else one.answered for one in self.publishers}
+
+        wanted = {name: already + count for name, already in done().items()}
+        await until(
+            f"{count} more messages {'settled' if settled else 'answered'} for everybody",
+            lambda: all(now >= wanted[name] for name, now in done().items()),
+            timeout_s,
+            lambda: ", ".join(f"{name} lacks {wanted[name] - now}" for name, now in done().items()),
+        )
+
+    async def seen_more(self, count: int = 10, timeout_s: float = 30.0) -> None:
+        """Return when every subscriber got `count` more messages: the live path goes on."""
+
+        def deliveries(name: str) -> int:
+            views = self.history.views.values()
+            return sum(len(view.delivered) for view in views if view.subscriber == name)
+
+        names = [subscriber.name for subscriber in self.subscribers]
+        wanted = {name: deliveries(name) + count for name in names}
+        await until("subscribers get more", lambda: all(deliveries(name) >= wanted[name] for name in names), timeout_s)
+
+    async def rest(self, timeout_s: float = 60.0) -> None:
+        """Bring it to rest: all answered, all confirmed, all read, everybody caught up."""
+        history = self.history
+        for publisher in self.publishers:
+            publisher.rest()
+
+        def at_rest() -> bool:
+            for publisher in self.publishers:
+                publisher.check_alive()
+                publisher.forget(history.lost_runs)
+            return all(publisher.at_rest for publisher in self.publishers)
+
+        await until("every publish is answered and confirmed", at_rest, timeout_s, self._restless)
+        await self.rig.confirmed(self.sessions, timeout_s)
+        await self.rig.read_log(history, self.begin)
+        ends: dict[str, str] = {}
+        for entry in history.log:
+            if entry.position is not None:
+                ends[entry.session] = max(ends.get(entry.session, ""), entry.position)
+
+        def caught_up() -> bool:
+            return all(
+                subscriber.last(session) >= end
+                for subscriber in self.subscribers
+                for session, end in ends.items()
+                if session in subscriber.sessions
+            )
+
+        try:
+            await until("subscribers have caught up", caught_up, 20.0)
+        except AssertionError:
+            history.note("subscribers did not catch up")  # the checker says who misses what
+        token = self.rig.token()
+        for number, url in enumerate(self.rig.replays, start=1):
+            for session in self.sessions:
+                await replay(history, f"replay-{number}", url, token, session)
+
+    def _restless(self) -> str:
+        return f"not at rest: {', '.join(one.name for one in self.publishers if not one.at_rest)}"
+
+    async def stop(self) -> None:
+        for one in [*self.publishers, *self.subscribers]:
+            await one.stop()
+
+    def judge(self) -> None:
+        """Print what it amounted to; raise with what is wrong."""
+        print(f"\nseed {self.seed}", *(f"{name} {count}" for name, count in summary(self.history).items()), sep=", ")
+        for at_s, what in self.history.notes:
+            print(f"  {at_s:7.3f} s  {what}")
+        violations = check(self.history)
+        if violations:
+            shown = "\n".join(f"  {violation}" for violation in violations[:VIOLATIONS_SHOWN])
+            raise AssertionError(f"{len(violations)} violations:\n{shown}")
+
+
+@asynccontextmanager
+async def load(
+    rig: Rig, *, seed: int | None = None, sessions: int = 4, sdk: bool = True, per_s: float = 25.0, tenant: str = TENANT
+) -> AsyncIterator[Run]:
+    """Three publishers (durable, accepted, SDK) that share sessions, and three subscribers, on both edges."""
+    seed = random.randrange(2**32) if seed is None else seed
+    run = Run(rig, rig.sessions(sessions, tenant), seed)
+    run.publisher("durable", run.sessions, per_s=per_s)
+    run.publisher("accepted", run.sessions[: sessions // 2 + 1], per_s=per_s, ack=AckMode.ACCEPTED)
+    run.subscriber("near")
+    run.subscriber("far")
+    if sdk:
+        token = rig.token(subject="agent")
+        run.publishers.append(SdkPublisher(run.history, "agent", rig.edges, token, run.sessions[-2:], per_s=per_s))
+        run.subscribers.append(SdkSubscriber(run.history, "reader", rig.edges, token, run.sessions))
+    await run.start()
+    try:
+        yield run
+        await rig.heal()
+        await run.rest()
+    finally:
+        await asyncio.shield(run.stop())
+    run.judge()

@@ -1,0 +1,65 @@
+"""The live Redis stops, is killed, and loses everything under load; the metadata Redis goes away."""
+
+import pytest
+from tests.system.history import EpochTold
+from tests.system.load import load
+from tests.system.rig import Rig
+
+pytestmark = pytest.mark.xdist_group("system-stores")
+
+
+async def test_redis_restarted_with_its_data_costs_nothing(rig: Rig) -> None:
+    """In order (SHUTDOWN), with an append-only file: a new epoch, everything of the old one is there."""
+    async with load(rig) as run:
+        await run.more()
+        run.history.note("stop redis")
+        await rig.stop(rig.redis)
+        await rig.launch(rig.redis)
+        await rig.ready(rig.redis)
+        run.history.note("redis is back")
+        await run.more()
+        await run.seen_more()
+
+
+async def test_redis_killed_with_its_data_on_disk_costs_nothing(rig: Rig) -> None:
+    """kill -9 in the middle of whatever it did; twice, so that an epoch is left while another's end is open."""
+    async with load(rig) as run:
+        await run.more()
+        for _ in range(2):
+            run.history.note("kill -9 redis")
+            await rig.kill(rig.redis)
+            await rig.launch(rig.redis)
+            await rig.ready(rig.redis)
+            run.history.note("redis is back")
+            await run.more()
+            await run.seen_more()
+
+
+async def test_redis_lost_with_all_its_data_loses_nothing_durable(rig: Rig) -> None:
+    """What was only accepted may be gone, and subscribers are told so; for all else the log is whole."""
+    async with load(rig) as run:
+        await run.more()
+        await rig.lose_live_store(run.history)
+        run.history.note("redis is gone, with its data")
+        await rig.launch(rig.redis)
+        await rig.ready(rig.redis)
+        run.history.note("redis is back, empty")
+        await run.more()
+        await run.seen_more()
+    told = [sight for view in run.history.views.values() for sight in view.sights if isinstance(sight, EpochTold)]
+    assert told
+    assert not any(sight.certain for sight in told if sight.last is not None), "nobody can know what was lost"
+
+
+async def test_the_metadata_store_away_is_not_noticed_by_who_is_connected(rig: Rig) -> None:
+    """Tenants, leases and the index are not on the path of a message."""
+    async with load(rig) as run:
+        await run.more()
+        run.history.note("kill -9 the metadata redis")
+        await rig.kill(rig.metadata)
+        await run.more()
+        await run.seen_more()
+        await rig.launch(rig.metadata)
+        await rig.ready(rig.metadata)
+        run.history.note("the metadata redis is back")
+        await run.more()
