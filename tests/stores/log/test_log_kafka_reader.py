@@ -10,6 +10,7 @@ from tests.stores.log.helpers import Stores, until, write_all
 
 from heliograph.stores.kafka import KafkaLogAdmin, KafkaLogReader
 from heliograph.stores.ports import StoreError
+from heliograph.stores.topic_advice import advise
 
 
 async def forget_before(kafka: Stores, topic: str, offset: int) -> None:
@@ -82,8 +83,9 @@ async def test_settings_that_weaken_the_promises_are_told(kafka: Stores) -> None
     weak = await kafka.topic(
         unclean_leader_election_enable="true", message_timestamp_type="CreateTime", cleanup_policy="compact"
     )
-    assert {advice.setting for advice in await admin.check([good])} == {"replication factor"}
-    found = {advice.setting: advice for advice in await admin.check([weak, "missing"])}
+    topics = await admin.describe([good, weak])
+    assert {advice.setting for advice in advise(topics[good])} == {"replication factor"}
+    found = {advice.setting: advice for advice in advise(topics[weak])}
     assert set(found) == {
         "replication factor",
         "unclean.leader.election.enable",

@@ -34,6 +34,7 @@ from heliograph.stores.kafka import KafkaLogAdmin
 from heliograph.stores.keys import Topics
 from heliograph.stores.ports import LogAdmin, TenantStore
 from heliograph.stores.redis.metadata import MetadataClient, RedisTenantStore
+from heliograph.stores.topic_advice import advise
 
 MAX_FILE_BYTES = 1024 * 1024
 """A tenant file is some KB; YAML that grows when it is read begins with a big file."""
@@ -120,6 +121,7 @@ def apply_(
             change = await plan(tenant, stores.topics, stores.admin, stores.tenants)
             if not dry_run:
                 await apply(tenant, change, stores.admin, stores.tenants, lambda step: None if json else note(step))
+                await _advise(tenant, stores)
         _show_change(change, dry_run=dry_run, json=json)
 
     run(work(), json=json)
@@ -198,6 +200,14 @@ def delete(
             stdout().print(f"[green]deleted[/] {tenant}" + "".join(f"\n  topic {name}" for name in names))
 
     run(work(), json=json)
+
+
+async def _advise(tenant: Tenant, stores: Stores) -> None:
+    """Say what weakens the promises. Most of it is the same for all topics: each setting is named once."""
+    topics = await stores.admin.describe([topic.name for topic in wanted_topics(tenant, stores.topics)])
+    found = {advice.setting: advice for topic in topics.values() for advice in advise(topic)}
+    for advice in found.values():
+        note(f"advice: {advice}")
 
 
 async def _existing(stores: Stores, tenant: str) -> Tenant:

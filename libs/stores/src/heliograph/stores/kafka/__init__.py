@@ -1,8 +1,8 @@
 """The log on Apache Kafka, by confluent-kafka (librdkafka)."""
 
-from heliograph.stores.kafka.admin import Advice, KafkaLogAdmin
+from heliograph.stores.kafka.admin import KafkaLogAdmin
 from heliograph.stores.kafka.consumer import KafkaLogConsumer
 from heliograph.stores.kafka.reader import KafkaLogReader
 from heliograph.stores.kafka.writer import KafkaLogWriter
 
-__all__ = ["Advice", "KafkaLogAdmin", "KafkaLogConsumer", "KafkaLogReader", "KafkaLogWriter"]
+__all__ = ["KafkaLogAdmin", "KafkaLogConsumer", "KafkaLogReader", "KafkaLogWriter"]

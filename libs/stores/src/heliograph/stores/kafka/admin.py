@@ -3,7 +3,6 @@
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 from confluent_kafka import KafkaError, KafkaException
 
@@ -13,20 +12,6 @@ from heliograph.stores.ports import StoreError, TopicInfo, TopicSpec
 VISIBLE_TIMEOUT_S = 10.0
 """How long a change may take to reach the brokers' metadata."""
 VISIBLE_POLL_S = 0.05
-
-
-@dataclass(frozen=True, slots=True)
-class Advice:
-    """A topic's setting that weakens what Heliograph promises."""
-
-    topic: str
-    setting: str
-    value: str
-    recommended: str
-    reason: str
-
-    def __str__(self) -> str:
-        return f"{self.topic}: {self.setting} is {self.value}, recommended is {self.recommended}: {self.reason}"
 
 
 class KafkaLogAdmin:
@@ -93,22 +78,6 @@ class KafkaLogAdmin:
                 raise
         await self._until(topic, "deleted", lambda found: found is None)
 
-    async def check(self, topics: Sequence[str]) -> list[Advice]:
-        """What of these topics weakens the promises; nothing is changed."""
-        advice = []
-        for name, info in sorted((await self.describe(topics)).items()):
-            replicas, in_sync = info.replication_factor, int(info.config.get("min.insync.replicas", "1"))
-            if replicas < 3:
-                advice.append(Advice(name, "replication factor", str(replicas), "3", "one broker's disk holds it all"))
-            if in_sync < 2 and replicas > 1:
-                reason = "`durable` means one disk as soon as the other replicas lag"
-                advice.append(Advice(name, "min.insync.replicas", str(in_sync), "2", reason))
-            for setting, wanted, reason in RECOMMENDED:
-                value = info.config.get(setting, wanted)
-                if value != wanted:
-                    advice.append(Advice(name, setting, value, wanted, reason))
-        return advice
-
     async def _until(self, topic: str, state: str, holds: Callable[[TopicDescription | None], bool]) -> None:
         deadline = time.monotonic() + VISIBLE_TIMEOUT_S
         while not holds((await self._calls.describe([topic])).get(topic)):
@@ -116,13 +85,6 @@ class KafkaLogAdmin:
                 message = f"topic {topic} is {state}, but the brokers don't show it after {VISIBLE_TIMEOUT_S:g} s"
                 raise StoreError("log_unavailable", message, maybe_done=True)
             await asyncio.sleep(VISIBLE_POLL_S)
-
-
-RECOMMENDED: tuple[tuple[str, str, str], ...] = (
-    ("unclean.leader.election.enable", "false", "a replica that lags could become leader and lose durable messages"),
-    ("message.timestamp.type", "LogAppendTime", "history by time and retention would go by the edges' clocks"),
-    ("cleanup.policy", "delete", "compaction keeps one record a session"),
-)
 
 
 def _has_leaders(found: TopicDescription) -> bool:
