@@ -191,7 +191,7 @@ class World:
     def session(self, name: str = "") -> str:
         return f"{self.tenant}:planner:{name or f's{next(self._numbers)}'}"
 
-    def message(self, session: str, number: int, **fields: Any) -> Message:
+    def message(self, session: str, number: int, incarnation: str = "abcdefgh") -> Message:
         return Message(
             session=session,
             message_id=f"m-{number}",
@@ -199,9 +199,8 @@ class World:
             producer="agent/one",
             class_=MessageClass.EVENT,
             payload=b'{"n":%d}' % number,
-            incarnation="abcdefgh",
+            incarnation=incarnation,
             producer_seq=number,
-            **fields,
         )
 
     async def append(self, message: Message) -> Appended:
@@ -215,7 +214,7 @@ class World:
             size_bytes=len(record_value(message)) + RECORD_OVERHEAD_BYTES,
             partition=partition_of(key, PARTITIONS),
             content_hash=content_hash(content),
-            producer=b"event|agent/one|abcdefgh",
+            producer=b"event|agent/one|" + (message.incarnation or "").encode(),
             producer_seq=message.producer_seq or 0,
         )
         answered: asyncio.Future[Appended | StoreError] = asyncio.get_running_loop().create_future()
@@ -227,7 +226,7 @@ class World:
         message.position = str(Position(answer.epoch, answer.seq))
         return answer
 
-    async def log(self, message: Message, **changes: Any) -> None:
+    async def log(self, message: Message) -> None:
         """Write a message's record."""
         await self.write(
             message.session.encode(),

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
+from uuid import uuid4
 
 import pytest
 from tests.services.router.helpers import SHARDS, RealWorld, now_ms, until
@@ -33,15 +34,15 @@ async def test_redis_killed_and_restarted_while_records_flow_loses_no_confirmati
     flowing = True
 
     async def flow(session: str) -> None:
-        """An edge's publishes of one session, one after the other; while Redis is away there are none."""
-        number = 0
+        """Publishes of one session, one after the other. One that fails ends its producer; another one begins at 1."""
+        incarnation, number = uuid4().hex, 0
         while flowing:
             number += 1
-            message = world.message(session, number)
+            message = world.message(session, number, incarnation)
             try:
                 await world.append(message)
-            except (StoreError, AssertionError):
-                number -= 1
+            except (StoreError, AssertionError):  # away, or the former epoch is not reconciled yet
+                incarnation, number = uuid4().hex, 0
                 await asyncio.sleep(0.1)
                 continue
             accepted[session] += 1

@@ -13,6 +13,9 @@ from heliograph.stores.ports import LogAdmin
 
 log = get_logger(__name__)
 
+AGAIN_AT_ONCE = 50
+"""Known topics looked at again at a time: with thousands, all at once would hold up the event loop."""
+
 DEFAULT_RETENTION_S = 7 * 24 * 3600.0
 """Of index entries of a topic that has just left the directory."""
 
@@ -34,6 +37,8 @@ class TopicTable:
         self._admin = admin
         self._topics: dict[str, LogTopic] = {}
         self._ids: dict[str, str] = {}
+        self._turn: list[str] = []
+        """Known topics that are still to be looked at in this round."""
         self.missing: frozenset[str] = frozenset()
         """Topics that a tenant should have and the cluster has not."""
 
@@ -47,14 +52,19 @@ class TopicTable:
         return sorted(topics)
 
     async def identify(self) -> None:
-        """Ask the cluster which topics these are. Raises StoreError."""
-        found = await self._admin.describe(sorted(self._topics))
+        """Ask the cluster which topics these are: all that are not known, some of the others. Raises StoreError."""
+        self._turn = [topic for topic in self._turn if topic in self._ids] or sorted(self._ids)
+        again, self._turn = self._turn[:AGAIN_AT_ONCE], self._turn[AGAIN_AT_ONCE:]
+        unknown = [topic for topic in self._topics if topic not in self._ids]
+        found = await self._admin.describe([*unknown, *(topic for topic in again if topic in self._topics)])
         for name, info in found.items():
             before = self._ids.get(name)
             if before is not None and before != info.topic_id:
                 log.warning("topic_recreated", topic=name, topic_id=info.topic_id, before=before)
-        self._ids = {name: info.topic_id for name, info in found.items()}
-        missing = frozenset(self._topics) - frozenset(found)
+        gone = [topic for topic in again if topic not in found]
+        self._ids = {name: topic_id for name, topic_id in self._ids.items() if name not in gone}
+        self._ids.update({name: info.topic_id for name, info in found.items()})
+        missing = frozenset(topic for topic in self._topics if topic not in self._ids)
         if missing - self.missing:
             log.warning("topics_missing", topics=sorted(missing)[:20], count=len(missing))
         self.missing = missing

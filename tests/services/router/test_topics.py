@@ -1,0 +1,78 @@
+"""Which topics there are, and which one of its name each is."""
+
+from tests.services.router.helpers import MemoryWorld
+
+from heliograph.protocol.tenants import AgentTypeSettings, Tenant, TopicSettings, encode_tenant
+from heliograph.router.topics import AGAIN_AT_ONCE, TopicTable
+from heliograph.service.health import Readiness
+from heliograph.service.metrics import Metrics
+from heliograph.service.tenants import TenantDirectory
+from heliograph.stores.memory.log import MemoryLogAdmin
+from heliograph.stores.ports import TopicSpec
+
+
+async def table_of(world: MemoryWorld) -> tuple[TopicTable, TenantDirectory]:
+    directory = TenantDirectory(
+        world.memory_tenants, Readiness().condition("tenants"), Metrics("router", process=False)
+    )
+    await directory.start()
+    return TopicTable(directory, world.names, MemoryLogAdmin(world.memory_log)), directory
+
+
+async def test_an_agent_type_with_a_log_of_its_own_has_a_topic_and_a_retention_of_its_own(memory: MemoryWorld) -> None:
+    tenant = Tenant("big", agent_types={"planner": AgentTypeSettings(TopicSettings(retention_s=3_600))})
+    await memory.memory_tenants.put("big", encode_tenant(tenant))
+    table, _ = await table_of(memory)
+    own = memory.names.agent_type_log("big", "planner")
+    assert set(table.refresh()) == {memory.topic, memory.names.log("big"), own}
+    assert table.tenant(own) == "big"
+    assert table.retention_s(own) == 3_600.0
+    assert table.tenant("another") is None
+
+
+async def test_missing_topics_are_told_until_they_are_there(memory: MemoryWorld) -> None:
+    await memory.memory_tenants.put("late", encode_tenant(Tenant("late")))
+    table, _ = await table_of(memory)
+    table.refresh()
+    await table.identify()
+    topic = memory.names.log("late")
+    assert table.missing == {topic}
+    assert table.topic_id(topic) is None
+    memory.memory_log.create(TopicSpec(topic, 1, None, {}))
+    await table.identify()
+    assert table.missing == frozenset()
+    assert table.topic_id(topic) == memory.memory_log.topics[topic].topic_id
+
+
+async def test_a_topic_made_again_is_known_by_its_new_id_and_a_deleted_one_not_at_all(memory: MemoryWorld) -> None:
+    table, _ = await table_of(memory)
+    table.refresh()
+    await table.identify()
+    before = table.topic_id(memory.topic)
+    memory.memory_log.delete(memory.topic)
+    memory.memory_log.create(TopicSpec(memory.topic, 1, None, {}))
+    await table.identify()
+    assert table.topic_id(memory.topic) not in (before, None)
+    memory.memory_log.delete(memory.topic)
+    await table.identify()
+    assert table.topic_id(memory.topic) is None
+    assert table.missing == {memory.topic}
+
+
+async def test_of_many_topics_some_are_looked_at_again_each_time_and_all_in_turn(memory: MemoryWorld) -> None:
+    names = [f"t{number:03d}" for number in range(2 * AGAIN_AT_ONCE)]
+    for name in names:
+        await memory.memory_tenants.put(name, encode_tenant(Tenant(name)))
+        memory.memory_log.create(TopicSpec(memory.names.log(name), 1, None, {}))
+    table, _ = await table_of(memory)
+    table.refresh()
+    await table.identify()
+    for name in names:
+        memory.memory_log.delete(memory.names.log(name))
+        memory.memory_log.create(TopicSpec(memory.names.log(name), 1, None, {}))
+    for _ in range(3):
+        await table.identify()
+    assert all(
+        table.topic_id(memory.names.log(name)) == memory.memory_log.topics[memory.names.log(name)].topic_id
+        for name in names
+    )
