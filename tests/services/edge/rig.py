@@ -97,9 +97,10 @@ class RoutedLog(MemoryLogWriter):
 class Edge:
     """A running edge."""
 
-    def __init__(self, service: Service, world: "World") -> None:
+    def __init__(self, service: Service, world: "World", stores: Stores) -> None:
         self.service = service
         self.world = world
+        self.service_live: Any = stores.live
         self.host, self.port = "", 0
         self.exit_code: ExitCode | None = None
         self._stop = asyncio.Event()
@@ -256,8 +257,11 @@ class World:
             "drain_timeout_s": 0.2,
             "rehydration_timeout_s": 2.0,
         }
-        service = compose(EdgeSettings(**{**defaults, **settings}), stores or self.stores())
-        edge = Edge(service, self)
+        return await self.edge_of(EdgeSettings(**{**defaults, **settings}), stores or self.stores(), ready=ready)
+
+    async def edge_of(self, settings: EdgeSettings, stores: Stores, *, ready: bool = True) -> Edge:
+        """A running edge with these settings and no others, on these stores."""
+        edge = Edge(compose(settings, stores), self, stores)
         self._edges.append(edge)
         return await edge.start(ready=ready)
 
