@@ -12,6 +12,8 @@ from heliograph.stores.ports import StoreError, TopicInfo, TopicSpec
 VISIBLE_TIMEOUT_S = 10.0
 """How long a change may take to reach the brokers' metadata."""
 VISIBLE_POLL_S = 0.05
+SHOWN_TIMEOUT_S = 3.0
+"""For a changed setting: brokers may spell a value their own way."""
 
 
 class KafkaLogAdmin:
@@ -66,8 +68,16 @@ class KafkaLogAdmin:
         )
 
     async def alter(self, topic: str, config: Mapping[str, str]) -> None:
-        if config:
-            await self._calls.set_config("TOPIC", topic, config)
+        """Returns when a broker shows the change, or has shown another spelling of it for a while."""
+        if not config:
+            return
+        await self._calls.set_config("TOPIC", topic, config)
+        deadline = time.monotonic() + SHOWN_TIMEOUT_S
+        while time.monotonic() < deadline:
+            shown = (await self._calls.configs([topic])).get(topic, {})
+            if all(shown.get(name) == value for name, value in config.items()):
+                return
+            await asyncio.sleep(VISIBLE_POLL_S)
 
     async def delete(self, topic: str) -> None:
         """A missing one is as good."""
