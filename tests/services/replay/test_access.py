@@ -6,6 +6,7 @@ import pytest
 from tests.services.replay.rig import SESSION, World, message
 
 from heliograph.protocol.messages import record_headers
+from heliograph.replay.places import Resume, topic_tag
 
 
 async def code(answer: Any) -> tuple[int, str]:
@@ -76,10 +77,16 @@ async def test_what_makes_no_sense_is_refused(world: World, params: dict[str, An
 async def test_any_resume_of_the_right_shape_is_harmless(world: World) -> None:
     world.write(message(1), message(2))
     await world.start()
-    topic_id = world.log.topics[world.topic].topic_id
-    for resume in ("x~1.2", f"{topic_id}~999999.0", f"{topic_id}~0.{10**17}", f"{topic_id}~0.0~1.0~2.0"):
+    topic = topic_tag(world.log.topics[world.topic].topic_id)
+    for resume in (f"{0:016x}~1.2", f"{topic}~999999.0", f"{topic}~0.{10**17}", f"{topic}~0.0~1.0~2.0"):
         page = await world.page(resume=resume)
         assert len(page.frames) in (0, 2)
+
+
+def test_a_resume_is_fit_for_a_url_whatever_the_topics_id() -> None:
+    resume = Resume(topic_tag("a+b/c=="), {2: 7, 0: 10**12})
+    assert Resume.parse(str(resume)) == resume
+    assert set(str(resume)) <= set("0123456789abcdef~.")
 
 
 async def test_a_log_that_is_away_is_said_with_a_code(world: World) -> None:

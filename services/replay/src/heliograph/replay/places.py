@@ -13,6 +13,7 @@ import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import TypeVar
 
 from heliograph.core.errors import HeliographError, InvalidValueError
@@ -39,7 +40,7 @@ TOPIC_AGE_S = 2.0
 MAX_PLACES = 8
 """Of one resume token; a session has one, after growth two."""
 
-RESUME_PATTERN = rf"^[A-Za-z0-9_=-]{{1,64}}(~[0-9]{{1,6}}\.[0-9]{{1,18}}){{1,{MAX_PLACES}}}$"
+RESUME_PATTERN = rf"^[0-9a-f]{{16}}(~[0-9]{{1,6}}\.[0-9]{{1,18}}){{1,{MAX_PLACES}}}$"
 _RESUME = re.compile(RESUME_PATTERN, re.ASCII)
 
 
@@ -69,19 +70,25 @@ class Located:
 class Resume:
     """Where a read broke off, as its reader hands it back: offsets by partition of one topic."""
 
-    topic_id: str
+    topic: str
+    """`topic_tag` of the topic's id."""
     offsets: Mapping[int, int]
 
     def __str__(self) -> str:
-        return self.topic_id + "".join(f"~{partition}.{offset}" for partition, offset in sorted(self.offsets.items()))
+        return self.topic + "".join(f"~{partition}.{offset}" for partition, offset in sorted(self.offsets.items()))
 
     @classmethod
     def parse(cls, text: str) -> "Resume":
         """Raise InvalidValueError(`value_invalid`)."""
         if not _RESUME.fullmatch(text):
             raise InvalidValueError("value_invalid", "resume", text, "what an earlier answer gave as `resume`")
-        topic_id, *places = text.split("~")
-        return cls(topic_id, {int(part): int(at) for part, _, at in (place.partition(".") for place in places)})
+        topic, *places = text.split("~")
+        return cls(topic, {int(part): int(at) for part, _, at in (place.partition(".") for place in places)})
+
+
+def topic_tag(topic_id: str) -> str:
+    """A topic's id as part of a URL: ids are base64 with `+` and `/`."""
+    return blake2b(topic_id.encode(), digest_size=8).hexdigest()
 
 
 class Locator:
@@ -120,7 +127,7 @@ class Locator:
         info = await self._topic(topic)
         if info is None:
             return None
-        if resume is not None and resume.topic_id == info.topic_id:
+        if resume is not None and resume.topic == topic_tag(info.topic_id):
             self._metrics.lookups.labels("resume").n += 1
             starts = {number: offset for number, offset in resume.offsets.items() if number < info.partitions}
             places = [await self._place(topic, number, offset) for number, offset in sorted(starts.items())]

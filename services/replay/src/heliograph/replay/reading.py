@@ -17,7 +17,7 @@ from heliograph.core.history import Gap, Why
 from heliograph.core.positions import MAX_SEQ, Position
 from heliograph.core.sessions import SessionKey
 from heliograph.protocol.tenants import Tenant
-from heliograph.replay.places import Located, Locator, Resume
+from heliograph.replay.places import Located, Locator, Resume, topic_tag
 from heliograph.replay.scanning import Event, Item, PlaceScan, Sources, merged, position_of_event
 from heliograph.stores.ports import Head
 
@@ -139,7 +139,7 @@ class SessionRead:
             offsets = {scan.partition: scan.resume_offset() for scan in self._scans}
             if self._unsent is not None:  # it can't be told whose: all go back that far
                 offsets = {number: min(offset, self._unsent) for number, offset in offsets.items()}
-            resume = Resume(self._topic_id, offsets)
+            resume = Resume(topic_tag(self._topic_id), offsets)
         self._sources.metrics.ends.labels(self._ending.value).n += 1
         return End(self._ending, self._last, resume)
 
