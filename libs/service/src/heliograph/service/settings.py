@@ -181,7 +181,7 @@ class KafkaSettings(Settings):
     topic_prefix: str = setting(
         "heliograph",
         "First part of every topic's name: several installations can share one Kafka.",
-        pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_-]{0,62}$",
+        pattern=r"^[a-z0-9][a-z0-9-]{0,62}$",
     )
 
     def kafka_config(self) -> dict[str, str]:
