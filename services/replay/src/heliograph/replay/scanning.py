@@ -18,9 +18,6 @@ BATCH = 128
 """Records of one step: 1 ms of work where all are the session's. Measured: 2,000 take 1.8 times the CPU a record, their
 objects fall out of the cache between being made and being used; 64 are lost in hops between threads."""
 
-SETTLE_S = 60.0
-"""A message of an epoch that the live store has forgotten may still be under way to the log this long."""
-
 MAX_PENDING = 1_000
 """W: a session has no more unconfirmed messages."""
 
@@ -37,6 +34,8 @@ class Sources:
     log: LogReader
     live: LiveStore
     metrics: ReplayMetrics
+    settle_s: float = 60.0
+    """A message of an epoch that is over may still be under way to the log this long."""
     now_s: Callable[[], float] = time.time
 
 
@@ -164,7 +163,7 @@ class PlaceScan:
         if (
             last is not None
             and last.epoch != head.epoch
-            and self._newest_ms > (self._sources.now_s() - SETTLE_S) * 1000
+            and self._newest_ms > (self._sources.now_s() - self._sources.settle_s) * 1000
         ):
             pending.append(last.next)
         return pending

@@ -63,3 +63,9 @@ class ReplaySettings(ServiceSettings, KafkaSettings, RedisSettings, TokenSetting
     rehydration_total_bytes: int = setting(
         256 * 1024 * 1024, "Pages of all tenants in the metadata Redis, within one to two minutes.", ge=PAGE_BYTES
     )
+    settle_s: float = setting(
+        60.0,
+        "A message of an epoch that is over may still reach the log this long; until then a read that comes to the "
+        "epoch's end is told to come again. More than the edges' delivery timeout, clocks' difference included.",
+        gt=0,
+    )
