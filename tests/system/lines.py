@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import suppress
 
 import msgspec
 from websockets.asyncio.client import ClientConnection, connect
@@ -75,10 +76,29 @@ class Line:
             frame = decode_server_frame(data)
             if isinstance(frame, Ping):
                 await self.send(Pong())
-            elif isinstance(frame, Reconnect):
+                continue
+            if isinstance(frame, Reconnect):
                 self.leave_after_ms = frame.after_ms
             if frame is not None:
                 yield data, frame
+
+    async def ask(self, frame: object) -> ServerFrame:
+        """Send a frame and return what comes next, whatever that is."""
+        await self.send(frame)
+        return await self.next()
+
+    async def next(self) -> ServerFrame:
+        """The next frame."""
+        async for _, frame in self.frames():
+            return frame
+        raise AssertionError("unreachable")
+
+    async def ended(self) -> int:
+        """Wait for the server to end it; its close code."""
+        with suppress(*FALLEN):
+            async for _ in self.frames():
+                pass
+        return self._ws.close_code or 0
 
     async def close(self) -> None:
         await self._ws.close()

@@ -10,7 +10,7 @@ async with load(rig) as run:
 import asyncio
 import random
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 from tests.system.checker import check, summary
 from tests.system.history import History
@@ -84,6 +84,11 @@ class Run:
         for publisher in self.publishers:
             publisher.start()
 
+    def kafka_hurt(self, what: str) -> None:
+        """Note it. A producer whose broker died between writing and answering writes a batch again at once."""
+        self.history.note(what)
+        self.history.patience_s = 0.0
+
     # ---- waiting ----------------------------------------------------------------------------------------------------
 
     async def more(self, count: int = 15, timeout_s: float = 45.0, *, settled: bool = True) -> None:
@@ -113,6 +118,11 @@ class Run:
         wanted = {name: deliveries(name) + count for name in names}
         await until("subscribers get more", lambda: all(deliveries(name) >= wanted[name] for name in names), timeout_s)
 
+    async def subscribed(self, timeout_s: float = 30.0) -> None:
+        """Return when every raw subscriber's subscriptions are answered."""
+        raw = [one for one in self.subscribers if isinstance(one, RawSubscriber)]
+        await until("everybody is subscribed", lambda: all(one.live >= set(one.sessions) for one in raw), timeout_s)
+
     async def rest(self, timeout_s: float = 60.0) -> None:
         """Bring it to rest: all answered, all confirmed, all read, everybody caught up."""
         history = self.history
@@ -126,7 +136,9 @@ class Run:
             return all(publisher.at_rest for publisher in self.publishers)
 
         await until("every publish is answered and confirmed", at_rest, timeout_s, self._restless)
+        history.note("every publish is answered and confirmed")
         await self.rig.confirmed(self.sessions, timeout_s)
+        history.note("the router is through")
         await self.rig.read_log(history, self.begin)
         ends: dict[str, str] = {}
         for entry in history.log:
@@ -141,14 +153,17 @@ class Run:
                 if session in subscriber.sessions
             )
 
-        try:
+        with suppress(AssertionError):  # the checker says who misses what
             await until("subscribers have caught up", caught_up, 20.0)
-        except AssertionError:
-            history.note("subscribers did not catch up")  # the checker says who misses what
+        history.note("subscribers have caught up")
         token = self.rig.token()
-        for number, url in enumerate(self.rig.replays, start=1):
-            for session in self.sessions:
-                await replay(history, f"replay-{number}", url, token, session)
+        reads = [
+            replay(history, f"replay-{number}", url, token, session)
+            for number, url in enumerate(self.rig.replays, start=1)
+            for session in self.sessions
+        ]
+        await asyncio.gather(*reads)
+        history.note("replayed")
 
     def _restless(self) -> str:
         return f"not at rest: {', '.join(one.name for one in self.publishers if not one.at_rest)}"

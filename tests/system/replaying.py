@@ -1,6 +1,8 @@
 """Reads sessions over replay's HTTP and records what it gives as one more view, judged like any other."""
 
+import asyncio
 import json
+import time
 
 import httpx
 from tests.system.history import Delivered, EpochTold, GapTold, History, Subscribed
@@ -9,6 +11,7 @@ from tests.system.views import BEFORE_ALL
 from heliograph.protocol.frames import EARLIEST, Epoch, Gap, MessageFrame, decode_server_frame
 
 BEGINNING = f"{BEFORE_ALL}-00000000-{0:016d}"
+TIMEOUT_S = 30.0
 
 
 def client() -> httpx.AsyncClient:
@@ -23,6 +26,7 @@ async def replay(record: History, name: str, url: str, token: str, session: str)
     """The whole session as an NDJSON stream, put into the view `name`."""
     view = record.view(name, session)
     view.sights.append(Subscribed(record.now(), name, EARLIEST, BEGINNING, recovered=True))
+    deadline = time.monotonic() + TIMEOUT_S
     parameters, headers = {"format": "ndjson"}, {"Authorization": f"Bearer {token}"}
     async with client() as http:
         while True:
@@ -35,6 +39,8 @@ async def replay(record: History, name: str, url: str, token: str, session: str)
             assert end["type"] == "end", last
             if end["complete"]:
                 return
+            assert time.monotonic() < deadline, f"the history of {session} is not complete: {last!r}"
+            await asyncio.sleep(0 if lines else 0.1)  # the next message is not in the log yet, or an epoch settles
             parameters |= {name: end[field] for name, field in (("after", "next"), ("resume", "resume")) if end[field]}
 
 

@@ -15,13 +15,13 @@ from typing import Any
 
 from redis.asyncio import Redis as Client
 from tests.system import log_reading
-from tests.system.applying import apply_tenant
 from tests.system.history import History
 
 from heliograph.local.providers import Kafka, Redis
 from heliograph.local.services import ServiceProcess
 from heliograph.local.stack import Stack
 from heliograph.local.tenant import DevelopmentTenant
+from heliograph.local.up import apply_tenant
 from heliograph.stores.keys import Topics
 from heliograph.stores.ports import Head, StoreError
 from heliograph.stores.redis.live import RedisLiveStore
@@ -41,12 +41,16 @@ SETTINGS = {
     "heads_interval_s": "1",
     "group_protocol": "classic",
     "group_session_timeout_s": "6",
+    "settle_s": str(DELIVERY_TIMEOUT_S + 2),
     "drain_timeout_s": "4",
     "log_level": "info",
 }
 """Times shortened, so that a test sees in seconds what takes minutes elsewhere; nothing else is changed."""
 
-LIMITS = {"connection_messages_per_s": 2_000.0, "connection_burst_messages": 4_000}
+TENANT_SETTINGS = {
+    "limits": {"connection_messages_per_s": 2_000.0, "connection_burst_messages": 4_000},
+    "topics": {"telemetry": {}},
+}
 
 
 class Rig:
@@ -86,7 +90,7 @@ class Rig:
 
     def apply(self, tenant: str, **settings: Any) -> DevelopmentTenant:
         """`heliograph tenant apply`, for a tenant with a key of its own."""
-        made = DevelopmentTenant(self.directory / "tenants" / tenant, tenant, {"limits": LIMITS, **settings})
+        made = DevelopmentTenant(self.directory / "tenants" / tenant, tenant, {**TENANT_SETTINGS, **settings})
         apply_tenant(made.write(), self.variables)
         self.tenants[tenant] = made
         return made
@@ -207,10 +211,10 @@ class Rig:
         shown = ", ".join(f"{session} at {head.seq}, confirmed {head.confirmed}" for session, head in open_[:5])
         raise AssertionError(f"{len(open_)} sessions are not confirmed after {timeout_s:g} s: {shown}")
 
-    def metric(self, service: ServiceProcess, name: str) -> float:
-        """A metric's sum over its labels; 0 where it has none."""
+    def metric(self, service: ServiceProcess, name: str, label: str = "") -> float:
+        """A metric's sum over its labels, or over those with `label`; 0 where it has none."""
         lines = [line for line in service.metrics().splitlines() if line.split("{")[0].split(" ")[0] == name]
-        return sum(float(line.rpartition(" ")[2]) for line in lines)
+        return sum(float(line.rpartition(" ")[2]) for line in lines if label in line)
 
 
 async def until(

@@ -15,8 +15,8 @@ async def test_live_delivery_goes_on_while_kafka_is_stopped(rig: Rig) -> None:
     async with load(rig, per_s=15.0) as run:
         await run.more()
         begin_s = run.history.now()
+        run.kafka_hurt("stop kafka")
         await rig.stop(rig.kafka)
-        run.history.note("kafka is stopped")
         away = asyncio.create_task(asyncio.sleep(2 * DELIVERY_TIMEOUT_S + 2))  # produces fail, and fail for good
         await run.more(settled=False)
         await run.seen_more()
@@ -37,7 +37,7 @@ async def test_kafka_killed_and_back_at_once_costs_nothing(rig: Rig) -> None:
     """kill -9: what was acknowledged is on its disk, what was not is written again by the edges themselves."""
     async with load(rig, per_s=15.0) as run:
         await run.more()
-        run.history.note("kill -9 kafka")
+        run.kafka_hurt("kill -9 kafka")
         await rig.kill(rig.kafka)
         await rig.launch(rig.kafka)
         await run.seen_more()
@@ -50,8 +50,8 @@ async def test_an_edge_killed_while_kafka_is_away_loses_nothing(rig: Rig) -> Non
     """What it held for the log dies with it; the hot window has it, the router writes it."""
     async with load(rig, per_s=15.0) as run:
         await run.more()
+        run.kafka_hurt("stop kafka")
         await rig.stop(rig.kafka)
-        run.history.note("kafka is stopped")
         await run.more(settled=False)
         edge = rig.stack.edges[0]
         await rig.kill(edge)
@@ -69,8 +69,8 @@ async def test_a_backlog_past_its_bound_is_refused_with_a_time_and_taken_later(r
     """W: with the log away a session takes 1,000 messages, then says when to come back; nobody loses a message."""
     async with load(rig, sessions=1, sdk=False, per_s=10.0) as run:
         await run.more(1)
+        run.kafka_hurt("stop kafka")
         await rig.stop(rig.kafka)
-        run.history.note("kafka is stopped")
         flood = run.publisher("flood", run.sessions, per_s=2_000.0, window=64)
         flood.start()
         await until("the session is full", lambda: flood.refusals.get("backlog", 0) > 0, 40.0)
