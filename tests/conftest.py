@@ -7,6 +7,7 @@ is interrupted or killed. Servers for a single test, to be killed and restarted:
 
 import os
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -21,6 +22,10 @@ from heliograph.local.shared import SharedKafka
 settings.register_profile("heliograph", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("heliograph")
 """How long an example takes says how busy the machine is, not whether the rule holds."""
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A run in the background of a script ignores SIGINT, and so would all that it starts; tests press Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 RUN_DIRECTORY = pytest.StashKey[Path]()
 

@@ -59,7 +59,8 @@ from heliograph.stores.redis.metadata import MetadataClient, RedisLeases, RedisP
 
 DEADLINE_S = 90.0
 PARTITIONS = 3
-SHARDS = 16
+SHARDS = 256
+"""As everybody's: the number is stored in the Redis that tests of one worker share."""
 BOUNDS = Bounds(
     unconfirmed_messages=1_000,
     unconfirmed_bytes=8 << 20,

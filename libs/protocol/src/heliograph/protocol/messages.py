@@ -375,6 +375,8 @@ def message_from_record(key: bytes | None, value: bytes | None, headers: Iterabl
             raise RecordError("header_missing", "ce_incarnation and ce_producerseq belong together")
         event_type = found["ce_type"]
         content_type = found["content-type"]
+        if not event_type or not content_type:
+            raise RecordError("header_empty", "ce_type or content-type is empty")
         message = Message(
             session=session,
             message_id=found["ce_id"],
