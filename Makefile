@@ -36,6 +36,10 @@ format: sync ## Put style and format right where a program can
 test: prepare ## Run all tests, on real Kafka and Redis (WORKERS=2 ARGS=tests/core)
 	@$(RUN) pytest -n $(WORKERS) --dist loadgroup $(ARGS)
 
+.PHONY: chaos
+chaos: prepare ## Faults in a random order under load (HELIOGRAPH_CHAOS_SEED=… repeats a run)
+	@$(RUN) pytest -m chaos -s tests/system $(ARGS)
+
 .PHONY: demo
 demo: prepare ## Agents at work on real Kafka and Redis, an edge killed in the middle, nothing lost
 	@$(RUN) python -m heliograph.local.demo $(ARGS)

@@ -11,7 +11,7 @@ from tests.system.rig import Rig
 
 from heliograph.local.services import ServiceProcess
 
-pytestmark = pytest.mark.xdist_group("system-services")
+pytestmark = [pytest.mark.chaos, pytest.mark.xdist_group("system-services")]
 
 SEED_VARIABLE = "HELIOGRAPH_CHAOS_SEED"
 FAULTS = 6
@@ -19,6 +19,7 @@ FAULTS = 6
 
 async def kill_service(rig: Rig, run: Run, dice: random.Random) -> None:
     process = dice.choice(rig.stack.services)
+    await run.busy()
     run.history.note(f"kill -9 {process.name}")
     await rig.kill(process)
     await asyncio.sleep(dice.uniform(0.0, 1.0))
@@ -43,6 +44,7 @@ async def freeze(rig: Rig, run: Run, dice: random.Random) -> None:
 
 
 async def kill_redis(rig: Rig, run: Run, dice: random.Random) -> None:
+    await run.busy()
     run.history.note("kill -9 redis")
     await rig.kill(rig.redis)
     await asyncio.sleep(dice.uniform(0.0, 1.5))
