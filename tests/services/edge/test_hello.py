@@ -46,24 +46,33 @@ async def test_a_token_that_ran_out_may_come_back_with_a_fresh_one(world: World,
     assert (await client.closed(), client.close_reason) == (4000, "token_expired")
 
 
-@pytest.mark.parametrize(
-    "claims",
-    [{"aud": "somebody-else"}, {"aud": None}, {"tenant": "other"}, {"tenant": "nobody"}, {"sub": ""}, {"exp": "soon"}],
-    ids=str,
-)
-async def test_a_token_for_somebody_else_is_refused_for_good(world: World, edge: Edge, claims: dict[str, Any]) -> None:
-    client = await edge.connect(token="")
-    await client.send({"type": "hello", "token": world.token(**claims)})
-    assert (await client.next("refused"))["code"] == "unauthenticated"
-    assert await client.closed() == 4500
+FOR_OTHERS: list[Any] = [
+    {"aud": "somebody-else"},
+    {"aud": None},
+    {"tenant": "other"},
+    {"tenant": "nobody"},
+    {"sub": ""},
+    {"exp": "soon"},
+]
 
 
-@pytest.mark.parametrize("token", ["x", "a.b.c", "é.ü.ß", "." * 9_000, "\x00"], ids=lambda token: repr(token[:9]))
-async def test_text_that_is_no_token_is_refused_for_good(edge: Edge, token: str) -> None:
-    client = await edge.connect(token="")
-    await client.send({"type": "hello", "token": token})
-    assert (await client.next("refused"))["code"] == "unauthenticated"
-    assert await client.closed() == 4500
+async def test_a_token_for_somebody_else_is_refused_for_good(world: World, edge: Edge) -> None:
+    for claims in FOR_OTHERS:
+        client = await edge.connect(token="")
+        await client.send({"type": "hello", "token": world.token(**claims)})
+        assert (await client.next("refused"))["code"] == "unauthenticated", claims
+        assert await client.closed() == 4500, claims
+
+
+NO_TOKENS: list[Any] = ["x", "a.b.c", "é.ü.ß", "." * 9_000, "\x00"]
+
+
+async def test_text_that_is_no_token_is_refused_for_good(edge: Edge) -> None:
+    for token in NO_TOKENS:
+        client = await edge.connect(token="")
+        await client.send({"type": "hello", "token": token})
+        assert (await client.next("refused"))["code"] == "unauthenticated", token[:20]
+        assert await client.closed() == 4500, token[:20]
 
 
 async def test_a_token_whose_claims_were_changed_is_refused(world: World, edge: Edge) -> None:
@@ -85,16 +94,17 @@ async def test_a_suspended_tenant_is_told_so(world: World, edge: Edge) -> None:
     assert (await client.closed(), client.close_reason) == (4502, "tenant_suspended")
 
 
-@pytest.mark.parametrize("claims", [{"aud": "somebody-else"}, {"exp": 1}, {"tenant": "other"}], ids=str)
-async def test_a_bad_token_in_the_handshake_is_a_401_with_a_coded_body(
-    world: World, edge: Edge, claims: dict[str, Any]
-) -> None:
-    with pytest.raises(InvalidStatus) as refused:
-        await edge.connect(token=world.token(**claims), in_header=True)
-    response = refused.value.response
-    assert response.status_code == 401
-    assert response.headers["WWW-Authenticate"].startswith("Bearer")
-    assert json.loads(response.body)["code"] == ("token_expired" if "exp" in claims else "unauthenticated")
+BAD_CLAIMS: list[Any] = [{"aud": "somebody-else"}, {"exp": 1}, {"tenant": "other"}]
+
+
+async def test_a_bad_token_in_the_handshake_is_a_401_with_a_coded_body(world: World, edge: Edge) -> None:
+    for claims in BAD_CLAIMS:
+        with pytest.raises(InvalidStatus) as refused:
+            await edge.connect(token=world.token(**claims), in_header=True)
+        response = refused.value.response
+        assert response.status_code == 401, claims
+        assert response.headers["WWW-Authenticate"].startswith("Bearer")
+        assert json.loads(response.body)["code"] == ("token_expired" if "exp" in claims else "unauthenticated")
 
 
 async def test_a_suspended_tenant_is_a_403_in_the_handshake(world: World, edge: Edge) -> None:
@@ -112,20 +122,19 @@ async def test_a_second_hello_is_an_error_and_the_connection_stays(edge: Edge) -
     assert (await client.publish("acme:planner:1"))["type"] == "published"
 
 
-@pytest.mark.parametrize(
-    "frame",
-    [
-        {"type": "publish", "session": "acme:planner:1", "payload": 1},
-        {"type": "subscribe", "session": "acme:planner:1"},
-        {"type": "unsubscribe", "session": "acme:planner:1"},
-        {"type": "status", "session": "acme:planner:1", "position": "x"},
-    ],
-    ids=lambda frame: frame["type"],
-)
-async def test_nothing_is_done_before_hello(edge: Edge, frame: dict[str, Any]) -> None:
+TOO_EARLY: list[Any] = [
+    {"type": "publish", "session": "acme:planner:1", "payload": 1},
+    {"type": "subscribe", "session": "acme:planner:1"},
+    {"type": "unsubscribe", "session": "acme:planner:1"},
+    {"type": "status", "session": "acme:planner:1", "position": "x"},
+]
+
+
+async def test_nothing_is_done_before_hello(edge: Edge) -> None:
     client = await edge.connect()
-    await client.send({**frame, "id": 9})
-    assert (await client.next("error", id=9))["code"] == "hello_expected"
+    for frame in TOO_EARLY:
+        await client.send({**frame, "id": 9})
+        assert (await client.next("error", id=9))["code"] == "hello_expected", frame
     assert (await client.hello())["type"] == "welcome"
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import struct
+from typing import Any
 
 import pytest
 from tests.services.edge.client import RawClient, handshake, masked
@@ -22,9 +23,9 @@ async def raw(edge: Edge, *, hello: bool = True) -> RawClient:
     return client
 
 
-async def ends_with(client: RawClient, edge: Edge, code: int) -> None:
+async def ends_with(client: RawClient, edge: Edge, code: int, shown: bytes = b"") -> None:
     """The edge closes with this code, and nothing of the connection is left."""
-    assert await client.close_code() == code
+    assert await client.close_code() == code, shown
     client.send(struct.pack("!H", code), Opcode.CLOSE)
     await client.ended()
     await client.close()
@@ -150,21 +151,20 @@ async def test_a_binary_frame_in_fragments_is_unsupported(edge: Edge) -> None:
     await ends_with(client, edge, 1003)
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        b"\xff",
-        b'{"type":"pong","x":"\xc3\x28"}',
-        b'{"type":"publish","session":"acme:planner:1","payload":"\xed\xa0\x80"}',
-        b'{"type":"publish","session":"acme:planner:1","payload":"\xc0\xaf"}',
-        b'{"type":"publish","session":"acme:planner:1","payload":"cut \xe2\x82"}',
-    ],
-    ids=["byte", "field", "surrogate", "overlong", "cut"],
-)
-async def test_text_that_is_not_utf8_is_closed_and_not_stored(world: World, edge: Edge, text: bytes) -> None:
-    client = await raw(edge)
-    client.send(text)
-    await ends_with(client, edge, 1007)
+NO_UTF8: list[Any] = [
+    b"\xff",
+    b'{"type":"pong","x":"\xc3\x28"}',
+    b'{"type":"publish","session":"acme:planner:1","payload":"\xed\xa0\x80"}',
+    b'{"type":"publish","session":"acme:planner:1","payload":"\xc0\xaf"}',
+    b'{"type":"publish","session":"acme:planner:1","payload":"cut \xe2\x82"}',
+]
+
+
+async def test_text_that_is_not_utf8_is_closed_and_not_stored(world: World, edge: Edge) -> None:
+    for text in NO_UTF8:
+        client = await raw(edge)
+        client.send(text)
+        await ends_with(client, edge, 1007, text)
     assert world.live.head(SESSION).seq == 0
 
 
@@ -195,31 +195,27 @@ async def test_the_largest_frame_is_taken(edge: Edge) -> None:
     await client.close()
 
 
-@pytest.mark.parametrize(
-    "data",
-    [
-        b"\x81\x02{}",
-        bytes([0xC1, 0x80]) + b"mask",
-        bytes([0xA1, 0x80]) + b"mask",
-        bytes([0x83, 0x80]) + b"mask",
-        bytes([0x8B, 0x80]) + b"mask",
-        masked(b"", Opcode.CONT),
-        masked(b"a", fin=False) + masked(b"b"),
-        bytes([0x09, 0x80]) + b"mask",
-        bytes([0x89, 0x80 | 126]) + struct.pack("!H", 126) + b"mask" + b"x" * 126,
-        masked(b"\x03", Opcode.CLOSE),
-        masked(struct.pack("!H", 1005), Opcode.CLOSE),
-        masked(struct.pack("!H", 999), Opcode.CLOSE),
-    ],
-    ids=[
-        "unmasked", "rsv1", "rsv2", "opcode 3", "opcode 11", "continues nothing", "text in text", "fragmented ping",
-        "long ping", "close of one byte", "close 1005", "close 999",
-    ],
-)  # fmt: skip
-async def test_a_breach_of_the_framing_is_a_protocol_error(edge: Edge, data: bytes) -> None:
-    client = await raw(edge)
-    client.write(data)
-    await ends_with(client, edge, 1002)
+BREACHES: list[Any] = [
+    b"\x81\x02{}",
+    bytes([0xC1, 0x80]) + b"mask",
+    bytes([0xA1, 0x80]) + b"mask",
+    bytes([0x83, 0x80]) + b"mask",
+    bytes([0x8B, 0x80]) + b"mask",
+    masked(b"", Opcode.CONT),
+    masked(b"a", fin=False) + masked(b"b"),
+    bytes([0x09, 0x80]) + b"mask",
+    bytes([0x89, 0x80 | 126]) + struct.pack("!H", 126) + b"mask" + b"x" * 126,
+    masked(b"\x03", Opcode.CLOSE),
+    masked(struct.pack("!H", 1005), Opcode.CLOSE),
+    masked(struct.pack("!H", 999), Opcode.CLOSE),
+]
+
+
+async def test_a_breach_of_the_framing_is_a_protocol_error(edge: Edge) -> None:
+    for data in BREACHES:
+        client = await raw(edge)
+        client.write(data)
+        await ends_with(client, edge, 1002, data)
 
 
 # ---- peers that are gone --------------------------------------------------------------------------------------------
