@@ -9,6 +9,7 @@ async with load(rig) as run:
 
 import asyncio
 import random
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 
@@ -106,6 +107,14 @@ class Run:
             timeout_s,
             lambda: ", ".join(f"{name} lacks {wanted[name] - now}" for name, now in done().items()),
         )
+
+    async def busy(self, count: int = 8) -> None:
+        """Return at a moment when so many publishes are under way: the worst one for somebody to die."""
+        raw = [one for one in self.publishers if isinstance(one, RawPublisher)]
+        deadline = time.monotonic() + 20.0
+        while sum(one.under_way for one in raw) < count:
+            assert time.monotonic() < deadline, "the load is too light to be hurt"
+            await asyncio.sleep(0)
 
     async def seen_more(self, count: int = 10, timeout_s: float = 30.0) -> None:
         """Return when every subscriber got `count` more messages: the live path goes on."""

@@ -35,6 +35,8 @@ from heliograph.protocol.message_ids import derived_message_id
 
 FORGOTTEN = frozenset({"producer_unknown", "producer_seq_expired", "producer_seq_reused"})
 STATUS_EVERY_S = 1.0
+BURST = 20
+"""Messages made at once at most, so that something is under way when something dies."""
 DRAIN_PATIENCE_S = 2.0
 
 
@@ -127,6 +129,11 @@ class RawPublisher:
         self._stopping = True
 
     @property
+    def under_way(self) -> int:
+        """Publishes whose answer is due."""
+        return len(self._under_way)
+
+    @property
     def at_rest(self) -> bool:
         """Everything is answered, and what was pending is confirmed."""
         return not self.waiting and not any(lane.items for lane in self.lanes)
@@ -148,12 +155,14 @@ class RawPublisher:
         self.check_alive()
 
     async def _make(self) -> None:
-        """New messages, at the pace, where a lane has room."""
+        """New messages, in bursts at the pace, where a lane has room: agents are not evenly busy."""
         while not self._stopping:
-            lane = self._random.choice(self.lanes)
-            if len(lane.items) < self._window:
-                self.add(lane)
-            await asyncio.sleep(self._random.uniform(0.5, 1.5) * self._interval_s)
+            count = self._random.randint(1, BURST)
+            for _ in range(count):
+                lane = self._random.choice(self.lanes)
+                if len(lane.items) < self._window:
+                    self.add(lane)
+            await asyncio.sleep(self._random.uniform(0.5, 1.5) * self._interval_s * count)
 
     def add(self, lane: Lane) -> None:
         """One more message."""

@@ -52,6 +52,22 @@ async def kill_redis(rig: Rig, run: Run, dice: random.Random) -> None:
     await rig.ready(rig.redis)
 
 
+async def lose_redis(rig: Rig, run: Run, dice: random.Random) -> None:
+    """With its data, as one without persistence does."""
+    await rig.lose_live_store(run.history)
+    run.history.note("redis is gone, with its data")
+    await asyncio.sleep(dice.uniform(0.0, 1.5))
+    await rig.launch(rig.redis)
+    await rig.ready(rig.redis)
+
+
+async def kill_kafka(rig: Rig, run: Run, dice: random.Random) -> None:
+    run.kafka_hurt("kill -9 kafka")
+    await rig.kill(rig.kafka)
+    await asyncio.sleep(dice.uniform(0.0, 4.0))
+    await rig.launch(rig.kafka)
+
+
 async def kill_metadata(rig: Rig, run: Run, dice: random.Random) -> None:
     run.history.note("kill -9 the metadata redis")
     await rig.kill(rig.metadata)
@@ -60,7 +76,7 @@ async def kill_metadata(rig: Rig, run: Run, dice: random.Random) -> None:
     await rig.ready(rig.metadata)
 
 
-DEEDS = (kill_service, kill_service, drain_edge, freeze, kill_redis, kill_metadata)
+DEEDS = (kill_service, kill_service, drain_edge, freeze, kill_redis, lose_redis, kill_metadata, kill_kafka)
 
 
 async def test_a_random_sequence_of_faults_costs_nothing(rig: Rig) -> None:

@@ -12,6 +12,7 @@ async def test_redis_restarted_with_its_data_costs_nothing(rig: Rig) -> None:
     """In order (SHUTDOWN), with an append-only file: a new epoch, everything of the old one is there."""
     async with load(rig) as run:
         await run.more()
+        await run.busy()
         run.history.note("stop redis")
         await rig.stop(rig.redis)
         await rig.launch(rig.redis)
@@ -26,6 +27,7 @@ async def test_redis_killed_with_its_data_on_disk_costs_nothing(rig: Rig) -> Non
     async with load(rig) as run:
         await run.more()
         for _ in range(2):
+            await run.busy()
             run.history.note("kill -9 redis")
             await rig.kill(rig.redis)
             await rig.launch(rig.redis)
@@ -39,6 +41,7 @@ async def test_redis_lost_with_all_its_data_loses_nothing_durable(rig: Rig) -> N
     """What was only accepted may be gone, and subscribers are told so; for all else the log is whole."""
     async with load(rig) as run:
         await run.more()
+        await run.busy()
         await rig.lose_live_store(run.history)
         run.history.note("redis is gone, with its data")
         await rig.launch(rig.redis)

@@ -19,6 +19,7 @@ async def test_a_service_killed_under_load_costs_nothing(rig: Rig, service: str)
     async with load(rig) as run:
         await run.more()
         for process in [one for one in rig.stack.services if one.service == service]:
+            await run.busy()
             run.history.note(f"kill -9 {process.name}")
             await rig.kill(process)
             away = asyncio.create_task(asyncio.sleep(AWAY_S))
@@ -35,6 +36,7 @@ async def test_an_edge_drained_under_load_costs_nothing(rig: Rig) -> None:
     async with load(rig) as run:
         await run.more()
         edge = rig.stack.edges[0]
+        await run.busy()
         run.history.note(f"SIGTERM {edge.name}")
         edge.terminate()
         await until("the edge has ended", lambda: edge.returncode is not None)
@@ -51,6 +53,7 @@ async def test_a_frozen_edge_costs_nothing(rig: Rig) -> None:
     async with load(rig) as run:
         await run.more()
         edge = rig.stack.edges[1]
+        await run.busy()
         run.history.note(f"SIGSTOP {edge.name}")
         edge.signal(signal.SIGSTOP)
         try:
@@ -73,6 +76,7 @@ async def test_all_routers_away_delay_confirmations_only(rig: Rig) -> None:
         await run.more()
         await run.seen_more()
         edge = rig.stack.edges[0]
+        await run.busy()
         await rig.kill(edge)
         run.history.note(f"kill -9 {edge.name}")
         await run.more()
