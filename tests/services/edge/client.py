@@ -8,7 +8,7 @@ import json
 import os
 import socket
 from collections.abc import Callable, Sequence
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
@@ -221,7 +221,11 @@ def contiguous(positions: Sequence[str], first_seq: int = 1) -> bool:
 class RawClient:
     """A socket that did the handshake and then sends the bytes that a test gives it."""
 
+    opened: ClassVar[list[asyncio.StreamWriter]] = []
+    """All of a test: one that fails leaves some open."""
+
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.opened.append(writer)
         self.reader = reader
         self.writer = writer
         self.response = b""
@@ -296,6 +300,12 @@ class RawClient:
             with contextlib.suppress(ConnectionError):
                 while await self.reader.read(2**16):
                     pass
+
+    @classmethod
+    def abort_all(cls) -> None:
+        """End what a test left open."""
+        while cls.opened:
+            cls.opened.pop().transport.abort()
 
     async def close(self) -> None:
         self.writer.close()

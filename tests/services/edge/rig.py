@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import msgspec
-from tests.services.edge.client import Client
+from tests.services.edge.client import Client, RawClient
 
 from heliograph.core.limits import RECORD_OVERHEAD_BYTES
 from heliograph.edge.bootstrap import Stores, compose
@@ -205,6 +205,7 @@ class World:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        RawClient.abort_all()
         for edge in self._edges:
             await edge.stop()
         await self._tasks.aclose()

@@ -1,10 +1,15 @@
 """What the registry knows of an edge: its lease and its connections, whatever the metadata store does."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 from tests.services.edge.rig import Edge, World, until, until_told
 
+from heliograph.edge.metrics import EdgeMetrics
+from heliograph.edge.registration import Registration
+from heliograph.service.health import Readiness
+from heliograph.service.metrics import Metrics
 from heliograph.stores.memory.metadata import MemoryConnectionStore
 from heliograph.stores.ports import Connection, EdgeLease, StoreError
 
@@ -20,29 +25,35 @@ class Registry(MemoryConnectionStore):
         self.updates: list[tuple[list[str], list[str]]] = []
         self.renewals = 0
         self.pause: asyncio.Event | None = None
-        """Held: an answer comes only once it is set."""
+        """An answer to `paused` comes only once it is set."""
+        self.paused = ""
         self.waiting = 0
 
-    async def _reach(self) -> None:
-        if self.pause is not None:
+    async def _reach(self, call: str) -> None:
+        if self.pause is not None and self.paused == call:
             self.waiting += 1
             await self.pause.wait()
             self.waiting -= 1
         if self.away:
             raise StoreError("unavailable", "the registry is away")
 
+    def hold(self, call: str) -> asyncio.Event:
+        """Let calls of this name wait; what ends that."""
+        self.pause, self.paused = asyncio.Event(), call
+        return self.pause
+
     async def renew(self, lease: EdgeLease, ttl_s: float) -> bool:
         self.renewals += 1
-        await self._reach()
+        await self._reach("renew")
         return await super().renew(lease, ttl_s)
 
     async def update(self, edge: str, changed: Sequence[Connection], gone: Sequence[Connection]) -> None:
-        await self._reach()
+        await self._reach("update")
         self.updates.append(([one.connection for one in changed], [one.connection for one in gone]))
         await super().update(edge, changed, gone)
 
     async def release(self, edge: str) -> None:
-        await self._reach()
+        await self._reach("release")
         await super().release(edge)
 
     async def forget(self) -> None:
@@ -142,15 +153,15 @@ async def test_who_goes_while_the_store_fails_is_not_told_as_there(world: World)
     edge, store = await registered(world)
     stays = await edge.client()
     await until(lambda: store.updates)
-    store.pause = asyncio.Event()
+    pause = store.hold("update")
     leaver = await edge.client()
-    await until(lambda: store.waiting == 1 and edge.value("connections") == 2)
+    await until(lambda: store.waiting == 1)
     await leaver.close()
     await until(lambda: edge.value("connections") == 1)
-    pause, store.pause, store.away = store.pause, None, True
+    store.updates.clear()
+    store.away, store.pause = True, None
     pause.set()
     await until(lambda: edge.value("registry_failures_total") >= 1)
-    store.updates.clear()
     store.away = False
     await until(lambda: store.updates)
     told = {id_ for changed, _ in store.updates for id_ in changed}
@@ -161,14 +172,43 @@ async def test_who_goes_while_the_store_fails_is_not_told_as_there(world: World)
 async def test_nothing_is_told_behind_the_release(world: World) -> None:
     """A renewal under way when the edge stops must not bring its lease back."""
     edge, store = await registered(world)
-    store.pause = asyncio.Event()
+    pause = store.hold("renew")
     await until(lambda: store.waiting == 1)
     edge.begin_stop()
     await until(lambda: edge.service.readiness.draining)
-    store.pause.set()
+    pause.set()
     await edge.stopped()
     assert await store.edges() == []
     assert store.waiting == 0
+
+
+async def test_after_the_release_there_is_nothing_more_to_tell(world: World) -> None:
+    store = Registry()
+    edge: Any = Edges()
+    metrics = EdgeMetrics(Metrics("edge", process=False))
+    condition = Readiness().condition("registry")
+    registration = Registration(store, edge, metrics, condition, edge="edge-1", address=lambda: "here:1", lease_s=9.0)
+    await registration.tell(100.0)
+    assert [lease.edge for lease in await store.edges()] == ["edge-1"]
+    await registration.release()
+    await registration.tell(200.0)
+    assert await store.edges() == []
+    assert store.renewals == 1
+
+
+class Edges:
+    """Stands for the connections of an edge that has none."""
+
+    def __init__(self) -> None:
+        self.draining = False
+        self.on_changed: object = None
+        self.on_gone: object = None
+
+    def __len__(self) -> int:
+        return 0
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(())
 
 
 async def test_a_store_that_is_away_at_the_end_does_not_hold_it_up(world: World) -> None:
@@ -181,14 +221,11 @@ async def test_a_store_that_is_away_at_the_end_does_not_hold_it_up(world: World)
 
 
 async def test_many_connections_are_told_in_batches(world: World) -> None:
-    from heliograph.edge import registration
-
     edge, store = await registered(world)
-    assert registration.BATCH_MOST >= 100
-    store.pause = asyncio.Event()
+    pause = store.hold("update")
     clients = [await edge.client() for _ in range(10)]
-    store.pause.set()
     store.pause = None
+    pause.set()
 
     async def all_known() -> bool:
         return len(await known(store)) == len(clients)
