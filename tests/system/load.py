@@ -96,8 +96,7 @@ class Run:
         """Return when every publisher had `count` more messages answered; `settled`: and durable where it asks so."""
 
         def done() -> dict[str, int]:
-            for publisher in self.publishers:
-                publisher.check_alive()
+            self._look_after_publishers()
             return {one.name: one.settled if settled else one.answered for one in self.publishers}
 
         wanted = {name: already + count for name, already in done().items()}
@@ -139,9 +138,7 @@ class Run:
             publisher.rest()
 
         def at_rest() -> bool:
-            for publisher in self.publishers:
-                publisher.check_alive()
-                publisher.forget(history.lost_runs)
+            self._look_after_publishers()
             return all(publisher.at_rest for publisher in self.publishers)
 
         await until("every publish is answered and confirmed", at_rest, timeout_s, self._restless)
@@ -173,6 +170,11 @@ class Run:
         ]
         await asyncio.gather(*reads)
         history.note("replayed")
+
+    def _look_after_publishers(self) -> None:
+        for publisher in self.publishers:
+            publisher.check_alive()
+            publisher.forget(self.history.lost_runs)
 
     def _restless(self) -> str:
         return f"not at rest: {', '.join(one.name for one in self.publishers if not one.at_rest)}"

@@ -54,6 +54,23 @@ async def test_redis_lost_with_all_its_data_loses_nothing_durable(rig: Rig) -> N
     assert not any(sight.certain for sight in told if sight.last is not None), "nobody can know what was lost"
 
 
+async def test_nothing_that_was_called_durable_was_in_redis_alone(rig: Rig) -> None:
+    """Kafka is away, so all is pending; then Redis goes with everything that it had."""
+    async with load(rig) as run:
+        await run.more()
+        run.kafka_hurt("stop kafka")
+        await rig.stop(rig.kafka)
+        await run.more(settled=False)
+        await rig.lose_live_store(run.history)
+        run.history.note("redis is gone, with its data")
+        for store in (rig.redis, rig.kafka):
+            await rig.launch(store)
+        for store in (rig.redis, rig.kafka):
+            await rig.ready(store)
+        run.history.note("both are back, redis empty")
+        await run.more()
+
+
 async def test_the_metadata_store_away_is_not_noticed_by_who_is_connected(rig: Rig) -> None:
     """Tenants, leases and the index are not on the path of a message."""
     async with load(rig) as run:
