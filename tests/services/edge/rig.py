@@ -21,7 +21,7 @@ from heliograph.edge.settings import EdgeSettings
 from heliograph.edge.websocket import ClientSocket
 from heliograph.local.tenant import DevelopmentTenant
 from heliograph.protocol.messages import frame, message_from_record, record_value
-from heliograph.protocol.tenants import Tenant, encode_tenant
+from heliograph.protocol.tenants import Tenant, TopicSettings, encode_tenant
 from heliograph.service.command_line import ExitCode
 from heliograph.service.lifecycle import Service, serve
 from heliograph.stores.keys import Topics
@@ -33,7 +33,7 @@ from heliograph.stores.ports import ConnectionStore, RehydratedPage, StoreError,
 
 DEADLINE_S = 20.0
 """For a state to be reached; a busy machine is slow, never this slow."""
-PARTITIONS = 3
+PARTITIONS = TopicSettings().partitions
 
 
 async def until(state: Callable[[], object], what: str = "the state", deadline_s: float = DEADLINE_S) -> None:
