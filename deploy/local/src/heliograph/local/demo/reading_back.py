@@ -1,12 +1,13 @@
 """The session read back, twice over: by a plain Kafka consumer, and through replay's HTTP interface."""
 
+import time
 from collections.abc import Iterator
 from typing import cast
 from uuid import uuid4
 
 import httpx
 import msgspec
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
 
 from heliograph.core.sessions import SessionKey
 from heliograph.local.demo.verdict import contents
@@ -73,10 +74,27 @@ def _ends(consumer: Consumer, topic: str) -> dict[int, int]:
         raise KafkaException(found.error)
     ends = {}
     for partition in sorted(found.partitions):
-        low, high = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=TIMEOUT_S)
+        low, high = _watermarks(consumer, TopicPartition(topic, partition))
         if high > low:
             ends[partition] = high
     return ends
+
+
+def _watermarks(consumer: Consumer, partition: TopicPartition) -> tuple[int, int]:
+    """Where a partition begins and ends; its leader may have been named a moment ago."""
+    deadline = time.monotonic() + TIMEOUT_S
+    while True:
+        try:
+            found: tuple[int, int] = consumer.get_watermark_offsets(partition, timeout=TIMEOUT_S)
+        except KafkaException as error:
+            if error.args[0].code() not in _LEADER_MOVES or time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
+        else:
+            return found
+
+
+_LEADER_MOVES = (KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE)
 
 
 class _Line(msgspec.Struct):
