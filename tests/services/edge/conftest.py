@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import uvloop
@@ -11,6 +12,22 @@ from tests.services.edge.rig import Edge, World, world_in
 
 def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
     return {"uvloop": uvloop.new_event_loop}
+
+
+class QuickAsyncio:
+    """asyncio as uvicorn's server sees it here: what it polls ten times a second, it polls a hundred times."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(asyncio, name)
+
+    async def sleep(self, delay_s: float) -> None:
+        await asyncio.sleep(min(delay_s, 0.01))
+
+
+@pytest.fixture(autouse=True)
+def quick_shutdown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hundreds of edges are stopped here, each twice a tenth of a second sooner."""
+    monkeypatch.setattr("uvicorn.server.asyncio", QuickAsyncio())
 
 
 @pytest.fixture
