@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import uvloop
 from tests.services.edge.rig import Edge, World, world_in
+from tests.services.edge.sessions_bench import Bench
 
 
 def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
@@ -40,3 +41,11 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
 async def edge(world: World) -> Edge:
     """An edge with the settings of production."""
     return await world.edge()
+
+
+@pytest.fixture
+async def bench(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Bench]:
+    monkeypatch.setattr("heliograph.edge.joiner.RETRY_S", (0.0, 0.0))
+    found = Bench()
+    yield found
+    await found.sessions.close()
