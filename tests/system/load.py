@@ -177,7 +177,7 @@ class Run:
             publisher.forget(self.history.lost_runs)
 
     def _restless(self) -> str:
-        return f"not at rest: {', '.join(one.name for one in self.publishers if not one.at_rest)}"
+        return "; ".join(f"{one.name}: {one.state}" for one in self.publishers if not one.at_rest)
 
     async def stop(self) -> None:
         for one in [*self.publishers, *self.subscribers]:

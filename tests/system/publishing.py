@@ -138,6 +138,18 @@ class RawPublisher:
         """Everything is answered, and what was pending is confirmed."""
         return not self.waiting and not any(lane.items for lane in self.lanes)
 
+    @property
+    def state(self) -> str:
+        """What keeps it from being at rest, for whoever debugs."""
+        lanes = [
+            f"{lane.session} {lane.class_}: {len(lane.items)} from {lane.base}, {lane.under_way} under way"
+            + (", halted" if lane.halted else "")
+            for lane in self.lanes
+            if lane.items
+        ]
+        waiting = [" ".join(place) for place in self.waiting][:5]
+        return f"{self._lines} lines, incarnation {self._incarnation}, lanes {lanes}, unconfirmed {waiting}"
+
     def check_alive(self) -> None:
         """Raise what ended one of its tasks."""
         for task in self._tasks:

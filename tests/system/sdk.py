@@ -49,6 +49,11 @@ class SdkPublisher:
     def at_rest(self) -> bool:
         return not self._calls
 
+    @property
+    def state(self) -> str:
+        """What keeps it from being at rest, for whoever debugs."""
+        return f"{len(self._calls)} calls, {self._client.state} at {self._client.url}"
+
     def check_alive(self) -> None:
         if self._failed is not None:
             raise self._failed

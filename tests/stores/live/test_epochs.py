@@ -100,6 +100,19 @@ async def test_a_second_restart_waits_until_the_first_epochs_messages_are_confir
     assert [one.position for one in await store.unconfirmed(session, 10)] == [middle, last]
 
 
+async def test_positions_from_before_the_former_epoch_are_known_while_the_window_has_them(mortal: Live) -> None:
+    """Else whoever was told `pending` before two restarts in a row would never hear that it is durable."""
+    store, session = await mortal.store(), new_session()
+    first = await put(store, message(session, b"1"))
+    await store.confirm(session, first.epoch, [(1, 513)])
+    for body in (b"2", b"3"):
+        await mortal.restart(keep=True)
+        await put(store, message(session, body))
+    stranger = Position(f"{first.epoch_ms:013d}-00000000", 1)
+    never = Position(first.epoch, 2)
+    assert await store.confirmed(session, [first, stranger, never]) == [True, None, None]
+
+
 async def test_a_repeat_across_a_restart_gets_its_old_position_where_data_was_kept(mortal: Live) -> None:
     store, session = await mortal.store(), new_session()
     first = await put(store, message(session, b"1", seq=1, message_id="a"))

@@ -134,7 +134,10 @@ class Session:
         for epoch in (self.epoch, self.old):
             if epoch is not None and epoch.name == position.epoch:
                 return epoch.has(position.seq) if position.seq <= epoch.seq else None
-        return None
+        if self.old is None or position.epoch > self.old.name:
+            return None
+        # No epoch is followed by another but one before it is confirmed.
+        return True if any(entry.position == position for entry in self.entries) else None
 
     def head(self, shard_epoch: str) -> Head:
         first = self.epoch.seq + 1

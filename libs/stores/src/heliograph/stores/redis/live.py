@@ -203,7 +203,7 @@ class RedisLiveStore:
         arguments = [part for position in positions for part in (position.epoch, position.seq)]
         reply = await self._call_one(
             self._commands,
-            pack((b"FCALL", b"hg1_confirmed", b"2", route.keys.meta, route.keys.ahead, *arguments)),
+            pack((b"FCALL", b"hg1_confirmed", b"3", route.keys.meta, route.keys.ahead, route.keys.window, *arguments)),
         )
         return [_CONFIRMED[answer] for answer in reply]
 

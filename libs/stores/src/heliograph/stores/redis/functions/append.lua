@@ -226,7 +226,7 @@ local function append(keys, args)
       epoch, ms = epoch_of(last_ms, run8), text(last_ms)
       seq, confirmed, first = 0, 0, 1
     end
-    frame = '{"type":"message","position":"' .. epoch .. format('-%016d",', seq + 1) .. rest
+    frame = FRAME_START .. epoch .. format('-%016d",', seq + 1) .. rest
     added = pcall_('XADD', window, ms .. '-' .. text(seq + 1), 'f', frame, 'h', extras, 'c', text(written))
     if type(added) ~= 'table' then break end
     -- an entry behind the head is void; its id is spent, so the session goes on in an epoch of its own

@@ -33,6 +33,8 @@ local BLOCKS = 9
 local PRODUCERS_KEPT = 1000 -- PRODUCERS_PER_SESSION
 local PRODUCERS_STORED = 1100 -- heliograph.core.producers.PRODUCERS_STORED
 local MESSAGE_ID_MS = '600000' -- MESSAGE_ID_MEMORY_S
+local FRAME_START = '{"type":"message","position":"' -- heliograph.protocol.messages.FRAME_START
+local FRAME_EPOCH = #FRAME_START + 1
 
 local call, pcall_, pack, unpack_, format, sub, byte, match, number, floor, max, min
 local run, run8, run4
@@ -132,6 +134,6 @@ local function entry_of(entry)
 end
 
 -- A library of a higher revision is never replaced by a lower one: raise it with every change.
-local REVISION = 2
+local REVISION = 3
 
 redis.register_function { function_name = 'hg1_version', callback = function() return REVISION end, flags = { 'no-writes' } }

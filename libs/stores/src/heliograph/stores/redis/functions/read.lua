@@ -73,13 +73,22 @@ local function page(keys, args)
   return answer
 end
 
+-- whether an epoch before the former one gave a position, as the window shows. Then the log has it: no epoch is followed
+-- by another but one before it is confirmed.
+local function in_window(window, of_epoch, seq)
+  local id = sub(of_epoch, 1, 13) .. '-' .. text(seq)
+  local found = pcall_('XRANGE', window, id, id)
+  local frame = found[1] and entry_of(found[1])
+  return frame and sub(frame, FRAME_EPOCH, FRAME_EPOCH + #of_epoch - 1) == of_epoch
+end
+
 -- whether the log is known to have positions.
--- KEYS: meta, ahead
+-- KEYS: meta, ahead, window
 -- ARGV: epoch and seq of each
 -- Answers '1' (yes), '0' (no) or '?' (can't be told) for each.
 local function confirmed_(keys, args)
   if not call then start() end
-  local meta, ahead = keys[1], keys[2]
+  local meta, ahead, window = keys[1], keys[2], keys[3]
   local epoch, seq, confirmed = state_of(meta)
   if not epoch and seq then return seq end
   if type(pcall_('ZCARD', ahead)) == 'table' then return corrupt(ahead, 'not a sorted set') end
@@ -100,6 +109,8 @@ local function confirmed_(keys, args)
     if last and one <= last then
       local known = one <= upto or call('ZSCORE', ahead, sub(args[i], 1, 13) .. '-' .. text(one)) ~= false
       answer = known and '1' or '0'
+    elseif old_epoch and args[i] < old_epoch and in_window(window, args[i], one) then
+      answer = '1'
     end
     answers[#answers + 1] = answer
   end
