@@ -35,8 +35,9 @@ json_values = st.recursive(
 )
 members = st.dictionaries(
     st.sampled_from(
-        ["id", "session", "payload", "class", "ack", "seq", "from", "position", "message_id", "token", "consumer",
-         "producer", "incarnation", "subscriptions", "event_type", "traceparent", "reply_to", "new_in_2031"]
+        ["id", "session", "payload", "class", "ack", "lease", "done", "seq", "from", "position", "message_id",
+         "token", "consumer", "producer", "incarnation", "subscriptions", "event_type", "traceparent", "reply_to",
+         "new_in_2031"]
     ),
     json_values | st.sampled_from([SESSION, "event", "control", "durable", "earliest", 0, 1, -1, MAX_SEQ, MAX_SEQ + 1]),
 )  # fmt: skip
@@ -232,6 +233,15 @@ def test_an_incarnation_is_8_to_64_url_safe_characters() -> None:
         assert error_of(b'{"type":"hello","incarnation":"%b"}' % bad.encode()).code == "malformed"
 
 
+def test_a_lease_is_1_to_64_plain_characters() -> None:
+    for good in ("0", "17", "A-z_9.0", "x" * 64):
+        frame = decode_client_frame(b'{"type":"ack","session":"a:b:c","position":"p","lease":"%b"}' % good.encode())
+        assert frame == frames.Ack("a:b:c", "p", lease=good)
+    for bad in ("", "x" * 65, "a b", "a/b", "17\\n", "\u0661"):
+        frame_text = f'{{"type":"ack","session":"a:b:c","position":"p","lease":"{bad}"}}'
+        assert error_of(frame_text.encode()).code == "malformed"
+
+
 def test_defaults_are_what_the_documents_say() -> None:
     frame = decode_client_frame(b'{"type":"publish","session":"a:b:c","payload":null}')
     assert isinstance(frame, Publish)
@@ -247,6 +257,7 @@ CLIENT_FRAMES: list[ClientFrame] = [
     Subscribe("a:b:c", 2, "1764000000000-1a2b3c4d-0000000000000042"),
     frames.Unsubscribe("a:b:c", 3),
     Publish("a:b:c", msgspec.Raw(b'{"x":1}'), 4, MessageClass.CONTROL, AckMode.DURABLE, 9, "m", "t", "c", "d", "a:b:d"),
+    frames.Ack("a:b:c", "1764000000000-1a2b3c4d-0000000000000042", 6, "17", True),
     frames.Status("a:b:c", "1764000000000-1a2b3c4d-0000000000000042", 5),
     Pong(),
 ]
@@ -260,12 +271,14 @@ def test_what_a_client_encodes_a_server_decodes(frame: ClientFrame) -> None:
 SERVER_FRAMES: list[ServerFrame] = [
     frames.Welcome("c1", "e1", 10_000, 65_536, 64, 1, 1_764_000_000_000),
     frames.Subscribed("a:b:c", "1764000000000-1a2b3c4d-0000000000000042", False, 2),
+    frames.Subscribed("a:b:c", "1764000000000-1a2b3c4d-0000000000000042", id=2, cursor_missing=True),
     frames.Unsubscribed("a:b:c", 3),
     frames.Gap("a:b:c", "retention", "1764000000000-1a2b3c4d-0000000000000001"),
     frames.Epoch("a:b:c", "1764000000000-1a2b3c4d", True, None, [["x", "y"]]),
     frames.Published(True, 4, "1764000000000-1a2b3c4d-0000000000000042", "m", True, True, True),
     frames.Confirmed("a:b:c", "1764000000000-1a2b3c4d-0000000000000042"),
     frames.Refused("out_of_order", "resend", 4, "a:b:c", 250, 7),
+    frames.Acked("a:b:c", "1764000000000-1a2b3c4d-0000000000000042", 6),
     frames.StatusAnswer("a:b:c", "1764000000000-1a2b3c4d-0000000000000042", None, 5),
     frames.Reconnect(1_000, "draining"),
     frames.Ping(),

@@ -26,7 +26,7 @@ from tests.stores.live.helpers import (
 from heliograph.core.positions import MAX_SEQ
 from heliograph.protocol.messages import frame_position
 from heliograph.stores.keys import SessionKeys, session_of_channel
-from heliograph.stores.ports import Appended, AppendStatus
+from heliograph.stores.ports import Ack, Appended, AppendStatus
 from heliograph.stores.redis.live import RedisLiveStore
 
 STATE = struct.Struct(">22sQQIQQQQQIQI")
@@ -114,9 +114,10 @@ async def test_all_keys_of_a_session_share_a_hash_tag(store: RedisLiveStore, cli
     await put(store, message(session, b"2", seq=2))
     await put(store, message(session, b"3", seq=3))
     await store.confirm(session, first.epoch, [(2, 513)])
+    await store.acknowledge([Ack(session, "c:you", first)])
     tag = b"hg:{v%d}:" % shard_of(session)
     found = list(client.scan_iter(f"*{session}*", count=10_000))
-    assert len(found) == 4
+    assert len(found) == 5
     assert all(key.startswith(tag) for key in found)
 
 

@@ -28,6 +28,9 @@ PRODUCERS_PER_SESSION = 1_000
 MESSAGE_ID_MEMORY_S = 600
 """How long an id that the caller chose is judged."""
 
+CONSUMERS_PER_SESSION = 1_000
+"""Cursors kept per session (about 0.1 KB each): far above what follows one session by name, and no leak of names."""
+
 UNCONFIRMED_MESSAGES = 1_000
 """W: `append` refuses while this many of a session are unconfirmed; readers of the log hold at most as many."""
 UNCONFIRMED_BYTES = 8 * 1024 * 1024

@@ -57,6 +57,10 @@ class Position(NamedTuple):
         return int(self.epoch[:13])
 
 
+BEFORE_ALL = Position("0000000000000-00000000", 0)
+"""Before a session's first message, in whatever epoch that is: what a subscriber is told where there is none yet."""
+
+
 def check_epoch(text: str) -> str:
     """`text` if it is an epoch; else InvalidValueError(code=`position_invalid`)."""
     if not _EPOCH.fullmatch(text):

@@ -20,6 +20,7 @@ _ANSWERS: dict[str, tuple[str, ...]] = {
     "subscribe": ("subscribed", "refused"),
     "unsubscribe": ("unsubscribed", "refused"),
     "publish": ("published", "refused"),
+    "ack": ("acked", "refused"),
     "status": ("statusAnswer", "refused"),
     "pong": (),
 }

@@ -98,7 +98,7 @@ CODES: dict[str, Code] = {
         Code("hello_expected", 400, False, "The first frame must be `hello`."),
         Code("hello_repeated", 400, False, "`hello` was already answered."),
         Code("session_invalid", 400, False, "Not a session key `tenant:agent-type:session-id`."),
-        Code("position_invalid", 400, False, "Not a position that a server gave, `earliest` or `latest`."),
+        Code("position_invalid", 400, False, "Not a position that a server gave, `earliest`, `latest` or `cursor`."),
         Code("value_invalid", 400, False, "A field holds what it may not hold."),
         Code("payload_too_large", 413, False, "The payload is above the tenant's limit."),
         Code("request_too_large", 413, False, "The request body is above the limit."),
@@ -121,6 +121,11 @@ CODES: dict[str, Code] = {
         Code("producer_unknown", 409, False, "A counter that did not begin at 1 here: begin a new incarnation."),
         Code("out_of_order", 409, False, "A producer seq was skipped: resend from `expected`."),
         Code("message_id_reused", 409, False, "This message id was used for another content."),
+        # consumers and cursors
+        Code("consumer_missing", 400, False, "A cursor without a consumer in `hello`."),
+        Code("position_ahead", 409, False, "Above what the session has given: can't be acknowledged."),
+        Code("too_many_consumers", 429, False, "The session remembers as many consumers as it may."),
+        Code("lease_lost", 409, False, "The session was given to another worker."),
         # limits and pressure
         Code("rate_limited", 429, True, "Above the rate of the connection or tenant."),
         Code("backlog", 503, True, "Too much of the session, tenant or shard is not yet in the log."),

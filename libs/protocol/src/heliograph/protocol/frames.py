@@ -23,6 +23,7 @@ CONNECT_PATH = "/v1/connect"
 
 EARLIEST = "earliest"
 LATEST = "latest"
+CURSOR = "cursor"
 
 RESERVED_EVENT_TYPE_PREFIX = "dev.heliograph."
 """Event types of Heliograph's own records; a publisher may not use them."""
@@ -35,6 +36,8 @@ Name = Annotated[str, Meta(min_length=1, max_length=MAX_NAME_LENGTH)]
 """Checked once more by `check_name`: no control characters."""
 Incarnation = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{8,64}\Z")]
 """Random, chosen at a producer's start."""
+LeaseToken = Annotated[str, Meta(pattern=r"^[0-9a-zA-Z._-]{1,64}\Z")]
+"""What an `assigned` frame told: who holds a session now."""
 SessionReference = Annotated[str, Meta(min_length=1, max_length=MAX_SESSION_LENGTH)]
 TraceParent = Annotated[str, Meta(pattern=r"^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}\Z")]
 """W3C Trace Context, 3.2; bounded and plain, because it goes into every copy of the message."""
@@ -52,7 +55,8 @@ class FrameError(HeliographError):
 
 
 class Subscription(Struct, rename={"start": "from"}, omit_defaults=True):
-    """A subscription in `hello`. `from`: `earliest`, `latest` (default) or the last position the client has."""
+    """A subscription in `hello`. `from`: `earliest`, `latest` (default), the last position the client has, or `cursor`:
+    the last one that the consumer acknowledged, which the server keeps."""
 
     session: str
     start: str = LATEST
@@ -64,7 +68,7 @@ class Hello(Struct, tag="hello", tag_field="type", omit_defaults=True):
     id: RequestId | None = None
     token: str | None = None
     consumer: Name | None = None
-    """Stable name of the subscriber, for its cursor."""
+    """Stable name of the subscriber, for its cursors; the server scopes it by the token's subject."""
     producer: Name | None = None
     """Stable name of the publisher; the server scopes it by the token's subject."""
     incarnation: Incarnation | None = None
@@ -113,6 +117,21 @@ class Publish(Struct, tag="publish", tag_field="type", rename={"class_": "class"
     """W3C trace context."""
 
 
+class Ack(Struct, tag="ack", tag_field="type", omit_defaults=True):
+    """The consumer has handled everything of the session up to `position`: its cursor moves there, never back.
+
+    Answered by `acked` where it has an `id`, once that is stored; by `refused` where it can't be; else not at all.
+    """
+
+    session: str
+    position: str
+    id: RequestId | None = None
+    lease: LeaseToken | None = None
+    """As a serving worker: the lease under which the session was assigned."""
+    done: bool = False
+    """With a lease: nothing is left to do; the session goes back until it has something new."""
+
+
 class Status(Struct, tag="status", tag_field="type", omit_defaults=True):
     """Asks whether a position is in the log; answered by `status`."""
 
@@ -125,7 +144,7 @@ class Pong(Struct, tag="pong", tag_field="type"):
     """Answers `ping`."""
 
 
-ClientFrame = Hello | Subscribe | Unsubscribe | Publish | Status | Pong
+ClientFrame = Hello | Subscribe | Unsubscribe | Publish | Ack | Status | Pong
 
 _client_decoder: msgspec.json.Decoder[ClientFrame] = msgspec.json.Decoder(ClientFrame)
 
@@ -190,7 +209,7 @@ def _leading_id(data: bytes) -> int | None:
     return None
 
 
-CLIENT_TYPES: tuple[str, ...] = ("hello", "subscribe", "unsubscribe", "publish", "status", "pong")
+CLIENT_TYPES: tuple[str, ...] = ("hello", "subscribe", "unsubscribe", "publish", "ack", "status", "pong")
 
 
 _NONCHARACTERS = "".join(chr(plane << 16 | last) for plane in range(17) for last in (0xFFFE, 0xFFFF))
@@ -252,6 +271,8 @@ class Subscribed(Struct, tag="subscribed", tag_field="type", omit_defaults=True)
     position: str
     recovered: bool = True
     id: int | None = None
+    cursor_missing: bool = False
+    """There was no cursor, so it began at the earliest message that is left."""
 
 
 class Unsubscribed(Struct, tag="unsubscribed", tag_field="type", omit_defaults=True):
@@ -318,6 +339,14 @@ class Refused(Struct, tag="refused", tag_field="type", omit_defaults=True):
     """With `out_of_order`: the producer seq that is next."""
 
 
+class Acked(Struct, tag="acked", tag_field="type", omit_defaults=True):
+    """Answers `ack`. `position`: the cursor as it stands, which may be above the one that was sent."""
+
+    session: str
+    position: str
+    id: int | None = None
+
+
 class StatusAnswer(Struct, tag="status", tag_field="type", omit_defaults=True):
     """Answers `status`. `durable` None: can't be told (an old epoch, or the live store is away)."""
 
@@ -376,6 +405,7 @@ ServerFrame = (
     | Published
     | Confirmed
     | Refused
+    | Acked
     | StatusAnswer
     | Reconnect
     | Ping
@@ -399,8 +429,8 @@ def decode_server_frame(data: bytes | str) -> ServerFrame | None:
 
 
 SERVER_TYPES: tuple[str, ...] = (
-    "welcome", "subscribed", "unsubscribed", "message", "gap", "epoch", "published", "confirmed", "refused", "status",
-    "reconnect", "ping", "error",
+    "welcome", "subscribed", "unsubscribed", "message", "gap", "epoch", "published", "confirmed", "refused", "acked",
+    "status", "reconnect", "ping", "error",
 )  # fmt: skip
 
 _encoder = msgspec.json.Encoder()

@@ -47,9 +47,9 @@ _TEXTS: dict[str, Schema] = {
     },
     "Start": {
         "title": "Start",
-        "description": "`earliest`, `latest`, or the last position the client has.",
+        "description": "`earliest`, `latest`, `cursor`, or the last position the client has.",
         "type": "string",
-        "pattern": f"^({frames.EARLIEST}|{frames.LATEST}|{POSITION_PATTERN})$",
+        "pattern": f"^({frames.EARLIEST}|{frames.LATEST}|{frames.CURSOR}|{POSITION_PATTERN})$",
     },
 }
 """Texts with a format, referred to by the fields below."""

@@ -32,6 +32,7 @@ REDIS_KEYS: tuple[KeyInfo, ...] = (
     KeyInfo("hg:{vN}:w:<session>", "live", "stream", "with its session", "append", "Hot window: `f` the client frame, `h` what the log has besides; ids `<epoch ms>-<seq>`. Also the sharded pub/sub channel."),
     KeyInfo("hg:{vN}:o:<session>", "live", "sorted set", "with its session", "confirm", "Positions confirmed ahead of a hole, by seq."),
     KeyInfo("hg:{vN}:i:<session>:<message id>", "live", "string", "10 min", "append", "Position and content hash of a message whose id the caller chose."),
+    KeyInfo("hg:{vN}:c:<session>", "live", "hash", "with its session", "cursor", "Consumer → its cursor: epoch, seq and fence, packed. `c:<subject>`, NUL and the name it gave itself; `s:<agent type>`: of the workers that serve it."),
     KeyInfo("hg:{vN}:dirty", "live", "sorted set", "none", "append, confirm", "Sessions with unconfirmed messages, by the time (ms) since which."),
     KeyInfo("hg:{vN}:idle", "live", "sorted set", "none", "append, expire", "Sessions by the time (ms) at which to look whether they are idle."),
     KeyInfo("hg:{tenants}", "metadata", "hash", "none", "`heliograph tenant apply`, operator", "Tenant → its record (JSON)."),
@@ -83,16 +84,29 @@ class SessionKeys:
     window: bytes
     ahead: bytes
     id_prefix: bytes
+    cursors: bytes
 
     @classmethod
     def of(cls, session: str, number: int) -> "SessionKeys":
         tag, name = b"hg:{v%d}:" % number, session.encode()
-        return cls(tag + b"m:" + name, tag + b"w:" + name, tag + b"o:" + name, tag + b"i:" + name + b":")
+        return cls(
+            tag + b"m:" + name, tag + b"w:" + name, tag + b"o:" + name, tag + b"i:" + name + b":", tag + b"c:" + name
+        )
 
 
 def session_of_channel(channel: bytes) -> str:
     """The session whose window key (and so channel) this is."""
     return channel.split(b":w:", 1)[1].decode()
+
+
+def client_consumer(subject: str, consumer: str) -> str:
+    """The field of a consumer's cursor. Names hold no NUL (`check_name`), so no two subjects share one."""
+    return f"c:{subject}\0{consumer}"
+
+
+def serving_consumer(agent_type: str) -> str:
+    """The field of the cursor that the workers of an agent type share; no client can name it."""
+    return f"s:{agent_type}"
 
 
 CONFIG = b"hg:config"

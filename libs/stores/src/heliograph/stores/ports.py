@@ -131,6 +131,37 @@ class Unconfirmed(Struct, frozen=True):
     extras: bytes
 
 
+class Ack(Struct, frozen=True):
+    """A consumer of a session has handled everything up to `position`. None, or BEFORE_ALL: only claim, or look."""
+
+    session: str
+    consumer: str
+    """`keys.client_consumer` or `keys.serving_consumer`."""
+    position: Position | None
+    fence: int = 0
+    """Number of a lease: the cursor takes it if it is higher than the one before. 0: without a lease."""
+
+
+class AckStatus(StrEnum):
+    """What became of an `Ack`. Only `OK` changed anything (or had nothing to change)."""
+
+    OK = "ok"
+    AHEAD = "ahead"
+    """Above the session's head, of a later epoch than the session's, or the session has no keys."""
+    FENCED = "fenced"
+    """A higher fence was there before."""
+    FULL = "full"
+    """The session remembers CONSUMERS_PER_SESSION consumers, and this is none of them."""
+
+
+class Acknowledged(Struct, frozen=True):
+    """What `acknowledge` answers: the cursor as it stands (None: the consumer has acknowledged nothing)."""
+
+    status: AckStatus
+    cursor: Position | None
+    fence: int
+
+
 class LiveListener(Protocol):
     """What the live store tells about subscriptions, on the event loop."""
 
@@ -182,6 +213,16 @@ class LiveStore(Protocol):
 
     async def confirmed(self, session: str, positions: Sequence[Position]) -> list[bool | None]:
         """Whether the log is known to have each; None where this store can't tell (another epoch, no keys)."""
+
+    async def acknowledge(self, acks: Sequence[Ack]) -> list[Acknowledged | StoreError]:
+        """Move cursors, each atomically, in one round trip, in the order asked. A cursor never moves back: an older
+        position is `OK` and answered with where the cursor stands. Cursors are kept as long as their session.
+
+        Consumers with a fence are not counted against CONSUMERS_PER_SESSION: a session has one lease at a time.
+        """
+
+    async def cursors(self, session: str, consumers: Sequence[str]) -> list[Position | None]:
+        """Where each stands, in the order asked; None: it has acknowledged nothing here. Raises StoreError."""
 
     async def dirty(self, virtual_shard: int, before_ms: int, limit: int) -> list[tuple[str, int]]:
         """Sessions with messages unconfirmed since before `before_ms` and since when (ms), oldest first."""

@@ -25,6 +25,7 @@ from heliograph.edge.tenants import Target, TenantState
 from heliograph.edge.websocket import ClientSocket, TickWriter
 from heliograph.protocol.codes import CLOSES, CODES, CloseCode
 from heliograph.protocol.frames import (
+    Ack,
     Confirmed,
     Error,
     FrameError,
@@ -292,6 +293,8 @@ class Connection:
             self._subscribe(frame.session, frame.start, frame.id)
         elif type(frame) is Unsubscribe:
             self._unsubscribe(frame)
+        elif type(frame) is Ack:
+            self._refuse(frame.id, "unavailable", CODES["unavailable"].meaning, frame.session)
         else:
             assert type(frame) is Status
             self._status(frame)

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from heliograph.core.history import Gap, Start
-from heliograph.core.positions import Position
+from heliograph.core.positions import BEFORE_ALL, Position
 from heliograph.edge.joiner import Joiner, position_of
 from heliograph.protocol import frames
 from heliograph.protocol.frames import EARLIEST, LATEST, encode
@@ -12,9 +12,6 @@ from heliograph.protocol.websocket import text_frame
 if TYPE_CHECKING:
     from heliograph.edge.connection import Connection
     from heliograph.edge.sessions import SessionHub, Sessions
-
-BEFORE_ALL = Position("0000000000000-00000000", 0)
-"""What a subscriber is told where a session has no message yet: coming back with it means `earliest`."""
 
 
 def parse_start(text: str) -> Position | Start:

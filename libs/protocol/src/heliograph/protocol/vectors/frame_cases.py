@@ -9,6 +9,8 @@ from heliograph.core.messages import AckMode, MessageClass
 from heliograph.core.positions import MAX_SEQ
 from heliograph.protocol.codes import CODES, GapReason
 from heliograph.protocol.frames import (
+    Ack,
+    Acked,
     Confirmed,
     Epoch,
     Error,
@@ -48,6 +50,7 @@ _CLIENT_FRAMES = (
     Subscribe(_SESSION),
     Subscribe(_SESSION, 3, "earliest"),
     Subscribe(_SESSION, 4, _POSITION),
+    Subscribe(_SESSION, 9, "cursor"),
     Unsubscribe(_SESSION, 5),
     Publish(_SESSION, Raw(b'{"text":"hi"}')),
     Publish(_SESSION, Raw(b"null"), 6, MessageClass.TELEMETRY),
@@ -67,6 +70,9 @@ _CLIENT_FRAMES = (
         traceparent=_TRACEPARENT,
     ),
     Publish(_SESSION, Raw(b'"AP8="'), 7, content_type="application/octet-stream"),
+    Ack(_SESSION, _POSITION),
+    Ack(_SESSION, _POSITION, 10),
+    Ack(_SESSION, _POSITION, 11, lease="17", done=True),
     Status(_SESSION, _POSITION, 8),
     Pong(),
 )
@@ -99,6 +105,11 @@ _CLIENT_TEXTS_BAD = (
     b'{"type":"publish","id":1,"session":"acme:planner:trip-42","payload":1,"event_type":"\xff"}',
     b'{"type":"publish","id":-1,"session":"acme:planner:trip-42","payload":1}',
     b'{"type":"hello","id":1,"incarnation":"short"}',
+    b'{"type":"ack","id":1,"session":"acme:planner:trip-42"}',
+    b'{"type":"ack","id":1,"session":"acme:planner:trip-42","position":42}',
+    b'{"type":"ack","id":1,"session":"acme:planner:trip-42","position":"latest","lease":""}',
+    b'{"type":"ack","id":1,"session":"acme:planner:trip-42","position":"latest","lease":"17 "}',
+    b'{"type":"ack","id":1,"session":"acme:planner:trip-42","position":"latest","done":1}',
     b'{"type":"subscribe","id":1,"session":"acme:planner:trip-42"',
 )
 
@@ -111,6 +122,7 @@ _SERVER_FRAMES: tuple[ServerFrame, ...] = (
     Welcome("c-1", "edge-1", 10_000, 65_536, 64, 1, 1_764_003_600_000),
     Subscribed(_SESSION, _POSITION, id=2),
     Subscribed(_SESSION, _POSITION, recovered=False),
+    Subscribed(_SESSION, "0000000000000-00000000-0000000000000000", id=9, cursor_missing=True),
     Unsubscribed(_SESSION, 3),
     *(Gap(_SESSION, reason, _POSITION, _POSITION) for reason in GapReason.ALL),
     Gap(_SESSION, GapReason.TOO_FAR_BEHIND, _POSITION),
@@ -125,6 +137,8 @@ _SERVER_FRAMES: tuple[ServerFrame, ...] = (
     Confirmed(_SESSION, _POSITION),
     Refused("out_of_order", CODES["out_of_order"].meaning, 6, _SESSION, expected=41),
     Refused("rate_limited", CODES["rate_limited"].meaning, 6, _SESSION, retry_after_ms=250),
+    Refused("position_ahead", CODES["position_ahead"].meaning, 10, _SESSION),
+    Acked(_SESSION, _POSITION, 10),
     StatusAnswer(_SESSION, _POSITION, True, 8),
     StatusAnswer(_SESSION, _POSITION, None, 8),
     Reconnect(1_500, "draining"),

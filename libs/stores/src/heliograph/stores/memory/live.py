@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from heliograph.core.positions import Position
 from heliograph.stores.memory.live_server import MemoryLiveServer
 from heliograph.stores.ports import (
+    Ack,
+    Acknowledged,
     Append,
     Appended,
     Bounds,
@@ -135,6 +137,16 @@ class MemoryLiveStore:
         self._check()
         found = self._server.session(session)
         return [None if found is None else found.known(position) for position in positions]
+
+    async def acknowledge(self, acks: Sequence[Ack]) -> list[Acknowledged | StoreError]:
+        if not self._server.up:
+            return [StoreError("live_unavailable", "the memory live store is stopped") for _ in acks]
+        return [self._server.acknowledge(ack) for ack in acks]
+
+    async def cursors(self, session: str, consumers: Sequence[str]) -> list[Position | None]:
+        self._check()
+        found = self._server.session(session)
+        return [None if found is None else found.cursor(consumer).position for consumer in consumers]
 
     async def dirty(self, virtual_shard: int, before_ms: int, limit: int) -> list[tuple[str, int]]:
         self._check()

@@ -14,7 +14,19 @@ from heliograph.core.positions import Position
 from heliograph.core.producers import Accept, Duplicate, OutOfOrder
 from heliograph.stores.keys import virtual_shard
 from heliograph.stores.memory.live_session import Session, claim_of
-from heliograph.stores.ports import Append, Appended, AppendStatus, Bounds, Head, LivePressure, Page, Unconfirmed
+from heliograph.stores.ports import (
+    Ack,
+    Acknowledged,
+    AckStatus,
+    Append,
+    Appended,
+    AppendStatus,
+    Bounds,
+    Head,
+    LivePressure,
+    Page,
+    Unconfirmed,
+)
 
 LOOK_AGAIN_MS = 60_000
 """At a session that is idle but not confirmed."""
@@ -160,6 +172,10 @@ class MemoryLiveServer:
 
     def session(self, session: str) -> Session | None:
         return self._shard(session).sessions.get(session)
+
+    def acknowledge(self, ack: Ack) -> Acknowledged:
+        found = self._shard(ack.session).sessions.get(ack.session)
+        return Acknowledged(AckStatus.AHEAD, None, 0) if found is None else found.acknowledge(ack)
 
     def unconfirmed(self, session: str, limit: int) -> list[Unconfirmed]:
         found = self._shard(session).sessions.get(session)

@@ -7,11 +7,11 @@ contract suite runs the same questions against both.
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from heliograph.core.limits import PAGE_BYTES
-from heliograph.core.positions import Position
+from heliograph.core.limits import CONSUMERS_PER_SESSION, PAGE_BYTES
+from heliograph.core.positions import BEFORE_ALL, Position
 from heliograph.core.producers import Claim, ProducerLedger
 from heliograph.protocol.messages import FRAME_START
-from heliograph.stores.ports import Append, Bounds, Head, Page, Unconfirmed
+from heliograph.stores.ports import Ack, Acknowledged, AckStatus, Append, Bounds, Head, Page, Unconfirmed
 
 
 @dataclass(slots=True)
@@ -55,10 +55,23 @@ class Epoch:
         return True
 
 
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """Where a consumer stands, and the fence of the last lease that claimed it."""
+
+    position: Position | None = None
+    fence: int = 0
+
+
+NO_CURSOR = Cursor()
+
+
 class Session:
     """Times in ms come in; nothing here reads a clock."""
 
-    __slots__ = ("at_ms", "entries", "epoch", "ledger", "old", "partition", "unconfirmed_bytes", "window_bytes")
+    __slots__ = (
+        "at_ms", "cursors", "entries", "epoch", "ledger", "old", "partition", "unconfirmed_bytes", "window_bytes"
+    )  # fmt: skip
 
     def __init__(self, epoch: str, partition: int) -> None:
         self.epoch = Epoch(epoch)
@@ -70,6 +83,7 @@ class Session:
         self.at_ms = 0
         """Last append."""
         self.ledger = ProducerLedger(self.is_confirmed)
+        self.cursors: dict[str, Cursor] = {}
 
     @property
     def open(self) -> int:
@@ -173,6 +187,27 @@ class Session:
         if position.epoch == last.epoch:
             return position.seq == last.seq + 1
         return self.old is not None and last == (self.old.name, self.old.seq) and position.seq == 1
+
+    def cursor(self, consumer: str) -> Cursor:
+        return self.cursors.get(consumer, NO_CURSOR)
+
+    def acknowledge(self, ack: Ack) -> Acknowledged:
+        known = self.cursors.get(ack.consumer)
+        stands, asked = known or NO_CURSOR, ack.position
+        if asked is not None and asked.epoch == BEFORE_ALL.epoch:
+            asked = None
+        status = AckStatus.OK
+        if 0 < ack.fence < stands.fence:
+            status = AckStatus.FENCED
+        elif asked is not None and asked > (self.epoch.name, self.epoch.seq):
+            status = AckStatus.AHEAD
+        elif asked is not None or ack.fence:
+            if known is None and not ack.fence and len(self.cursors) >= CONSUMERS_PER_SESSION:
+                status = AckStatus.FULL
+            else:
+                furthest = max(filter(None, (stands.position, asked)), default=None)
+                stands = self.cursors[ack.consumer] = Cursor(furthest, max(stands.fence, ack.fence))
+        return Acknowledged(status, stands.position, stands.fence)
 
     def unconfirmed(self, limit: int) -> list[Unconfirmed]:
         entries = {entry.position: entry for entry in self.entries}

@@ -11,9 +11,12 @@ from typing import Any
 from heliograph.core.limits import PAGE_BYTES, VIRTUAL_SHARDS
 from heliograph.core.positions import Position
 from heliograph.stores.ports import (
+    Ack,
+    Acknowledged,
     Append,
     Appended,
     Bounds,
+    CorruptError,
     Head,
     LiveListener,
     LivePressure,
@@ -25,6 +28,7 @@ from heliograph.stores.redis import library
 from heliograph.stores.redis.address import RedisAddress
 from heliograph.stores.redis.appends import Appends, LiveStats
 from heliograph.stores.redis.connection import ConnectionSettings, RedisConnection, pack
+from heliograph.stores.redis.cursors import ack_arguments, acknowledged, cursor_of
 from heliograph.stores.redis.routes import Route, Routes
 from heliograph.stores.redis.server_checks import check_server
 from heliograph.stores.redis.subscriptions import Subscriptions
@@ -207,6 +211,32 @@ class RedisLiveStore:
         )
         return [_CONFIRMED[answer] for answer in reply]
 
+    async def acknowledge(self, acks: Sequence[Ack]) -> list[Acknowledged | StoreError]:
+        groups = self._grouped([self._routes.of(ack.session) for ack in acks])
+        commands = []
+        for group in groups:
+            keys = [key for _, route in group for key in (route.keys.meta, route.keys.cursors)]
+            arguments = [argument for index, _ in group for argument in ack_arguments(acks[index])]
+            commands.append(pack((b"FCALL", b"hg1_cursor", len(keys), *keys, *arguments)))
+        replies = await self._call(self._commands, commands)
+        found: dict[int, Acknowledged | StoreError] = {}
+        for group, reply in zip(groups, replies, strict=True):
+            failed = self.stats.error(reply) if isinstance(reply, Exception) else None
+            for at, (index, _) in enumerate(group):
+                answer = failed or reply[at]
+                found[index] = self.stats.error(answer) if isinstance(answer, Exception) else acknowledged(answer)
+        return [found[index] for index in range(len(acks))]
+
+    async def cursors(self, session: str, consumers: Sequence[str]) -> list[Position | None]:
+        if not consumers:
+            return []
+        key = self._routes.of(session).keys.cursors
+        reply = await self._call_one(self._commands, pack((b"HMGET", key, *consumers)))
+        try:
+            return [cursor_of(key, value) for value in reply]
+        except CorruptError as error:
+            raise self.stats.error(error) from None
+
     async def dirty(self, virtual_shard: int, before_ms: int, limit: int) -> list[tuple[str, int]]:
         key = self._routes.shard(virtual_shard).dirty
         reply = await self._call_one(
@@ -238,7 +268,7 @@ class RedisLiveStore:
         routes = [self._routes.of(member.decode()) for member in members]
         keys = [shard_keys.dirty, shard_keys.idle]
         for route in routes:
-            keys += (route.keys.meta, route.keys.window, route.keys.ahead)
+            keys += (route.keys.meta, route.keys.window, route.keys.ahead, route.keys.cursors)
         gone: int = await self._call_one(
             self._commands, pack((b"FCALL", b"hg1_expire", len(keys), *keys, round(idle_s * 1000), *members))
         )

@@ -31,6 +31,7 @@ local RING_ENTRIES = 64 -- heliograph.core.limits.PRODUCER_RING
 local BLOCK_ENTRIES = 8
 local BLOCKS = 9
 local PRODUCERS_KEPT = 1000 -- PRODUCERS_PER_SESSION
+local CONSUMERS_KEPT = 1000 -- CONSUMERS_PER_SESSION
 local PRODUCERS_STORED = 1100 -- heliograph.core.producers.PRODUCERS_STORED
 local MESSAGE_ID_MS = '600000' -- MESSAGE_ID_MEMORY_S
 local FRAME_START = '{"type":"message","position":"' -- heliograph.protocol.messages.FRAME_START
@@ -134,6 +135,6 @@ local function entry_of(entry)
 end
 
 -- A library of a higher revision is never replaced by a lower one: raise it with every change.
-local REVISION = 3
+local REVISION = 4
 
 redis.register_function { function_name = 'hg1_version', callback = function() return REVISION end, flags = { 'no-writes' } }

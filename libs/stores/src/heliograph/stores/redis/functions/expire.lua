@@ -1,6 +1,6 @@
 -- expire: forget sessions that are idle and wholly confirmed. All keys of a session go in this one call.
 --
--- KEYS: dirty, idle, then meta, window, ahead of each session
+-- KEYS: dirty, idle, then meta, window, ahead, cursors of each session
 -- ARGV: idle (ms), then each session
 -- Answers how many were forgotten. `last` of the shard stays, so a session that comes back begins a later epoch.
 
@@ -8,12 +8,13 @@ local LOOK_AGAIN_MS = 60000 -- at a session that is idle but not confirmed, or c
 
 local function expire(keys, args)
   if not call then start() end
+  if #keys ~= 2 + (#args - 1) * 4 then return redis.error_reply('ERR hg1_expire: not four keys a session') end
   local dirty, idle, idle_ms = keys[1], keys[2], number(args[1])
   if type(pcall_('ZCARD', idle)) == 'table' then return corrupt(idle, 'not a sorted set') end
   if type(pcall_('ZCARD', dirty)) == 'table' then return corrupt(dirty, 'not a sorted set') end
   local now, gone = now_ms(), 0
   for i = 2, #args do
-    local at = 3 + (i - 2) * 3
+    local at = 3 + (i - 2) * 4
     local session, meta = args[i], keys[at]
     local due = number(call('ZSCORE', idle, session) or 'inf')
     if due and due <= now then
@@ -28,7 +29,7 @@ local function expire(keys, args)
       if look then
         call('ZADD', idle, text(look), session)
       else
-        call('DEL', meta, keys[at + 1], keys[at + 2])
+        call('DEL', meta, keys[at + 1], keys[at + 2], keys[at + 3])
         call('ZREM', idle, session)
         call('ZREM', dirty, session)
         if epoch then gone = gone + 1 end
