@@ -11,15 +11,24 @@ from heliograph.stores.memory.metadata import (
     MemoryLeases,
     MemoryPositionIndex,
     MemoryRehydration,
+    MemorySessionExpiries,
     MemoryTenantStore,
 )
-from heliograph.stores.ports import ConnectionStore, Leases, PositionIndex, Rehydration, TenantStore
+from heliograph.stores.ports import (
+    ConnectionStore,
+    Leases,
+    PositionIndex,
+    Rehydration,
+    SessionExpiries,
+    TenantStore,
+)
 from heliograph.stores.redis.metadata import (
     MetadataClient,
     RedisConnectionStore,
     RedisLeases,
     RedisPositionIndex,
     RedisRehydration,
+    RedisSessionExpiries,
     RedisTenantStore,
 )
 
@@ -69,6 +78,11 @@ def index(kind: str, request: pytest.FixtureRequest) -> PositionIndex:
 @pytest.fixture
 def leases(kind: str, request: pytest.FixtureRequest) -> Leases:
     return MemoryLeases() if kind == "memory" else RedisLeases(request.getfixturevalue("client"))
+
+
+@pytest.fixture
+def expiries(kind: str, request: pytest.FixtureRequest) -> SessionExpiries:
+    return MemorySessionExpiries() if kind == "memory" else RedisSessionExpiries(request.getfixturevalue("client"))
 
 
 @pytest.fixture

@@ -41,6 +41,7 @@ class Why(StrEnum):
     NEVER_WRITTEN = "never_written"
     CORRUPT = "corrupt"
     HISTORY_UNAVAILABLE = "history_unavailable"
+    EXPIRED = "expired"
 
 
 @dataclass(frozen=True, slots=True)

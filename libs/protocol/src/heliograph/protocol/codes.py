@@ -137,7 +137,7 @@ CODES: dict[str, Code] = {
         Code("draining", 503, True, "The edge is being drained."),
         Code("too_many_subscriptions", 429, False, "The connection holds as many subscriptions as it may."),
         Code("too_many_requests", 429, True, "Too many requests of this tenant are under way."),
-        Code("expired", 410, False, "Retention removed it."),
+        Code("expired", 410, False, "All of it that there was has expired."),
         Code("internal", 500, True, "An error of ours; it is logged with the request's id."),
     )
 }
@@ -156,5 +156,7 @@ class GapReason:
     """The record can't be read; it is in the dead-letter topic."""
     HISTORY_UNAVAILABLE = "history_unavailable"
     """Neither the hot window nor the log could be read in time."""
+    EXPIRED = "expired"
+    """The session's messages of that time were made to be forgotten."""
 
-    ALL = (RETENTION, TOO_FAR_BEHIND, NEVER_WRITTEN, CORRUPT, HISTORY_UNAVAILABLE)
+    ALL = (RETENTION, TOO_FAR_BEHIND, NEVER_WRITTEN, CORRUPT, HISTORY_UNAVAILABLE, EXPIRED)

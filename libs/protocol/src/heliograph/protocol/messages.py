@@ -34,7 +34,8 @@ DEFAULT_EVENT_TYPE = "dev.heliograph.message"
 EPOCH_EVENT_TYPE = "dev.heliograph.epoch"
 SEAL_EVENT_TYPE = "dev.heliograph.seal"
 GAP_EVENT_TYPE = "dev.heliograph.gap"
-OWN_EVENT_TYPES = (EPOCH_EVENT_TYPE, SEAL_EVENT_TYPE, GAP_EVENT_TYPE)
+EXPIRY_EVENT_TYPE = "dev.heliograph.expiry"
+OWN_EVENT_TYPES = (EPOCH_EVENT_TYPE, SEAL_EVENT_TYPE, GAP_EVENT_TYPE, EXPIRY_EVENT_TYPE)
 """Records of Heliograph's own in a log topic; publishers may not use the prefix `dev.heliograph.`"""
 
 FRAME_START = b'{"type":"message","position":"'

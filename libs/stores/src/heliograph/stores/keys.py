@@ -50,6 +50,8 @@ REDIS_KEYS: tuple[KeyInfo, ...] = (
     KeyInfo("hg:replay:page:<request>", "metadata", "string", "60 s", "replay", "The answer to a request; its name is published on hg:replay:ready."),
     KeyInfo("hg:replay:bytes:<tenant>:<minute>", "metadata", "counter", "2 min", "replay", "Bytes of pages written for a tenant in a minute; tenant `*`: for all."),
     KeyInfo("hg:replay:full:<tenant>", "metadata", "string", "5 s", "replay", "The tenant's pages are at their bound: edges don't ask."),
+    KeyInfo("hg:expiry", "metadata", "hash", "none", "edge, router", "Tenant → the version of the last change of its sessions' expiries; services ask for it twice a second."),
+    KeyInfo("hg:expiry:<tenant>", "metadata", "hash", "none; the router removes what is older than the log", "edge, router", "Session → until when its messages are forgotten: the moment, when it was set, and one before it that has come (ms)."),
     KeyInfo("hg:lease:<name>", "metadata", "string", "lease", "router", "Who holds a virtual shard's reconciliation."),
 )  # fmt: skip
 
@@ -117,6 +119,7 @@ TENANTS = "hg:{tenants}"
 TENANT_CHANGES = "hg:{tenants}:changes"
 TENANTS_VERSION = "hg:{tenants}:version"
 EDGES = "hg:edges"
+EXPIRY_VERSIONS = "hg:expiry"
 REPLAY_REQUESTS = "hg:replay:requests"
 REPLAY_READY = "hg:replay:ready"
 
@@ -136,6 +139,10 @@ def where(scope: str) -> str:
 
 def index(session: str) -> str:
     return f"hg:index:{session}"
+
+
+def expiry(tenant: str) -> str:
+    return f"hg:expiry:{tenant}"
 
 
 def replay_asked(request: str) -> str:

@@ -15,6 +15,7 @@ from typing import Protocol
 from msgspec import Struct
 
 from heliograph.core.errors import HeliographError
+from heliograph.core.expiry import Expiry
 from heliograph.core.positions import Position
 
 
@@ -514,6 +515,23 @@ class Rehydration(Protocol):
         """What this worker of the group should answer; the asking edge has not given up yet."""
 
     async def answer(self, request: RehydrationRequest, page: RehydratedPage) -> None: ...
+
+
+class SessionExpiries(Protocol):
+    """When sessions' messages are forgotten."""
+
+    async def put(self, session: str, state: Expiry) -> Expiry:
+        """What it comes to with the state that is there (`Expiry.merged`), in one step. Also where nothing changes,
+        those who follow `versions` look again."""
+
+    async def get(self, sessions: Sequence[str]) -> list[Expiry | None]:
+        """In the order asked."""
+
+    async def versions(self) -> dict[str, int]:
+        """Tenants that ever had an expiry, with a number that rises with every `put` for one."""
+
+    async def forget(self, tenant: str, before_ms: int) -> int:
+        """Remove the states of sessions whose moment came before this: the log has no message so old. How many."""
 
 
 class Leases(Protocol):

@@ -1,13 +1,16 @@
 """Vectors of messages: frame, log record, extras, content hash; and payloads: what is stored, what is refused."""
 
+from dataclasses import asdict
 from typing import Any
 
 import msgspec
 
 from heliograph.core.errors import InvalidValueError
+from heliograph.core.expiry import Expiry
 from heliograph.core.messages import MessageClass
 from heliograph.core.positions import Position
 from heliograph.protocol.codes import GapReason
+from heliograph.protocol.expiries import expiry_message
 from heliograph.protocol.gaps import gap_message
 from heliograph.protocol.messages import (
     MAX_PAYLOAD_DEPTH,
@@ -99,6 +102,12 @@ def documents() -> dict[str, dict[str, Any]]:
             " `dev.heliograph.gap`. Readers show it as a `gap` frame, never as a message.",
             "cases": [_gap(reason) for reason in GapReason.ALL],
         },
+        "expiry-records": {
+            "about": "That a session's messages of a time and before were made to be forgotten: a record of its session"
+            " whose `ce_type` is `dev.heliograph.expiry`, without a position. Once `expires_at_ms` has come readers"
+            " show no message with a time up to it; what is up to `floor_ms` was gone already.",
+            "cases": [_expiry(Expiry(_PLAIN.time_ms + 60_000, _PLAIN.time_ms, floor)) for floor in (0, 17)],
+        },
         "payloads": {
             "about": "A payload as it was published (JSON text, by content type; null: JSON) and as it is stored and"
             " delivered, or the code with which it is refused. Payloads are the JSON of a decoded frame already.",
@@ -111,6 +120,10 @@ def _gap(reason: str) -> dict[str, Any]:
     position = Position.parse(str(_PLAIN.position))
     message = gap_message(_PLAIN.session, position, reason, _PLAIN.time_ms)
     return {"position": str(position), "reason": reason, "record": _record(message)}
+
+
+def _expiry(state: Expiry) -> dict[str, Any]:
+    return {**asdict(state), "record": _record(expiry_message(_PLAIN.session, state, "ops/anna"))}
 
 
 def _record(message: Message) -> dict[str, Any]:

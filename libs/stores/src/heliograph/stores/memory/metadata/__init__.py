@@ -1,6 +1,7 @@
 """The metadata store in memory: for unit tests, and for a whole system in one process."""
 
 from heliograph.stores.memory.metadata.connections import MemoryConnectionStore
+from heliograph.stores.memory.metadata.expiries import MemorySessionExpiries
 from heliograph.stores.memory.metadata.index import MemoryPositionIndex
 from heliograph.stores.memory.metadata.leases import MemoryLeases
 from heliograph.stores.memory.metadata.rehydration import MemoryRehydration
@@ -11,5 +12,6 @@ __all__ = [
     "MemoryLeases",
     "MemoryPositionIndex",
     "MemoryRehydration",
+    "MemorySessionExpiries",
     "MemoryTenantStore",
 ]

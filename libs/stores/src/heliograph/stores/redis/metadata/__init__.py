@@ -2,6 +2,7 @@
 
 from heliograph.stores.redis.metadata.client import MetadataClient
 from heliograph.stores.redis.metadata.connections import RedisConnectionStore
+from heliograph.stores.redis.metadata.expiries import RedisSessionExpiries
 from heliograph.stores.redis.metadata.index import RedisPositionIndex
 from heliograph.stores.redis.metadata.leases import RedisLeases
 from heliograph.stores.redis.metadata.rehydration import RedisRehydration
@@ -13,5 +14,6 @@ __all__ = [
     "RedisLeases",
     "RedisPositionIndex",
     "RedisRehydration",
+    "RedisSessionExpiries",
     "RedisTenantStore",
 ]
