@@ -25,6 +25,7 @@ from heliograph.protocol.frames import (
     decode_server_frame,
     encode,
 )
+from heliograph.protocol.messages import FRAME_START, TELEMETRY_START
 
 SESSION = "acme:planner:trip-42"
 
@@ -37,7 +38,7 @@ members = st.dictionaries(
     st.sampled_from(
         ["id", "session", "payload", "class", "ack", "lease", "done", "seq", "from", "position", "message_id",
          "token", "consumer", "producer", "incarnation", "subscriptions", "event_type", "traceparent", "reply_to",
-         "new_in_2031"]
+         "presence", "new_in_2031"]
     ),
     json_values | st.sampled_from([SESSION, "event", "control", "durable", "earliest", 0, 1, -1, MAX_SEQ, MAX_SEQ + 1]),
 )  # fmt: skip
@@ -254,7 +255,7 @@ def test_defaults_are_what_the_documents_say() -> None:
 CLIENT_FRAMES: list[ClientFrame] = [
     Hello(id=1, token="t", consumer="c", producer="p", incarnation="abcdefgh", agent="planner-7"),
     Hello(subscriptions=[frames.Subscription("a:b:c"), frames.Subscription("a:b:d", "earliest")]),
-    Subscribe("a:b:c", 2, "1764000000000-1a2b3c4d-0000000000000042"),
+    Subscribe("a:b:c", 2, "1764000000000-1a2b3c4d-0000000000000042", presence=True),
     frames.Unsubscribe("a:b:c", 3),
     Publish("a:b:c", msgspec.Raw(b'{"x":1}'), 4, MessageClass.CONTROL, AckMode.DURABLE, 9, "m", "t", "c", "d", "a:b:d"),
     frames.Ack("a:b:c", "1764000000000-1a2b3c4d-0000000000000042", 6, "17", True),
@@ -275,6 +276,7 @@ SERVER_FRAMES: list[ServerFrame] = [
     frames.Unsubscribed("a:b:c", 3),
     frames.Gap("a:b:c", "retention", "1764000000000-1a2b3c4d-0000000000000001"),
     frames.Epoch("a:b:c", "1764000000000-1a2b3c4d", True, None, [["x", "y"]]),
+    frames.Presence("a:b:c", "leave", "c1", "robot", 1_764_000_000_000, "e1/c1/1/7/leave", "planner-7", "lost"),
     frames.Published(True, 4, "1764000000000-1a2b3c4d-0000000000000042", "m", True, True, True),
     frames.Confirmed("a:b:c", "1764000000000-1a2b3c4d-0000000000000042"),
     frames.Refused("out_of_order", "resend", 4, "a:b:c", 250, 7),
@@ -290,6 +292,12 @@ SERVER_FRAMES: list[ServerFrame] = [
 def test_what_a_server_encodes_a_client_decodes(frame: ServerFrame) -> None:
     assert decode_server_frame(encode(frame)) == frame
     assert decode_server_frame(encode(frame).decode()) == frame
+
+
+def test_presence_is_told_from_messages_by_its_first_bytes() -> None:
+    shown = encode(frames.Presence("a:b:c", "join", "c1", "robot", 1, "e1/c1/1/7/join"))
+    assert shown.startswith(frames.PRESENCE_START)
+    assert not shown.startswith((FRAME_START, TELEMETRY_START))
 
 
 def test_the_lists_of_types_name_every_frame() -> None:

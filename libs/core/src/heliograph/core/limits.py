@@ -43,6 +43,9 @@ WINDOW_BYTES = 8 * 1024 * 1024
 SESSION_TTL_S = 24 * 3600
 """A session idle this long, and wholly confirmed, leaves Redis; its next message begins a fresh epoch."""
 
+ANNOUNCED_S = 600
+"""How long it is remembered that a join or leave was announced: whoever may still say it again does so sooner."""
+
 PAGE_BYTES = 256 * 1024
 """History is read in pages: a larger reply stalls Redis and gets a subscribed connection killed."""
 

@@ -26,7 +26,7 @@ _ANSWERS: dict[str, tuple[str, ...]] = {
 }
 """Client frame → what answers it. `error` may answer any."""
 
-_ON_THEIR_OWN = ("message", "gap", "epoch", "confirmed", "reconnect", "ping", "error")
+_ON_THEIR_OWN = ("message", "gap", "epoch", "presence", "confirmed", "reconnect", "ping", "error")
 """Server frames that nothing asked for."""
 
 
@@ -113,7 +113,7 @@ def _message(frame: type[msgspec.Struct]) -> dict[str, Any]:
         "payload": {"$ref": f"#/components/schemas/{frame.__name__}"},
         "examples": _examples(frame),
     }
-    if "id" in frame.__struct_fields__:
+    if "id" in frame.__struct_fields__ and frame is not frames.Presence:
         message["correlationId"] = {
             "description": "A number that the client chose; the one answer repeats it.",
             "location": "$message.payload#/id",

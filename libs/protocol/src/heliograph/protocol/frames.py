@@ -60,6 +60,8 @@ class Subscription(Struct, rename={"start": "from"}, omit_defaults=True):
 
     session: str
     start: str = LATEST
+    presence: bool = False
+    """As in `subscribe`."""
 
 
 class Hello(Struct, tag="hello", tag_field="type", omit_defaults=True):
@@ -83,6 +85,8 @@ class Subscribe(Struct, tag="subscribe", tag_field="type", rename={"start": "fro
     session: str
     id: RequestId | None = None
     start: str = LATEST
+    presence: bool = False
+    """Also send `presence` frames of the session. Needs the scope `presence` on it."""
 
 
 class Unsubscribe(Struct, tag="unsubscribe", tag_field="type", omit_defaults=True):
@@ -306,6 +310,50 @@ class Epoch(Struct, tag="epoch", tag_field="type", rename={"start": "from"}, omi
     """Pairs of positions, inclusive, known to be lost."""
 
 
+class Presence(Struct, tag="presence", tag_field="type", omit_defaults=True):
+    """Somebody joined or left the session; for subscribers that asked for it.
+
+    Without a position: not kept, not repeated, and left out for a reader that is slow. Who there is, the registry
+    answers (`/v1/presence/…`). The first member of its bytes is `type`, the second `session`.
+    """
+
+    session: str
+    event: str
+    """`join` or `leave`. A connection may join again without having left: its edge had to register it anew."""
+    connection: str
+    """What `welcome` told that client."""
+    subject: str
+    """Of its token."""
+    time: int
+    """Unix time in ms."""
+    id: str
+    """Of this event: the same, whoever said it and how often."""
+    agent: str | None = None
+    """What it called itself in `hello`."""
+    reason: str | None = None
+    """With `leave`: `closed`, `drained` (its edge goes, it will come back elsewhere) or `lost` (its edge is gone, and
+    the agent has not come back elsewhere yet)."""
+
+
+class PresenceEvent:
+    """The `event` of a presence frame."""
+
+    JOIN = "join"
+    LEAVE = "leave"
+
+
+class LeaveReason:
+    """The `reason` of a presence frame that says `leave`."""
+
+    CLOSED = "closed"
+    DRAINED = "drained"
+    LOST = "lost"
+
+
+PRESENCE_START = b'{"type":"presence",'
+"""How a presence frame begins on a session's channel, where it is told from messages by this."""
+
+
 class Published(Struct, tag="published", tag_field="type", omit_defaults=True):
     """Answers `publish`. `position` is absent for telemetry and for deferred messages."""
 
@@ -402,6 +450,7 @@ ServerFrame = (
     | MessageFrame
     | Gap
     | Epoch
+    | Presence
     | Published
     | Confirmed
     | Refused
@@ -429,8 +478,8 @@ def decode_server_frame(data: bytes | str) -> ServerFrame | None:
 
 
 SERVER_TYPES: tuple[str, ...] = (
-    "welcome", "subscribed", "unsubscribed", "message", "gap", "epoch", "published", "confirmed", "refused", "acked",
-    "status", "reconnect", "ping", "error",
+    "welcome", "subscribed", "unsubscribed", "message", "gap", "epoch", "presence", "published", "confirmed", "refused",
+    "acked", "status", "reconnect", "ping", "error",
 )  # fmt: skip
 
 _encoder = msgspec.json.Encoder()

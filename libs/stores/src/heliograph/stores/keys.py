@@ -33,6 +33,7 @@ REDIS_KEYS: tuple[KeyInfo, ...] = (
     KeyInfo("hg:{vN}:o:<session>", "live", "sorted set", "with its session", "confirm", "Positions confirmed ahead of a hole, by seq."),
     KeyInfo("hg:{vN}:i:<session>:<message id>", "live", "string", "10 min", "append", "Position and content hash of a message whose id the caller chose."),
     KeyInfo("hg:{vN}:c:<session>", "live", "hash", "with its session", "cursor", "Consumer → its cursor: epoch, seq and fence, packed. `c:<subject>`, NUL and the name it gave itself; `s:<agent type>`: of the workers that serve it."),
+    KeyInfo("hg:{vN}:a:<session>:<announcement id>", "live", "string", "10 min", "edge, registry", "This join or leave was announced: whoever says it again is not repeated."),
     KeyInfo("hg:{vN}:dirty", "live", "sorted set", "none", "append, confirm", "Sessions with unconfirmed messages, by the time (ms) since which."),
     KeyInfo("hg:{vN}:idle", "live", "sorted set", "none", "append, expire", "Sessions by the time (ms) at which to look whether they are idle."),
     KeyInfo("hg:{tenants}", "metadata", "hash", "none", "`heliograph tenant apply`, operator", "Tenant → its record (JSON)."),
@@ -87,12 +88,18 @@ class SessionKeys:
     ahead: bytes
     id_prefix: bytes
     cursors: bytes
+    announcement_prefix: bytes
 
     @classmethod
     def of(cls, session: str, number: int) -> "SessionKeys":
         tag, name = b"hg:{v%d}:" % number, session.encode()
         return cls(
-            tag + b"m:" + name, tag + b"w:" + name, tag + b"o:" + name, tag + b"i:" + name + b":", tag + b"c:" + name
+            tag + b"m:" + name,
+            tag + b"w:" + name,
+            tag + b"o:" + name,
+            tag + b"i:" + name + b":",
+            tag + b"c:" + name,
+            tag + b"a:" + name + b":",
         )
 
 

@@ -194,6 +194,14 @@ class LiveStore(Protocol):
     def publish_unsequenced(self, session: str, frame: bytes) -> None:
         """Telemetry: to whoever is subscribed now; lost where the store is away (counted)."""
 
+    async def announce(self, session: str, id: str, frame: bytes) -> bool:  # noqa: A002 - the frame's member
+        """Publish a presence frame to whoever is subscribed now, unless one of this id was within ANNOUNCED_S: so
+        that any number of services may say the same. Whether it was this call that did.
+        """
+
+    async def announce_many(self, batch: Sequence[tuple[str, str, bytes]]) -> list[bool | StoreError]:
+        """`announce` of many (session, id, frame) in one round trip, published in the order given."""
+
     def subscribe(self, session: str) -> None: ...
 
     def unsubscribe(self, session: str) -> None: ...

@@ -17,8 +17,11 @@ from heliograph.protocol.frames import (
     FrameError,
     Gap,
     Hello,
+    LeaveReason,
     Ping,
     Pong,
+    Presence,
+    PresenceEvent,
     Publish,
     Published,
     Reconnect,
@@ -51,6 +54,8 @@ _CLIENT_FRAMES = (
     Subscribe(_SESSION, 3, "earliest"),
     Subscribe(_SESSION, 4, _POSITION),
     Subscribe(_SESSION, 9, "cursor"),
+    Subscribe(_SESSION, 10, presence=True),
+    Hello(11, subscriptions=[Subscription(_SESSION, presence=True)]),
     Unsubscribe(_SESSION, 5),
     Publish(_SESSION, Raw(b'{"text":"hi"}')),
     Publish(_SESSION, Raw(b"null"), 6, MessageClass.TELEMETRY),
@@ -111,6 +116,7 @@ _CLIENT_TEXTS_BAD = (
     b'{"type":"ack","id":1,"session":"acme:planner:trip-42","position":"latest","lease":"17 "}',
     b'{"type":"ack","id":1,"session":"acme:planner:trip-42","position":"latest","done":1}',
     b'{"type":"subscribe","id":1,"session":"acme:planner:trip-42"',
+    b'{"type":"subscribe","id":1,"session":"acme:planner:trip-42","presence":"yes"}',
 )
 
 _CLIENT_TEXTS_NOT_UTF8 = tuple(
@@ -129,6 +135,13 @@ _SERVER_FRAMES: tuple[ServerFrame, ...] = (
     Epoch(_SESSION, "1764000000001-00000000", certain=True, last=_POSITION),
     Epoch(_SESSION, "1764000000001-00000000", certain=False, last=_POSITION, gaps=[[_POSITION, _POSITION]]),
     Epoch(_SESSION, "1764000000001-00000000", certain=False),
+    Presence(_SESSION, PresenceEvent.JOIN, "c-1", "robot", 1_764_000_000_000, "edge-1/c-1/1/7/join", "planner-7"),
+    *(
+        Presence(
+            _SESSION, PresenceEvent.LEAVE, "c-1", "robot", 1_764_000_000_500, "edge-1/c-1/1/7/leave", reason=reason
+        )
+        for reason in (LeaveReason.CLOSED, LeaveReason.DRAINED, LeaveReason.LOST)
+    ),
     Published(True, 6, _POSITION, "order-7"),
     Published(True, 6, _POSITION, "order-7", duplicate=True),
     Published(False, 6, _POSITION, "order-7", pending=True),

@@ -104,6 +104,15 @@ class MemoryLiveStore:
         else:
             self.telemetry_dropped += 1
 
+    async def announce(self, session: str, id: str, frame: bytes) -> bool:  # noqa: A002 - the frame's member
+        self._check()
+        return self._server.announce(session, id, frame)
+
+    async def announce_many(self, batch: Sequence[tuple[str, str, bytes]]) -> list[bool | StoreError]:
+        if not self._server.up:
+            return [StoreError("live_unavailable", "the memory live store is stopped") for _ in batch]
+        return [self._server.announce(*one) for one in batch]
+
     def subscribe(self, session: str) -> None:
         if self._listener is None:
             raise RuntimeError("the store was started without a listener")

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from heliograph.core.limits import VIRTUAL_SHARDS
+from heliograph.core.limits import ANNOUNCED_S, VIRTUAL_SHARDS
 from heliograph.core.positions import Position
 from heliograph.core.producers import Accept, Duplicate, OutOfOrder
 from heliograph.stores.keys import virtual_shard
@@ -43,6 +43,8 @@ class Shard:
     dirty: dict[str, int] = field(default_factory=dict)
     idle: dict[str, int] = field(default_factory=dict)
     bytes_by_tenant: dict[str, int] = field(default_factory=dict)
+    announced: dict[tuple[str, str], int] = field(default_factory=dict)
+    """Session and id, in the order they were announced, and when that is forgotten (ms)."""
 
 
 class Client(Protocol):
@@ -142,6 +144,16 @@ class MemoryLiveServer:
             return
         for client in self.clients:
             client.deliver(session, frame)
+
+    def announce(self, session: str, announcement: str, frame: bytes) -> bool:
+        announced, now_ms = self._shard(session).announced, self._now_ms()
+        while announced and next(iter(announced.values())) <= now_ms:
+            del announced[next(iter(announced))]
+        if (session, announcement) in announced:
+            return False
+        announced[session, announcement] = now_ms + ANNOUNCED_S * 1000
+        self.publish(session, frame)
+        return True
 
     def confirm(self, session: str, epoch: str, seqs_and_sizes: Sequence[tuple[int, int]]) -> Head:
         shard = self._shard(session)

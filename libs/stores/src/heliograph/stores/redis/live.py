@@ -112,6 +112,21 @@ class RedisLiveStore:
         if isinstance(reply, Exception):
             self.stats.telemetry_dropped += 1
 
+    async def announce(self, session: str, id: str, frame: bytes) -> bool:  # noqa: A002 - the frame's member
+        (answer,) = await self.announce_many([(session, id, frame)])
+        if isinstance(answer, StoreError):
+            raise answer
+        return answer
+
+    async def announce_many(self, batch: Sequence[tuple[str, str, bytes]]) -> list[bool | StoreError]:
+        commands = []
+        for session, id_, frame in batch:
+            keys = self._routes.of(session).keys
+            key = keys.announcement_prefix + id_.encode()
+            commands.append(pack((b"FCALL", b"hg1_announce", b"2", key, keys.window, frame)))
+        replies = await self._call(self._commands, commands)
+        return [self.stats.error(reply) if isinstance(reply, Exception) else reply == 1 for reply in replies]
+
     # ---- subscriptions ----------------------------------------------------------------------------------------------
 
     def subscribe(self, session: str) -> None:
