@@ -260,6 +260,7 @@ CLIENT_FRAMES: list[ClientFrame] = [
     Publish("a:b:c", msgspec.Raw(b'{"x":1}'), 4, MessageClass.CONTROL, AckMode.DURABLE, 9, "m", "t", "c", "d", "a:b:d"),
     frames.Ack("a:b:c", "1764000000000-1a2b3c4d-0000000000000042", 6, "17", True),
     frames.Status("a:b:c", "1764000000000-1a2b3c4d-0000000000000042", 5),
+    frames.Serve("planner", 8, 6),
     Pong(),
 ]
 
@@ -282,6 +283,9 @@ SERVER_FRAMES: list[ServerFrame] = [
     frames.Refused("out_of_order", "resend", 4, "a:b:c", 250, 7),
     frames.Acked("a:b:c", "1764000000000-1a2b3c4d-0000000000000042", 6),
     frames.StatusAnswer("a:b:c", "1764000000000-1a2b3c4d-0000000000000042", None, 5),
+    frames.Serving("planner", 8, 6),
+    frames.Assigned("a:b:c", "1764000000000-1a2b3c4d-0000000000000042", "1764000000042"),
+    frames.Revoked("a:b:c", "1764000000042", "lost"),
     frames.Reconnect(1_000, "draining"),
     frames.Ping(),
     frames.Error("unknown_type", "no", 6),

@@ -11,6 +11,7 @@ from heliograph.stores.memory.metadata import (
     MemoryLeases,
     MemoryPositionIndex,
     MemoryRehydration,
+    MemoryServeStore,
     MemorySessionExpiries,
     MemoryTenantStore,
 )
@@ -19,6 +20,7 @@ from heliograph.stores.ports import (
     Leases,
     PositionIndex,
     Rehydration,
+    ServeStore,
     SessionExpiries,
     TenantStore,
 )
@@ -28,6 +30,7 @@ from heliograph.stores.redis.metadata import (
     RedisLeases,
     RedisPositionIndex,
     RedisRehydration,
+    RedisServeStore,
     RedisSessionExpiries,
     RedisTenantStore,
 )
@@ -96,5 +99,15 @@ async def rehydration(client_if_redis: MetadataClient | None) -> AsyncIterator[R
         yield MemoryRehydration(tenant_bytes=1_000)
         return
     store = RedisRehydration(client_if_redis, tenant_bytes=1_000, claim_idle_s=0.2, block_s=0.1)
+    yield store
+    await store.close()
+
+
+@pytest.fixture
+async def serving(client_if_redis: MetadataClient | None) -> AsyncIterator[ServeStore]:
+    if client_if_redis is None:
+        yield MemoryServeStore()
+        return
+    store = RedisServeStore(client_if_redis)
     yield store
     await store.close()

@@ -22,11 +22,14 @@ _ANSWERS: dict[str, tuple[str, ...]] = {
     "publish": ("published", "refused"),
     "ack": ("acked", "refused"),
     "status": ("statusAnswer", "refused"),
+    "serve": ("serving", "refused"),
     "pong": (),
 }
 """Client frame → what answers it. `error` may answer any."""
 
-_ON_THEIR_OWN = ("message", "gap", "epoch", "presence", "confirmed", "reconnect", "ping", "error")
+_ON_THEIR_OWN = (
+    "message", "gap", "epoch", "presence", "confirmed", "assigned", "revoked", "reconnect", "ping", "error",
+)  # fmt: skip
 """Server frames that nothing asked for."""
 
 

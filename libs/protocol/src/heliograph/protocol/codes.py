@@ -160,3 +160,18 @@ class GapReason:
     """The session's messages of that time were made to be forgotten."""
 
     ALL = (RETENTION, TOO_FAR_BEHIND, NEVER_WRITTEN, CORRUPT, HISTORY_UNAVAILABLE, EXPIRED)
+
+
+class RevokeReason:
+    """Why a worker has a session no more: the `reason` of revoked frames."""
+
+    LOST = "lost"
+    """The edge was out of touch with the others for longer than its lease."""
+    REASSIGNED = "reassigned"
+    """Another worker has it."""
+    DRAINED = "drained"
+    """The edge is being drained."""
+    UNSERVED = "unserved"
+    """The connection may not serve the agent type any more."""
+
+    ALL = (LOST, REASSIGNED, DRAINED, UNSERVED)

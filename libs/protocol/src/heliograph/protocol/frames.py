@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta, Raw, Struct
 
+from heliograph.core.dispatching import MAX_CAPACITY
 from heliograph.core.errors import HeliographError, InvalidValueError
 from heliograph.core.limits import MAX_NAME_LENGTH
 from heliograph.core.messages import AckMode, MessageClass
@@ -39,6 +40,9 @@ Incarnation = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{8,64}\Z")]
 LeaseToken = Annotated[str, Meta(pattern=r"^[0-9a-zA-Z._-]{1,64}\Z")]
 """What an `assigned` frame told: who holds a session now."""
 SessionReference = Annotated[str, Meta(min_length=1, max_length=MAX_SESSION_LENGTH)]
+AgentType = Annotated[str, Meta(min_length=1, max_length=MAX_LABEL_LENGTH)]
+"""Checked once more by `check_label`."""
+Capacity = Annotated[int, Meta(ge=0, le=MAX_CAPACITY)]
 TraceParent = Annotated[str, Meta(pattern=r"^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}\Z")]
 """W3C Trace Context, 3.2; bounded and plain, because it goes into every copy of the message."""
 
@@ -144,11 +148,22 @@ class Status(Struct, tag="status", tag_field="type", omit_defaults=True):
     id: RequestId | None = None
 
 
+class Serve(Struct, tag="serve", tag_field="type", omit_defaults=True):
+    """Offers to work on sessions of an agent type; answered by `serving`, then by `assigned` for each session.
+
+    `capacity` is how many at a time, counting those it has; again with another one changes it, 0 takes no more.
+    """
+
+    agent_type: AgentType
+    capacity: Capacity
+    id: RequestId | None = None
+
+
 class Pong(Struct, tag="pong", tag_field="type"):
     """Answers `ping`."""
 
 
-ClientFrame = Hello | Subscribe | Unsubscribe | Publish | Ack | Status | Pong
+ClientFrame = Hello | Subscribe | Unsubscribe | Publish | Ack | Status | Serve | Pong
 
 _client_decoder: msgspec.json.Decoder[ClientFrame] = msgspec.json.Decoder(ClientFrame)
 
@@ -213,7 +228,9 @@ def _leading_id(data: bytes) -> int | None:
     return None
 
 
-CLIENT_TYPES: tuple[str, ...] = ("hello", "subscribe", "unsubscribe", "publish", "ack", "status", "pong")
+CLIENT_TYPES: tuple[str, ...] = (
+    "hello", "subscribe", "unsubscribe", "publish", "ack", "status", "serve", "pong",
+)  # fmt: skip
 
 
 _NONCHARACTERS = "".join(chr(plane << 16 | last) for plane in range(17) for last in (0xFFFE, 0xFFFF))
@@ -404,6 +421,36 @@ class StatusAnswer(Struct, tag="status", tag_field="type", omit_defaults=True):
     id: int | None = None
 
 
+class Serving(Struct, tag="serving", tag_field="type", omit_defaults=True):
+    """Answers `serve`. `capacity` is what counts: the tenant's limit of subscriptions a connection may be lower."""
+
+    agent_type: str
+    capacity: int
+    id: int | None = None
+
+
+class Assigned(Struct, tag="assigned", tag_field="type", rename={"start": "from"}):
+    """The session is this connection's: its messages after `from` follow, as for a subscription, until `revoked` or
+    until it is given back by `ack` with `done`. Every `ack` of it carries `lease`.
+    """
+
+    session: str
+    start: str
+    lease: str
+
+
+class Revoked(Struct, tag="revoked", tag_field="type"):
+    """The session is this connection's no more: nothing of it follows, and what it acknowledges is refused.
+
+    `reason`: `lost` (the edge was out of touch), `reassigned` (another worker has it), `drained` (the edge is being
+    drained), `unserved` (the connection may not serve any more).
+    """
+
+    session: str
+    lease: str
+    reason: str
+
+
 class Reconnect(Struct, tag="reconnect", tag_field="type"):
     """Come back, here or elsewhere, after `after_ms`; the connection is closed soon."""
 
@@ -456,6 +503,9 @@ ServerFrame = (
     | Refused
     | Acked
     | StatusAnswer
+    | Serving
+    | Assigned
+    | Revoked
     | Reconnect
     | Ping
     | Error
@@ -479,7 +529,7 @@ def decode_server_frame(data: bytes | str) -> ServerFrame | None:
 
 SERVER_TYPES: tuple[str, ...] = (
     "welcome", "subscribed", "unsubscribed", "message", "gap", "epoch", "presence", "published", "confirmed", "refused",
-    "acked", "status", "reconnect", "ping", "error",
+    "acked", "status", "serving", "assigned", "revoked", "reconnect", "ping", "error",
 )  # fmt: skip
 
 _encoder = msgspec.json.Encoder()

@@ -59,6 +59,7 @@ _FORMATS = {
     ("*", "position"): "Position",
     ("Subscription", "from"): "Start",
     ("Subscribe", "from"): "Start",
+    ("Assigned", "from"): "Position",
     ("Gap", "from"): "Position",
     ("Gap", "to"): "Position",
     ("Epoch", "from"): "EpochName",

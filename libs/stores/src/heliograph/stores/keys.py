@@ -53,7 +53,14 @@ REDIS_KEYS: tuple[KeyInfo, ...] = (
     KeyInfo("hg:replay:full:<tenant>", "metadata", "string", "5 s", "replay", "The tenant's pages are at their bound: edges don't ask."),
     KeyInfo("hg:expiry", "metadata", "hash", "none", "edge, router", "Tenant → the version of the last change of its sessions' expiries; services ask for it twice a second."),
     KeyInfo("hg:expiry:<tenant>", "metadata", "hash", "none; the router removes what is older than the log", "edge, router", "Session → until when its messages are forgotten: the moment, when it was set, and one before it that has come (ms)."),
-    KeyInfo("hg:lease:<name>", "metadata", "string", "lease", "router", "Who holds a virtual shard's reconciliation."),
+    KeyInfo("hg:lease:<name>", "metadata", "string", "lease", "router", "Who holds a virtual shard's reconciliation, or dispatches an agent type's sessions."),
+    KeyInfo("hg:serve:types", "metadata", "sorted set", "none", "edge, router", "`<tenant>:<agent type>` that is served, by the time (ms) at which a worker was last known. Also the channel that says where something is due."),
+    KeyInfo("hg:{serve:<tenant>:<agent type>}:workers", "metadata", "hash", "none", "edge, router", "Worker → edge, connection and capacity (JSON)."),
+    KeyInfo("hg:{serve:<tenant>:<agent type>}:load", "metadata", "hash", "none", "edge, router", "Worker → the number of sessions that it holds."),
+    KeyInfo("hg:{serve:<tenant>:<agent type>}:due", "metadata", "sorted set", "none", "edge, router", "Sessions that wait for a worker, by the time (ms) since which."),
+    KeyInfo("hg:{serve:<tenant>:<agent type>}:sessions", "metadata", "hash", "none", "edge, router", "Session → worker, fence, newest position to see, cursor (JSON); forgotten some minutes after it was done with."),
+    KeyInfo("hg:{serve:<tenant>:<agent type>}:fence", "metadata", "counter", "none", "router", "The last fence; rises with every assignment."),
+    KeyInfo("hg:edge:<edge>:orders", "metadata", "list", "60 s", "router", "Sessions assigned to workers of an edge, for it to take up (JSON)."),
 )  # fmt: skip
 
 
@@ -170,6 +177,29 @@ def replay_full(tenant: str) -> str:
 
 def lease(name: str) -> str:
     return f"hg:lease:{name}"
+
+
+SERVE_TYPES = "hg:serve:types"
+
+
+@dataclass(frozen=True, slots=True)
+class ServeKeys:
+    """Keys of one served agent type: one tag, so that a script may touch them together."""
+
+    workers: str
+    load: str
+    due: str
+    sessions: str
+    fence: str
+
+    @classmethod
+    def of(cls, kind: str) -> "ServeKeys":
+        tag = f"hg:{{serve:{kind}}}:"
+        return cls(tag + "workers", tag + "load", tag + "due", tag + "sessions", tag + "fence")
+
+
+def edge_orders(name: str) -> str:
+    return f"hg:edge:{name}:orders"
 
 
 # ---- topics ---------------------------------------------------------------------------------------------------------

@@ -7,10 +7,11 @@ from msgspec import Raw
 
 from heliograph.core.messages import AckMode, MessageClass
 from heliograph.core.positions import MAX_SEQ
-from heliograph.protocol.codes import CODES, GapReason
+from heliograph.protocol.codes import CODES, GapReason, RevokeReason
 from heliograph.protocol.frames import (
     Ack,
     Acked,
+    Assigned,
     Confirmed,
     Epoch,
     Error,
@@ -26,7 +27,10 @@ from heliograph.protocol.frames import (
     Published,
     Reconnect,
     Refused,
+    Revoked,
+    Serve,
     ServerFrame,
+    Serving,
     Status,
     StatusAnswer,
     Subscribe,
@@ -79,6 +83,8 @@ _CLIENT_FRAMES = (
     Ack(_SESSION, _POSITION, 10),
     Ack(_SESSION, _POSITION, 11, lease="17", done=True),
     Status(_SESSION, _POSITION, 8),
+    Serve("planner", 8, 9),
+    Serve("planner", 0),
     Pong(),
 )
 
@@ -115,6 +121,10 @@ _CLIENT_TEXTS_BAD = (
     b'{"type":"ack","id":1,"session":"acme:planner:trip-42","position":"latest","lease":""}',
     b'{"type":"ack","id":1,"session":"acme:planner:trip-42","position":"latest","lease":"17 "}',
     b'{"type":"ack","id":1,"session":"acme:planner:trip-42","position":"latest","done":1}',
+    b'{"type":"serve","id":1,"agent_type":"planner"}',
+    b'{"type":"serve","id":1,"agent_type":"planner","capacity":-1}',
+    b'{"type":"serve","id":1,"agent_type":"planner","capacity":10001}',
+    b'{"type":"serve","id":1,"agent_type":"","capacity":1}',
     b'{"type":"subscribe","id":1,"session":"acme:planner:trip-42"',
     b'{"type":"subscribe","id":1,"session":"acme:planner:trip-42","presence":"yes"}',
 )
@@ -154,6 +164,10 @@ _SERVER_FRAMES: tuple[ServerFrame, ...] = (
     Acked(_SESSION, _POSITION, 10),
     StatusAnswer(_SESSION, _POSITION, True, 8),
     StatusAnswer(_SESSION, _POSITION, None, 8),
+    Serving("planner", 8, 9),
+    Serving("planner", 0),
+    Assigned(_SESSION, _POSITION, "1764000000042"),
+    *(Revoked(_SESSION, "1764000000042", reason) for reason in RevokeReason.ALL),
     Reconnect(1_500, "draining"),
     Ping(),
     Error("unknown_type", CODES["unknown_type"].meaning, 9),
@@ -176,7 +190,7 @@ def documents() -> dict[str, dict[str, Any]]:
             "about": "Frames from server to client, without `message` (see messages.json). `frame` has every field with"
             " its default. Fields and types that a client does not know are to be ignored.",
             "good": [_server_good(frame) for frame in _SERVER_FRAMES],
-            "ignored": [_server_ignored(text) for text in ('{"type":"weather","sunny":true}', '{"type":"assigned"}')],
+            "ignored": [_server_ignored(text) for text in ('{"type":"weather","sunny":true}', '{"type":"forecast"}')],
         },
     }
 

@@ -5,6 +5,7 @@ from heliograph.stores.memory.metadata.expiries import MemorySessionExpiries
 from heliograph.stores.memory.metadata.index import MemoryPositionIndex
 from heliograph.stores.memory.metadata.leases import MemoryLeases
 from heliograph.stores.memory.metadata.rehydration import MemoryRehydration
+from heliograph.stores.memory.metadata.serving import MemoryServeStore
 from heliograph.stores.memory.metadata.tenants import MemoryTenantStore
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "MemoryLeases",
     "MemoryPositionIndex",
     "MemoryRehydration",
+    "MemoryServeStore",
     "MemorySessionExpiries",
     "MemoryTenantStore",
 ]

@@ -6,6 +6,7 @@ from heliograph.stores.redis.metadata.expiries import RedisSessionExpiries
 from heliograph.stores.redis.metadata.index import RedisPositionIndex
 from heliograph.stores.redis.metadata.leases import RedisLeases
 from heliograph.stores.redis.metadata.rehydration import RedisRehydration
+from heliograph.stores.redis.metadata.serving import RedisServeStore
 from heliograph.stores.redis.metadata.tenants import RedisTenantStore
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "RedisLeases",
     "RedisPositionIndex",
     "RedisRehydration",
+    "RedisServeStore",
     "RedisSessionExpiries",
     "RedisTenantStore",
 ]
