@@ -61,6 +61,7 @@ def test_a_new_tenant_gets_its_topics_and_its_record(stores: Stores, invoke: Inv
         "changed": True,
         "record": "created",
         "fields": [],
+        "behind": [],
         "created": ["hg.acme.log", "hg.acme.deferred", "hg.acme.telemetry", "hg.acme.auditor.log", "hg.dead"],
         "grown": [],
         "altered": [],

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -116,3 +117,25 @@ def test_free_ports_are_free_and_different() -> None:
     ports = free_ports(20)
     assert len(set(ports)) == 20
     assert not all(is_taken(port) for port in ports)
+
+
+def test_an_interrupt_while_a_process_is_made_leaves_none_behind(tmp_path: Path) -> None:
+    """Ctrl-C comes at any moment, also while the fork is under way: who is to end the process must know of it."""
+    log = tmp_path / "log"
+    os.mkfifo(log)  # opening it blocks until somebody reads: the fork is under way for as long as we like
+    process = ServerProcess("late", SLEEP, log)
+    main = threading.get_ident()
+    interrupted = threading.Timer(0.2, signal.pthread_kill, (main, signal.SIGINT))
+    reader: list[int] = []
+    released = threading.Timer(0.6, lambda: reader.append(os.open(log, os.O_RDONLY | os.O_NONBLOCK)))
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        interrupted.start()
+        released.start()
+        with pytest.raises(KeyboardInterrupt):
+            process.start()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert process.running
+    process.kill()
+    os.close(reader[0])

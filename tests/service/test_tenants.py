@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from heliograph.protocol.tenants import Tenant, encode_tenant
+from heliograph.service.applying import wait_in_force
 from heliograph.service.health import Condition, Readiness, State
 from heliograph.service.metrics import Metrics
 from heliograph.service.tenants import TenantDirectory, TenantEntry
@@ -308,3 +309,33 @@ async def test_a_listener_that_fails_does_not_keep_the_change_from_others(
 
 async def _put_raw(store: Store, tenant: str, raw: bytes) -> None:
     await store.put(tenant, raw)
+
+
+async def test_the_store_is_told_what_is_obeyed_once_listeners_have_been(
+    store: Store, condition: Condition, metrics: Metrics, eventually: Eventually
+) -> None:
+    """Whoever wrote a record can wait until it is in force everywhere."""
+    directory = TenantDirectory(store, condition, metrics, service="edge/a", poll_s=0.01)
+    behind_when_told: list[list[str]] = []
+
+    def listener(_tenant: str, _entry: TenantEntry | None) -> None:
+        behind_when_told.append([service for service, (version, _) in store._taken.items() if version < store._version])
+
+    directory.listen(listener)
+    await store.put("acme", record("acme"))
+    await directory.start()
+    assert await store.behind(await store.version()) == []
+    task = asyncio.create_task(directory.run())
+    version = await store.put("acme", record("acme", suspended=True))
+    assert await store.behind(version) == ["edge/a"]
+    assert await wait_in_force(store) == []
+    assert behind_when_told == [["edge/a"], ["edge/a"]]
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_who_does_not_take_a_change_up_is_named(store: Store, directory: TenantDirectory) -> None:
+    version = await store.put("acme", record("acme"))
+    await store.taken_up("edge/stuck", version - 1, 60)
+    await store.taken_up("edge/well", version, 60)
+    assert await wait_in_force(store, timeout_s=0.1) == ["edge/stuck"]

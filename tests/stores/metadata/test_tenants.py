@@ -110,3 +110,23 @@ async def test_a_key_of_another_type_is_corrupt_not_unavailable(client: Metadata
     await client.redis.set(TENANTS_VERSION, b"x")
     with pytest.raises(CorruptError):
         await tenants.version()
+
+
+async def test_services_that_run_and_do_not_obey_a_version_yet_are_behind(tenants: TenantStore) -> None:
+    first = await tenants.put("acme", record("acme"))
+    await tenants.taken_up("edge-1", first, 60)
+    await tenants.taken_up("edge-2", first, 60)
+    second = await tenants.put("acme", record("acme", suspended=True))
+    await tenants.taken_up("edge-2", second, 60)
+    assert await tenants.behind(first) == []
+    assert await tenants.behind(second) == ["edge-1"]
+    await tenants.taken_up("edge-1", second, 60)
+    assert await tenants.behind(second) == []
+
+
+async def test_a_service_that_no_longer_runs_is_not_behind(tenants: TenantStore) -> None:
+    version = await tenants.put("acme", record("acme"))
+    await tenants.taken_up("dead", version - 1, 0.001)
+    async with asyncio.timeout(5):
+        while await tenants.behind(version):
+            await asyncio.sleep(0.001)

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 from heliograph.local.errors import NotReadyError
@@ -83,10 +83,10 @@ class ServerProcess:
             command = [sys.executable, "-I", "-S", _CHILD, str(os.getpid()), *command]
         env = None if self.env is None else dict(self.env)
 
-        def fork() -> subprocess.Popen[bytes]:
+        def fork() -> None:
             with self.log.open("ab") as out:
                 made = _DetachedPopen if self.detached else subprocess.Popen
-                return made(
+                self._popen = made(
                     command,
                     stdin=subprocess.DEVNULL,
                     stdout=out,
@@ -96,7 +96,11 @@ class ServerProcess:
                     start_new_session=True,
                 )
 
-        self._popen = fork() if self.detached else _forks.submit(fork).result()
+        forking = _forks.submit(fork)
+        try:
+            forking.result()
+        finally:
+            wait([forking])  # an interrupt ends the waiting, not the fork: whoever ends us must know what it made
 
     def wait_until(self, ready: Callable[[], bool], timeout_s: float) -> None:
         """Return once `ready()`; raise with the end of the log when it ended or was not ready in time."""

@@ -3,6 +3,8 @@
 The command and the operator call this; broken off anywhere, it can be repeated.
 """
 
+import asyncio
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -13,6 +15,11 @@ from heliograph.protocol.tenants import Tenant, decode_tenant, encode_tenant
 from heliograph.service.topics import dead_topic, wanted_topics
 from heliograph.stores.keys import Topics
 from heliograph.stores.ports import CorruptError, LogAdmin, TenantStore, TopicSpec
+
+IN_FORCE_TIMEOUT_S = 5.0
+"""Services notice a change within a second; one that died stops counting after `tenants.TOLD_TTL_S`."""
+
+IN_FORCE_POLL_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +66,17 @@ async def apply(
     if change.new or change.fields:
         said(f"write the record of {tenant.tenant}")
         await store.put(tenant.tenant, encode_tenant(tenant))
+
+
+async def wait_in_force(store: TenantStore, timeout_s: float = IN_FORCE_TIMEOUT_S) -> list[str]:
+    """Return once every running service obeys all records as they are now; those that don't after `timeout_s`."""
+    version = await store.version()
+    deadline = time.monotonic() + timeout_s
+    while behind := await store.behind(version):
+        if time.monotonic() >= deadline:
+            break
+        await asyncio.sleep(IN_FORCE_POLL_S)
+    return behind
 
 
 async def _stored(tenant: str, store: TenantStore) -> tuple[bool, Tenant | None]:

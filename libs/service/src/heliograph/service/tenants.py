@@ -7,6 +7,8 @@ back without them: only a deletion that somebody asked for ends a tenant.
 """
 
 import asyncio
+import secrets
+import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -29,6 +31,11 @@ RELOAD_S = 60.0
 CALL_TIMEOUT_S = 2.0
 """Of one question to the store."""
 
+TELL_S = 1.0
+"""Between words to the store about which version is obeyed here, where that does not change."""
+TOLD_TTL_S = 3.0
+"""A service that was not heard of for so long does not run: nobody waits for it."""
+
 
 @dataclass(frozen=True, slots=True)
 class TenantEntry:
@@ -43,6 +50,11 @@ Listener = Callable[[str, TenantEntry | None], None]
 """Told the tenant's name and its entry now (None: deleted), on the event loop. Must not block."""
 
 
+def instance_name(service: str) -> str:
+    """A name that no other process has: kind, host, and a random part for those that share a host."""
+    return f"{service}/{socket.gethostname()}/{secrets.token_hex(4)}"
+
+
 class TenantDirectory:
     """The tenants by name. `start` loads them (or raises), `run` keeps them fresh, `find` answers from memory."""
 
@@ -52,11 +64,16 @@ class TenantDirectory:
         condition: Condition,
         metrics: Metrics,
         *,
+        service: str = "",
         poll_s: float = POLL_S,
         reload_s: float = RELOAD_S,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`service`: this process' name among all; the store is told which version it obeys. Empty: not told."""
         self._store = store
+        self._service = service
+        self._told = (-1, 0.0)
+        """The version that the store was told, and when."""
         self._condition = condition
         self._poll_s = poll_s
         self._reload_s = reload_s
@@ -94,7 +111,9 @@ class TenantDirectory:
 
     async def start(self) -> None:
         """Load all records. Raises what the store raises; a service starts this again until it works."""
+        await self._tell()  # before reading: whoever writes a record after that waits for us
         await self.refresh()
+        await self._tell()
 
     async def run(self) -> None:
         """Keep the records fresh, for as long as the task lives."""
@@ -102,6 +121,7 @@ class TenantDirectory:
             await asyncio.sleep(self._poll_s)
             try:
                 await self.refresh()
+                await self._tell()
             except (HeliographError, OSError, TimeoutError) as error:
                 self._limited.warning("tenants_stale", error=describe_error(error), age_s=round(self._age_s(), 1))
 
@@ -147,6 +167,14 @@ class TenantDirectory:
         for tenant, raw in changed.items():
             self._take(tenant, raw)
         self._version = version
+
+    async def _tell(self) -> None:
+        """Let whoever changed a tenant know that it is in force here: listeners have been told by now."""
+        version, now = self._version, self._clock()
+        if self._service and (version != self._told[0] or now - self._told[1] >= TELL_S):
+            async with asyncio.timeout(CALL_TIMEOUT_S):
+                await self._store.taken_up(self._service, version, TOLD_TTL_S)
+            self._told = (version, now)
 
     def _take(self, tenant: str, raw: bytes | None) -> None:
         before = self._entries.get(tenant)

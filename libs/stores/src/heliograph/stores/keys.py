@@ -39,6 +39,7 @@ REDIS_KEYS: tuple[KeyInfo, ...] = (
     KeyInfo("hg:{tenants}", "metadata", "hash", "none", "`heliograph tenant apply`, operator", "Tenant → its record (JSON)."),
     KeyInfo("hg:{tenants}:changes", "metadata", "sorted set", "none", "with hg:{tenants}", "Tenant → the version of its last change."),
     KeyInfo("hg:{tenants}:version", "metadata", "counter", "none", "with hg:{tenants}", "Rises with every change; services ask for it twice a second."),
+    KeyInfo("hg:{tenants}:taken", "metadata", "hash", "none", "any service", "Service → `<version> <ms>`: the last change that it obeys, and until when it counts as running."),
     KeyInfo("hg:edge:<edge>", "metadata", "hash", "lease", "edge", "Lease of an edge: incarnation, address, load."),
     KeyInfo("hg:edges", "metadata", "sorted set", "none", "edge", "Edges by the time (ms) at which their lease ends."),
     KeyInfo("hg:edge:<edge>:connections", "metadata", "hash", "none", "edge", "Connection id → what it is (JSON)."),
@@ -132,6 +133,7 @@ CONFIG = b"hg:config"
 TENANTS = "hg:{tenants}"
 TENANT_CHANGES = "hg:{tenants}:changes"
 TENANTS_VERSION = "hg:{tenants}:version"
+TENANTS_TAKEN = "hg:{tenants}:taken"
 EDGES = "hg:edges"
 EXPIRY_VERSIONS = "hg:expiry"
 REPLAY_REQUESTS = "hg:replay:requests"

@@ -419,6 +419,12 @@ class TenantStore(Protocol):
     async def changes(self, since: int) -> tuple[int, dict[str, bytes | None]]:
         """The version now, and the records changed after `since` (None: deleted). `since=0`: all."""
 
+    async def taken_up(self, service: str, version: int, ttl_s: float) -> None:
+        """A service obeys all changes up to `version`; it counts as running for `ttl_s` from now."""
+
+    async def behind(self, version: int) -> list[str]:
+        """Running services that do not obey `version` yet, sorted."""
+
 
 class Connection(Struct, omit_defaults=True):
     """One client connection, as the registry knows it."""

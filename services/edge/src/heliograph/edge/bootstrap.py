@@ -34,7 +34,7 @@ from heliograph.service.health import Condition, Liveness, Readiness
 from heliograph.service.http import create_app
 from heliograph.service.lifecycle import Component, Service
 from heliograph.service.metrics import Metrics
-from heliograph.service.tenants import TenantDirectory
+from heliograph.service.tenants import TenantDirectory, instance_name
 from heliograph.service.tokens import TokenVerifier
 from heliograph.service.tracing import Tracing, otlp_exporter
 from heliograph.stores.kafka import KafkaLogWriter
@@ -134,7 +134,7 @@ def compose(settings: EdgeSettings, stores: Stores) -> Service:
         spans_per_s=settings.trace_spans_per_s,
         starts_traces=True,
     )
-    directory = TenantDirectory(stores.tenants, readiness.condition("tenants"), metrics)
+    directory = TenantDirectory(stores.tenants, readiness.condition("tenants"), metrics, service=instance_name("edge"))
     verifier = TokenVerifier(
         directory.find,
         metrics,

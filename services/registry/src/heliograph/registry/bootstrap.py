@@ -11,7 +11,7 @@ from heliograph.service.health import Liveness, Readiness
 from heliograph.service.http import create_app
 from heliograph.service.lifecycle import Component, Service
 from heliograph.service.metrics import Metrics
-from heliograph.service.tenants import TenantDirectory
+from heliograph.service.tenants import TenantDirectory, instance_name
 from heliograph.service.tokens import TokenVerifier
 from heliograph.stores.ports import ConnectionStore, TenantStore
 from heliograph.stores.redis.metadata import MetadataClient, RedisConnectionStore, RedisTenantStore
@@ -35,7 +35,7 @@ def compose(
     """The registry on any stores."""
     metrics = Metrics("registry", VERSION)
     readiness, liveness = Readiness(), Liveness()
-    directory = TenantDirectory(tenants, readiness.condition("tenants"), metrics)
+    directory = TenantDirectory(tenants, readiness.condition("tenants"), metrics, service=instance_name("registry"))
     verifier = TokenVerifier(
         directory.find,
         metrics,

@@ -22,7 +22,7 @@ from heliograph.service.health import Condition, Liveness, Readiness
 from heliograph.service.http import create_app
 from heliograph.service.lifecycle import Component, Service
 from heliograph.service.metrics import Metrics
-from heliograph.service.tenants import TenantDirectory
+from heliograph.service.tenants import TenantDirectory, instance_name
 from heliograph.service.tokens import TokenVerifier
 from heliograph.stores.kafka import KafkaLogReader
 from heliograph.stores.keys import Topics
@@ -103,7 +103,9 @@ def compose(settings: ReplaySettings, stores: Stores) -> Service:
     metrics = Metrics("replay", VERSION)
     counts = ReplayMetrics(metrics)
     readiness, liveness = Readiness(), Liveness()
-    directory = TenantDirectory(stores.tenants, readiness.condition("tenants"), metrics)
+    directory = TenantDirectory(
+        stores.tenants, readiness.condition("tenants"), metrics, service=instance_name("replay")
+    )
     verifier = TokenVerifier(
         directory.find,
         metrics,

@@ -24,7 +24,7 @@ from heliograph.service.health import Liveness, Readiness
 from heliograph.service.http import create_app
 from heliograph.service.lifecycle import Component, Service
 from heliograph.service.metrics import Metrics
-from heliograph.service.tenants import TenantDirectory
+from heliograph.service.tenants import TenantDirectory, instance_name
 from heliograph.stores.kafka import KafkaLogAdmin, KafkaLogConsumer, KafkaLogReader, KafkaLogWriter
 from heliograph.stores.keys import Topics
 from heliograph.stores.ports import (
@@ -102,7 +102,9 @@ def compose(settings: RouterSettings, stores: Stores) -> Service:
     counted = RouterMetrics(metrics)
     readiness, liveness = Readiness(), Liveness()
     names = Topics(settings.topic_prefix)
-    directory = TenantDirectory(stores.tenants, readiness.condition("tenants"), metrics)
+    directory = TenantDirectory(
+        stores.tenants, readiness.condition("tenants"), metrics, service=instance_name("router")
+    )
     topics = TopicTable(directory, names, stores.admin)
     progress = Progress()
     dead_letters = DeadLetters(

@@ -1,7 +1,7 @@
 """`heliograph tenant`: what an installation knows of its tenants, outside Kubernetes.
 
-Works on Kafka and the metadata Redis directly; no service has to run, and running ones notice within a second. Settings
-are the services' own variables: HELIOGRAPH_KAFKA_BOOTSTRAP_SERVERS, HELIOGRAPH_KAFKA_PROPERTIES,
+Works on Kafka and the metadata Redis directly; no service has to run. What changes something returns when running ones
+obey it. Settings are the services' own variables: HELIOGRAPH_KAFKA_BOOTSTRAP_SERVERS, HELIOGRAPH_KAFKA_PROPERTIES,
 HELIOGRAPH_TOPIC_PREFIX, HELIOGRAPH_METADATA_REDIS_URL or HELIOGRAPH_REDIS_URL.
 """
 
@@ -25,7 +25,7 @@ from heliograph.cli.output import CommandError, note, print_json, print_table, r
 from heliograph.core.errors import InvalidValueError
 from heliograph.core.sessions import check_label
 from heliograph.protocol.tenants import Tenant, decode_tenant, parse_tenant
-from heliograph.service.applying import TenantChange, apply, plan
+from heliograph.service.applying import TenantChange, apply, plan, wait_in_force
 from heliograph.service.command_line import validation_lines
 from heliograph.service.jwks import parse_jwks
 from heliograph.service.settings import KafkaSettings, RedisSettings, setting
@@ -108,8 +108,8 @@ def apply_(
 ) -> None:
     """Make a tenant what a file says: topics, keys, limits.
 
-    Topics are created and grown, never shrunk or deleted; returns when they can be written to. Services take the record
-    up within a second. Applying the same file again changes nothing.
+    Topics are created and grown, never shrunk or deleted. Returns when they can be written to and every running service
+    obeys the record, within a second or so. Applying the same file again changes nothing.
     """
 
     async def work() -> None:
@@ -119,10 +119,12 @@ def apply_(
             note(f"warning: key {problem.key_id or '?'} will not be used: {problem.problem}")
         async with connected() as stores:
             change = await plan(tenant, stores.topics, stores.admin, stores.tenants)
+            behind: list[str] = []
             if not dry_run:
                 await apply(tenant, change, stores.admin, stores.tenants, lambda step: None if json else note(step))
                 await _advise(tenant, stores)
-        _show_change(change, dry_run=dry_run, json=json)
+                behind = await _wait_in_force(stores)
+        _show_change(change, behind, dry_run=dry_run, json=json)
 
     run(work(), json=json)
 
@@ -192,14 +194,23 @@ def delete(
             names = [topic.name for topic in wanted_topics(record, stores.topics)] if topics else []
             _confirm(tenant, names, yes=yes)
             await stores.tenants.delete(tenant)
+            behind = await _wait_in_force(stores)  # before its topics go: nobody writes to them any more
             for name in names:
                 await stores.admin.delete(name)
         if json:
-            print_json({"tenant": tenant, "deleted": True, "topics": names})
+            print_json({"tenant": tenant, "deleted": True, "topics": names, "behind": behind})
         else:
             stdout().print(f"[green]deleted[/] {tenant}" + "".join(f"\n  topic {name}" for name in names))
 
     run(work(), json=json)
+
+
+async def _wait_in_force(stores: Stores) -> list[str]:
+    """Services that don't obey the records as they are now, said as a warning; mostly none."""
+    behind = await wait_in_force(stores.tenants)
+    if behind:
+        note(f"warning: not taken up yet by {', '.join(behind)}: see whether they reach the metadata store (/readyz)")
+    return behind
 
 
 async def _advise(tenant: Tenant, stores: Stores) -> None:
@@ -242,7 +253,7 @@ def _summary(name: str, raw: bytes) -> dict[str, Any]:
     }
 
 
-def _show_change(change: TenantChange, *, dry_run: bool, json: bool) -> None:
+def _show_change(change: TenantChange, behind: list[str], *, dry_run: bool, json: bool) -> None:
     topics = change.topics
     if json:
         record = "created" if change.new else "changed" if change.fields else "unchanged"
@@ -253,6 +264,7 @@ def _show_change(change: TenantChange, *, dry_run: bool, json: bool) -> None:
                 "changed": not change.empty,
                 "record": record,
                 "fields": list(change.fields),
+                "behind": behind,
                 "created": [topic.name for topic in topics.create],
                 "grown": [{"topic": grow.topic, "from": grow.have, "to": grow.want} for grow in topics.grow],
                 "altered": [{"topic": alter.topic, "config": alter.config} for alter in topics.alter],

@@ -16,6 +16,8 @@ class MemoryTenantStore:
         self._version = 0
         self._records: dict[str, bytes] = {}
         self._changes: dict[str, int] = {}
+        self._taken: dict[str, tuple[int, int]] = {}
+        """Service → version, and until when (ms) it counts as running."""
 
     async def put(self, tenant: str, record: bytes) -> int:
         self._change(tenant)
@@ -44,6 +46,14 @@ class MemoryTenantStore:
         known = since if since <= self._version else 0
         changed = [tenant for tenant, version in self._changes.items() if version > known]
         return self._version, {tenant: self._records.get(tenant) for tenant in changed}
+
+    async def taken_up(self, service: str, version: int, ttl_s: float) -> None:
+        self._taken[service] = (version, self._clock() + max(1, int(ttl_s * 1000)))
+
+    async def behind(self, version: int) -> list[str]:
+        now = self._clock()
+        self._taken = {service: taken for service, taken in self._taken.items() if taken[1] > now}
+        return sorted(service for service, (has, _) in self._taken.items() if has < version)
 
     def _change(self, tenant: str) -> None:
         check_label("tenant", tenant)

@@ -9,7 +9,7 @@ import msgspec
 
 from heliograph.core.sessions import check_label
 from heliograph.protocol.tenants import decode_tenant
-from heliograph.stores.keys import TENANT_CHANGES, TENANTS, TENANTS_VERSION
+from heliograph.stores.keys import TENANT_CHANGES, TENANTS, TENANTS_TAKEN, TENANTS_VERSION
 from heliograph.stores.ports import CorruptError
 from heliograph.stores.redis.metadata.client import MetadataClient, store_errors
 
@@ -33,6 +33,30 @@ redis.call('SET', KEYS[3], text)
 return text
 """
 
+# KEYS: taken. ARGV: service, version, time in ms.
+_TAKE = """
+local time = redis.call('TIME')
+local ends = time[1] * 1000 + math.floor(time[2] / 1000) + tonumber(ARGV[3])
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[2] .. ' ' .. string.format('%.0f', ends))
+return 1
+"""
+
+# KEYS: taken. ARGV: version. Answers the services; those that no longer run are forgotten.
+_BEHIND = """
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local all, behind = redis.call('HGETALL', KEYS[1]), {}
+for i = 1, #all, 2 do
+  local version, ends = string.match(all[i + 1], '^(%d+) (%d+)$')
+  if not ends or tonumber(ends) <= now then
+    redis.call('HDEL', KEYS[1], all[i])
+  elseif tonumber(version) < tonumber(ARGV[1]) then
+    behind[#behind + 1] = all[i]
+  end
+end
+return behind
+"""
+
 _KEYS = (TENANTS, TENANT_CHANGES, TENANTS_VERSION)
 
 
@@ -42,6 +66,8 @@ class RedisTenantStore:
     def __init__(self, client: MetadataClient) -> None:
         self._client = client
         self._change = client.redis.register_script(_CHANGE)
+        self._take = client.redis.register_script(_TAKE)
+        self._behind = client.redis.register_script(_BEHIND)
 
     async def put(self, tenant: str, record: bytes) -> int:
         check_label("tenant", tenant)
@@ -86,6 +112,15 @@ class RedisTenantStore:
                 for name, record in zip(chunk, await redis.hmget(TENANTS, chunk), strict=True):
                     found[name.decode(errors="replace")] = record
         return version, found
+
+    async def taken_up(self, service: str, version: int, ttl_s: float) -> None:
+        with store_errors(TENANTS_TAKEN):
+            await self._take(keys=[TENANTS_TAKEN], args=[service, version, max(1, int(ttl_s * 1000))])
+
+    async def behind(self, version: int) -> list[str]:
+        with store_errors(TENANTS_TAKEN):
+            found = await self._behind(keys=[TENANTS_TAKEN], args=[version])
+        return sorted(service.decode(errors="replace") for service in found)
 
 
 def _version(stored: bytes | None) -> int:
