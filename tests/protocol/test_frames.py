@@ -261,6 +261,7 @@ CLIENT_FRAMES: list[ClientFrame] = [
     frames.Ack("a:b:c", "1764000000000-1a2b3c4d-0000000000000042", 6, "17", True),
     frames.Status("a:b:c", "1764000000000-1a2b3c4d-0000000000000042", 5),
     frames.Serve("planner", 8, 6),
+    frames.Refresh("t", 6),
     Pong(),
 ]
 
@@ -286,6 +287,7 @@ SERVER_FRAMES: list[ServerFrame] = [
     frames.Serving("planner", 8, 6),
     frames.Assigned("a:b:c", "1764000000000-1a2b3c4d-0000000000000042", "1764000000042"),
     frames.Revoked("a:b:c", "1764000000042", "lost"),
+    frames.Refreshed(1_764_000_000_000, 6),
     frames.Reconnect(1_000, "draining"),
     frames.Ping(),
     frames.Error("unknown_type", "no", 6),

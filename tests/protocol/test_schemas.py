@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -213,9 +214,10 @@ def test_the_example_tenant_is_valid_and_can_be_applied() -> None:
 
 def test_the_example_shows_every_field() -> None:
     document = yaml.safe_load(EXAMPLE_TENANT.read_text(encoding="utf-8"))
-    shown: dict[type[msgspec.Struct], dict[str, Any]] = {
+    shown: dict[type[msgspec.Struct], Iterable[str]] = {
         tenants.Tenant: document,
         tenants.AuthSettings: document["auth"],
+        tenants.Revocation: {name for entry in document["auth"]["revoked"] for name in entry},
         tenants.TopicsSettings: document["topics"],
         tenants.TopicSettings: document["topics"]["log"],
         tenants.LimitSettings: document["limits"],
@@ -241,6 +243,10 @@ TENANT_DOCUMENTS: list[dict[str, Any]] = [
     {"tenant": "acme", "auth": {"jwks": {"keys": [{"kty": "OKP"}]}}},
     {"tenant": "acme", "auth": {"jwks": {"keys": [{"kty": "OKP", "kid": "1", "d": "secret"}]}}},
     {"tenant": "acme", "suspended": "no"},
+    {"tenant": "acme", "auth": {"revoked": [{"jti": "t-1"}, {"subject": "a", "before": 7}, {"before": 0}]}},
+    {"tenant": "acme", "auth": {"revoked": [{}]}},
+    {"tenant": "acme", "auth": {"revoked": [{"jti": None}]}},
+    {"tenant": "acme", "auth": {"revoked": [{"jti": "t-1", "befor": 1}]}},
 ]
 
 

@@ -87,6 +87,7 @@ def test_deferred_messages_are_kept_longer_than_the_log_unless_said_otherwise() 
         ({"tenant": "acme", "topics": {"telemetry": {"partition": 1}}}, "tenant.topics.telemetry"),
         ({"tenant": "acme", "agent_types": {"planner": {"log": {"retention": 1}}}}, "tenant.agent_types.planner.log"),
         ({"tenant": "acme", "agent_types": {"planner": {"logs": {}, "log": {}}}}, "tenant.agent_types.planner"),
+        ({"tenant": "acme", "auth": {"revoked": [{"jti": "a"}, {"jti": "b", "befor": 1}]}}, "tenant.auth.revoked.1"),
     ],
 )
 def test_a_typo_does_not_pass(document: object, named: str) -> None:
@@ -115,6 +116,10 @@ def test_a_typo_does_not_pass(document: object, named: str) -> None:
         ({"tenant": "acme", "allowed_origins": ["*"]}, "allowed_origins"),
         ({"tenant": "acme", "allowed_origins": ["https://*"]}, "allowed_origins"),
         ({"tenant": "acme", "allowed_origins": ["HTTPS://APP.ACME.EXAMPLE"]}, "allowed_origins"),
+        ({"tenant": "acme", "auth": {"revoked": [{"jti": "a"}, {}]}}, "entry 1"),
+        ({"tenant": "acme", "auth": {"revoked": [{"jti": ""}]}}, "revoked"),
+        ({"tenant": "acme", "auth": {"revoked": [{"jti": "a", "before": "now"}]}}, "before"),
+        ({"tenant": "acme", "auth": {"revoked": [{"jti": str(at)} for at in range(1_001)]}}, "1000"),
         ({"tenant": "acme", "auth": {"jwks": {"keys": {}}}}, "jwks"),
         ({"tenant": "acme", "auth": {"jwks": {"keys": ["k"]}}}, "key 0"),
         ({"tenant": "acme", "auth": {"jwks": {"keys": [{**KEY, "kid": 7}]}}}, "key 0"),

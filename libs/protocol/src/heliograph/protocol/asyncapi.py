@@ -23,6 +23,7 @@ _ANSWERS: dict[str, tuple[str, ...]] = {
     "ack": ("acked", "refused"),
     "status": ("statusAnswer", "refused"),
     "serve": ("serving", "refused"),
+    "refresh": ("refreshed", "refused"),
     "pong": (),
 }
 """Client frame → what answers it. `error` may answer any."""

@@ -46,6 +46,7 @@ class CloseCode(IntEnum):
     TENANT_SUSPENDED = 4502
     TOO_MANY_ERRORS = 4503
     SUBPROTOCOL = 4504
+    TOKEN_REVOKED = 4505
 
 
 CLOSES: dict[int, Close] = {
@@ -72,6 +73,7 @@ CLOSES: dict[int, Close] = {
         Close(4502, "tenant_suspended", "The tenant is suspended."),
         Close(4503, "too_many_errors", "So many bad frames that the client must be broken."),
         Close(4504, "subprotocol", "The client did not offer a subprotocol this server speaks."),
+        Close(4505, "token_revoked", "The tenant revoked the token."),
     )
 }
 
@@ -111,6 +113,8 @@ CODES: dict[str, Code] = {
         # who is asking
         Code("unauthenticated", 401, False, "No token, or one that can't be accepted."),
         Code("token_expired", 401, False, "The token ran out."),
+        Code("token_revoked", 401, False, "The tenant revoked the token."),
+        Code("identity_changed", 403, False, "A new token must be for the tenant and subject that connected."),
         Code("origin_refused", 403, False, "The page's origin is not on the allow-list."),
         Code("forbidden", 403, False, "The token's scopes do not allow this here."),
         Code("tenant_suspended", 403, False, "The tenant is suspended."),

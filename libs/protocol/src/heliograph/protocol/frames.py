@@ -159,11 +159,21 @@ class Serve(Struct, tag="serve", tag_field="type", omit_defaults=True):
     id: RequestId | None = None
 
 
+class Refresh(Struct, tag="refresh", tag_field="type", omit_defaults=True):
+    """A new token for this connection, of the same tenant and subject. Answered by `refreshed`.
+
+    What it allows counts from then on. A token that is refused changes nothing: the old one goes on until it runs out.
+    """
+
+    token: str
+    id: RequestId | None = None
+
+
 class Pong(Struct, tag="pong", tag_field="type"):
     """Answers `ping`."""
 
 
-ClientFrame = Hello | Subscribe | Unsubscribe | Publish | Ack | Status | Serve | Pong
+ClientFrame = Hello | Subscribe | Unsubscribe | Publish | Ack | Status | Serve | Refresh | Pong
 
 _client_decoder: msgspec.json.Decoder[ClientFrame] = msgspec.json.Decoder(ClientFrame)
 
@@ -229,7 +239,7 @@ def _leading_id(data: bytes) -> int | None:
 
 
 CLIENT_TYPES: tuple[str, ...] = (
-    "hello", "subscribe", "unsubscribe", "publish", "ack", "status", "serve", "pong",
+    "hello", "subscribe", "unsubscribe", "publish", "ack", "status", "serve", "refresh", "pong",
 )  # fmt: skip
 
 
@@ -451,6 +461,16 @@ class Revoked(Struct, tag="revoked", tag_field="type"):
     reason: str
 
 
+class Refreshed(Struct, tag="refreshed", tag_field="type", omit_defaults=True):
+    """Answers `refresh`: the new token is in force. A `refused` follows for each subscription that it does not allow;
+    that subscription is over.
+    """
+
+    expires_at_ms: int
+    """Unix time at which it runs out."""
+    id: int | None = None
+
+
 class Reconnect(Struct, tag="reconnect", tag_field="type"):
     """Come back, here or elsewhere, after `after_ms`; the connection is closed soon."""
 
@@ -506,6 +526,7 @@ ServerFrame = (
     | Serving
     | Assigned
     | Revoked
+    | Refreshed
     | Reconnect
     | Ping
     | Error
@@ -529,7 +550,7 @@ def decode_server_frame(data: bytes | str) -> ServerFrame | None:
 
 SERVER_TYPES: tuple[str, ...] = (
     "welcome", "subscribed", "unsubscribed", "message", "gap", "epoch", "presence", "published", "confirmed", "refused",
-    "acked", "status", "serving", "assigned", "revoked", "reconnect", "ping", "error",
+    "acked", "status", "serving", "assigned", "revoked", "refreshed", "reconnect", "ping", "error",
 )  # fmt: skip
 
 _encoder = msgspec.json.Encoder()

@@ -136,6 +136,10 @@ def tenant_schema() -> Schema:
             },
         }
     }
+    revocation = components["Revocation"]
+    revocation["anyOf"] = [
+        {"required": [member], "properties": {member: {"not": {"type": "null"}}}} for member in revocation["properties"]
+    ]
     return {"$schema": DIALECT, "$id": ID_BASE + "tenant.schema.json", **tenant, "$defs": components}
 
 

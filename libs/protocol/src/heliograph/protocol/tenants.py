@@ -53,6 +53,21 @@ class TopicsSettings(Struct, omit_defaults=True):
     """None: telemetry is not logged."""
 
 
+MAX_REVOCATIONS = 1_000
+"""Of one tenant: each is compared with each token once a change of the record. Who needs more rotates the key."""
+
+
+class Revocation(Struct, omit_defaults=True):
+    """Tokens that are no longer taken: those for which all that is said here holds. Something must be said."""
+
+    jti: Annotated[str, Meta(min_length=1, max_length=255)] | None = None
+    """The token's id."""
+    subject: Annotated[str, Meta(min_length=1, max_length=255)] | None = None
+    """The token's `sub`."""
+    before: Annotated[int, Meta(ge=0, le=MAX_SEQ)] | None = None
+    """Unix time in s: tokens issued (`iat`) before it, and tokens that don't say when. None: whenever."""
+
+
 class AuthSettings(Struct, omit_defaults=True):
     """Whose tokens are taken."""
 
@@ -62,6 +77,8 @@ class AuthSettings(Struct, omit_defaults=True):
     """Where set, `iss` must equal it."""
     audience: str | None = None
     """None: the services' `HELIOGRAPH_JWT_AUDIENCE`."""
+    revoked: Annotated[list[Revocation], Meta(max_length=MAX_REVOCATIONS)] = []
+    """Tokens refused although they are signed well and have not run out."""
 
 
 class LimitSettings(Struct, omit_defaults=True):
@@ -137,6 +154,7 @@ def parse_tenant(document: object) -> Tenant:
                 "like https://app.example.com or https://*.example.com",
             )
     _check_jwks(tenant.auth.jwks)
+    _check_revocations(tenant.auth.revoked)
     _check_stays_itself(tenant)
     return tenant
 
@@ -169,6 +187,15 @@ def _check_jwks(jwks: dict[str, Any]) -> None:
             raise InvalidValueError("value_invalid", path, f"the private key {key['kid']}", "a public key")
 
 
+def _check_revocations(revoked: list[Revocation]) -> None:
+    """One that says nothing would lock everybody out, for good."""
+    for at, revocation in enumerate(revoked):
+        if revocation == Revocation():
+            raise InvalidValueError(
+                "value_invalid", "tenant.auth.revoked", f"entry {at}, which is empty", "with jti, subject or before"
+            )
+
+
 def _check_stays_itself(tenant: Tenant) -> None:
     """Services read a record back from JSON. YAML has more (dates, numbers as keys, NaN), and a JWK set may hold it."""
     try:
@@ -190,6 +217,9 @@ def _refuse_unknown(document: Any, struct: type[Struct], path: str) -> None:
         if name not in fields:
             raise InvalidValueError("value_invalid", path, name, f"one of {', '.join(sorted(fields))}")
         nested = _struct_of(fields[name].type)
+        if nested is not None and isinstance(value, list):
+            for at, one in enumerate(value):
+                _refuse_unknown(one, nested, f"{path}.{name}.{at}")
         if nested is None or not isinstance(value, dict):
             continue
         if get_origin(fields[name].type) is dict:
@@ -200,7 +230,7 @@ def _refuse_unknown(document: Any, struct: type[Struct], path: str) -> None:
 
 
 def _struct_of(annotation: Any) -> type[Struct] | None:
-    for candidate in (annotation, *get_args(annotation)):
-        if isinstance(candidate, type) and issubclass(candidate, Struct):
-            return candidate
-    return None
+    """The struct that a field holds: itself, optional, or as values of a dict or items of a list."""
+    if isinstance(annotation, type) and issubclass(annotation, Struct):
+        return annotation
+    return next(filter(None, map(_struct_of, get_args(annotation))), None)

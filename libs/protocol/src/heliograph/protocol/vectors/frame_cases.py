@@ -26,6 +26,8 @@ from heliograph.protocol.frames import (
     Publish,
     Published,
     Reconnect,
+    Refresh,
+    Refreshed,
     Refused,
     Revoked,
     Serve,
@@ -85,6 +87,8 @@ _CLIENT_FRAMES = (
     Status(_SESSION, _POSITION, 8),
     Serve("planner", 8, 9),
     Serve("planner", 0),
+    Refresh("header.claims.signature"),
+    Refresh("header.claims.signature", 9),
     Pong(),
 )
 
@@ -125,6 +129,7 @@ _CLIENT_TEXTS_BAD = (
     b'{"type":"serve","id":1,"agent_type":"planner","capacity":-1}',
     b'{"type":"serve","id":1,"agent_type":"planner","capacity":10001}',
     b'{"type":"serve","id":1,"agent_type":"","capacity":1}',
+    b'{"type":"refresh","id":1}',
     b'{"type":"subscribe","id":1,"session":"acme:planner:trip-42"',
     b'{"type":"subscribe","id":1,"session":"acme:planner:trip-42","presence":"yes"}',
 )
@@ -168,6 +173,8 @@ _SERVER_FRAMES: tuple[ServerFrame, ...] = (
     Serving("planner", 0),
     Assigned(_SESSION, _POSITION, "1764000000042"),
     *(Revoked(_SESSION, "1764000000042", reason) for reason in RevokeReason.ALL),
+    Refreshed(1_764_007_200_000),
+    Refreshed(1_764_007_200_000, 9),
     Reconnect(1_500, "draining"),
     Ping(),
     Error("unknown_type", CODES["unknown_type"].meaning, 9),
