@@ -6,8 +6,12 @@ from typing import Any
 
 import pytest
 
+from heliograph.protocol.tenants import Revocation
 from heliograph.service.metrics import Metrics
 from heliograph.service.tokens import TokenError, TokenReason, TokenVerifier
+
+NOW = 1_800_000_000
+"""As `now`, for tables."""
 
 
 def refusal(verifier: TokenVerifier, token: str) -> TokenError:
@@ -79,18 +83,76 @@ def test_an_identity_holds_as_long_as_its_tenant_key_and_time_do(
     verifier = make(clock=lambda: at)
     signer = signers["EdDSA"]
     identity = verifier.verify(signer.sign({"exp": now + 60}))
-    assert verifier.still_valid(identity)
+    assert verifier.refusal(identity) is None
     tenants.put("acme", [new_signer("EdDSA", "next").jwk])
-    assert not verifier.still_valid(identity)
+    assert verifier.refusal(identity) is TokenReason.KEY_UNKNOWN
     tenants.put("acme", [signer.jwk], suspended=True)
-    assert not verifier.still_valid(identity)
+    assert verifier.refusal(identity) is TokenReason.TENANT_SUSPENDED
     tenants.put("acme", [signer.jwk])
-    assert verifier.still_valid(identity)
+    assert verifier.refusal(identity) is None
     at = now + 70
-    assert not verifier.still_valid(identity)
+    assert verifier.refusal(identity) is TokenReason.EXPIRED
     at = now
     del tenants.entries["acme"]
-    assert not verifier.still_valid(identity)
+    assert verifier.refusal(identity) is TokenReason.TENANT_UNKNOWN
+
+
+def test_another_key_under_the_old_id_ends_what_the_old_one_signed(
+    verifier: TokenVerifier, tenants: Any, signers: Any, new_signer: Any
+) -> None:
+    signer = signers["EdDSA"]
+    identity = verifier.verify(signer.sign())
+    tenants.put("acme", [new_signer("EdDSA", signer.key_id).jwk])
+    assert verifier.refusal(identity) is TokenReason.KEY_UNKNOWN
+    tenants.put("acme", [{**signer.jwk, "kid": "renamed"}])
+    assert verifier.refusal(identity) is None
+
+
+@pytest.mark.parametrize(
+    ("revoked", "hit"),
+    [
+        ({"jti": "t-1"}, True),
+        ({"jti": "t-2"}, False),
+        ({"subject": "planner-1"}, True),
+        ({"subject": "planner-2"}, False),
+        ({"subject": "planner-1", "before": NOW - 60}, False),
+        ({"subject": "planner-1", "before": NOW - 59}, True),
+        ({"before": NOW}, True),
+        ({"jti": "t-1", "subject": "planner-2"}, False),
+    ],
+)
+def test_a_revoked_token_is_refused_new_remembered_or_in_use(
+    verifier: TokenVerifier, tenants: Any, signers: Any, now: float, revoked: dict[str, Any], hit: bool
+) -> None:
+    signer = signers["EdDSA"]
+    token = signer.sign({"jti": "t-1", "iat": now - 60})
+    identity = verifier.verify(token)
+    tenants.put("acme", [signer.jwk], revoked=[Revocation(**revoked)])
+    assert verifier.refusal(identity) is (TokenReason.REVOKED if hit else None)
+    unseen = signer.sign({"jti": "t-1", "iat": now - 60, "exp": now + 99})
+    for one in (token, unseen):
+        if hit:
+            error = refusal(verifier, one)
+            assert (error.code, error.reason) == ("token_revoked", TokenReason.REVOKED)
+        else:
+            assert verifier.verify(one).subject == "planner-1"
+    tenants.put("acme", [signer.jwk])
+    assert verifier.verify(token).token_id == "t-1"
+
+
+def test_a_token_without_a_time_of_issue_is_revoked_by_any_time(
+    verifier: TokenVerifier, tenants: Any, signers: Any
+) -> None:
+    signer = signers["EdDSA"]
+    tenants.put("acme", [signer.jwk], revoked=[Revocation(subject="planner-1", before=1)])
+    assert refusal(verifier, signer.sign()).reason is TokenReason.REVOKED
+
+
+def test_who_is_revoked_learns_nothing_without_the_key(
+    verifier: TokenVerifier, tenants: Any, signers: Any, new_signer: Any
+) -> None:
+    tenants.put("acme", [signers["EdDSA"].jwk], revoked=[Revocation(subject="planner-1")])
+    assert refusal(verifier, new_signer("EdDSA", "eddsa").sign()).code == "unauthenticated"
 
 
 def test_a_bad_key_of_a_tenant_is_logged_by_its_id_once_a_record(

@@ -2,7 +2,7 @@
 
 import pytest
 from tests.services.edge.client import Client
-from tests.services.edge.rig import Edge, World, until_told
+from tests.services.edge.rig import Edge, World, until, until_told
 
 SESSION = "acme:planner:1"
 
@@ -84,6 +84,54 @@ async def test_a_removed_key_ends_what_it_signed(world: World, edge: Edge, bysta
     await again.send({"type": "hello", "token": world.token()})
     assert (await again.next("refused"))["code"] == "unauthenticated"
     await unharmed(bystander)
+
+
+REVOKED: list[tuple[dict[str, object], bool]] = [
+    ({"jti": "t-1"}, True),
+    ({"subject": "you", "before": 4_000_000_000}, True),
+    ({"jti": "t-2"}, False),
+    ({"subject": "you", "before": 1}, False),
+]
+
+
+@pytest.mark.parametrize(("revocation", "hit"), REVOKED)
+async def test_a_revoked_token_is_closed_and_not_let_in_again(
+    world: World, edge: Edge, bystander: Client, revocation: dict[str, object], hit: bool
+) -> None:
+    token = world.token(jti="t-1")
+    client = await edge.client(token=token)
+    auth = {"jwks": world.signer("acme").jwks(), "revoked": [revocation]}
+    await world.put_tenant("acme", auth=auth, limits={"max_payload_bytes": 100})
+    if hit:
+        assert (await client.closed(NOTICED_S), client.close_reason) == (4505, "token_revoked")
+        assert edge.value("connections_closed_total", reason="token_revoked") == 1
+        again = await edge.connect()
+        await again.send({"type": "hello", "token": token})
+        assert (await again.next("refused"))["code"] == "token_revoked"
+        assert await again.closed() == 4505
+    else:
+
+        async def smaller() -> bool:
+            return (await client.publish(SESSION, "x" * 200, ack="accepted")).get("code") == "payload_too_large"
+
+        await until_told(smaller, NOTICED_S)
+        assert not client.is_closed
+    await unharmed(bystander)
+
+
+async def test_keys_are_rotated_without_closing_who_refreshed(world: World, edge: Edge) -> None:
+    refreshed, left_alone = await edge.client(), await edge.client()
+    old = world.signer("acme").jwks()["keys"][0]
+    new = {**world.signer("successor").jwks()["keys"][0], "kid": "local-1"}
+    successor = world.token("successor", tenant="acme")
+    changes = edge.value("tenant_changes_total")
+    await world.put_tenant("acme", auth={"jwks": {"keys": [{**old, "kid": "old"}, new]}})
+    await until(lambda: edge.value("tenant_changes_total") > changes)
+    assert (await refreshed.ask("refresh", token=successor))["type"] == "refreshed"
+    await world.put_tenant("acme", auth={"jwks": {"keys": [new]}})
+    assert (await left_alone.closed(NOTICED_S), left_alone.close_reason) == (4007, "keys_changed")
+    assert (await refreshed.publish(SESSION))["type"] == "published"
+    assert not refreshed.is_closed
 
 
 async def test_a_key_that_is_added_or_renamed_harms_nobody_else(world: World, edge: Edge) -> None:

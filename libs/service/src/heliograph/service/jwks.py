@@ -7,6 +7,7 @@ One bad key must not take the others along: it is left out and reported by its k
 report, which is why PyJWT's own messages (they quote the key) are not passed on.
 """
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -41,6 +42,8 @@ class VerifyKey:
     key_id: str
     algorithm: str
     jwk: PyJWK
+    fingerprint: bytes
+    """Of the key itself: the same id may be given to another key."""
 
     def __repr__(self) -> str:
         return f"VerifyKey(key_id={self.key_id!r}, algorithm={self.algorithm!r})"
@@ -60,6 +63,7 @@ class KeySet:
     def __init__(self, keys: Mapping[tuple[str, str], VerifyKey], problems: tuple[KeyProblem, ...]) -> None:
         self._keys = dict(keys)
         self._ids = {key_id for key_id, _ in keys}
+        self._fingerprints = {key.fingerprint for key in keys.values()}
         self.problems = problems
 
     def __len__(self) -> int:
@@ -67,6 +71,10 @@ class KeySet:
 
     def __contains__(self, key_id: object) -> bool:
         return key_id in self._ids
+
+    def holds(self, fingerprint: bytes) -> bool:
+        """Whether the key itself is in the set, whatever its id is now."""
+        return fingerprint in self._fingerprints
 
     def find(self, key_id: str, algorithm: str) -> VerifyKey | None:
         """The key of this id for this algorithm."""
@@ -133,7 +141,9 @@ def _parse_key(entry: object, number: int, *, development: bool) -> VerifyKey | 
     except (PyJWTError, ValueError, TypeError, KeyError, AttributeError, OverflowError):
         return KeyProblem(key_id, f"it can't be read as a public key for {algorithm}")
     wrong = _wrong_material(jwk.key, algorithm)
-    return KeyProblem(key_id, wrong) if wrong else VerifyKey(key_id, algorithm, jwk)
+    if wrong:
+        return KeyProblem(key_id, wrong)
+    return VerifyKey(key_id, algorithm, jwk, hashlib.sha256(repr(_material(entry)).encode()).digest())
 
 
 def _wrong_material(key: object, algorithm: str) -> str | None:

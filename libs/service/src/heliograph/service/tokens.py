@@ -27,10 +27,11 @@ from jwt.api_jws import PyJWS
 from jwt.exceptions import PyJWTError
 
 from heliograph.core.errors import HeliographError, InvalidValueError
+from heliograph.core.revocations import Revocations
 from heliograph.core.scopes import Scopes
 from heliograph.core.sessions import check_label
 from heliograph.protocol.tenants import Tenant
-from heliograph.service.jwks import ASYMMETRIC, MAX_KEY_ID_LENGTH, SYMMETRIC, KeySet, parse_jwks
+from heliograph.service.jwks import ASYMMETRIC, MAX_KEY_ID_LENGTH, SYMMETRIC, KeySet, VerifyKey, parse_jwks
 from heliograph.service.logs import RateLimitedLog, get_logger
 from heliograph.service.metrics import Metrics
 
@@ -55,10 +56,15 @@ class TokenReason(StrEnum):
     NOT_YET_VALID = "token_not_yet_valid"
     AUDIENCE_WRONG = "token_audience_wrong"
     ISSUER_WRONG = "token_issuer_wrong"
+    REVOKED = "token_revoked"
     TENANT_SUSPENDED = "tenant_suspended"
 
 
-_OUTWARD = {TokenReason.EXPIRED: "token_expired", TokenReason.TENANT_SUSPENDED: "tenant_suspended"}
+_OUTWARD = {
+    TokenReason.EXPIRED: "token_expired",
+    TokenReason.REVOKED: "token_revoked",
+    TokenReason.TENANT_SUSPENDED: "tenant_suspended",
+}
 """Reasons with a code of their own for the caller; all others are `unauthenticated`."""
 
 _UNVERIFIED = "the signature can't be verified with the tenant's keys (unknown tenant or kid, or signed otherwise)"
@@ -82,8 +88,12 @@ class Identity:
     expires_at: float
     """`exp`, Unix time in s."""
     key_id: str
+    key_fingerprint: bytes
+    """Of the key that signed it."""
     token_id: str | None = None
     """`jti`."""
+    issued_at: float | None = None
+    """`iat`, Unix time in s."""
 
 
 class KnownTenant(Protocol):
@@ -94,6 +104,15 @@ class KnownTenant(Protocol):
 
     @property
     def generation(self) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Rules:
+    """What a tenant's record says of tokens, compiled."""
+
+    generation: int
+    keys: KeySet
+    revoked: Revocations
 
 
 @dataclass(slots=True)
@@ -124,7 +143,7 @@ class TokenVerifier:
         self._algorithms = (*ASYMMETRIC, SYMMETRIC) if development else ASYMMETRIC
         self._jws = PyJWS(algorithms=list(self._algorithms))
         self._clock = clock
-        self._keys: dict[str, tuple[int, KeySet]] = {}
+        self._rules: dict[str, _Rules] = {}
         self._remembered: OrderedDict[bytes, _Verified] = OrderedDict()
         self._max_remembered = max_remembered
         self._log = RateLimitedLog(get_logger(__name__))
@@ -143,18 +162,23 @@ class TokenVerifier:
             self._refused[error.reason].n += 1
             raise
 
-    def still_valid(self, identity: Identity) -> bool:
-        """Whether an identity accepted before would be accepted now, as far as time and the tenant's record go.
+    def refusal(self, identity: Identity) -> TokenReason | None:
+        """Why an identity accepted before would not be accepted now, as far as time and the tenant's record go.
 
-        For open connections: the tenant exists, is not suspended, still has the key, and the token has not run out.
+        For open connections: the tenant exists, is not suspended, still has the key, has not revoked the token, and the
+        token has not run out. None: it would be accepted.
         """
         tenant = self._find_tenant(identity.tenant)
-        return (
-            tenant is not None
-            and not tenant.record.suspended
-            and identity.key_id in self._keys_of(identity.tenant, tenant)
-            and self._clock() < identity.expires_at + self._leeway_s
-        )
+        if tenant is None:
+            return TokenReason.TENANT_UNKNOWN
+        if tenant.record.suspended:
+            return TokenReason.TENANT_SUSPENDED
+        rules = self._rules_of(identity.tenant, tenant)
+        if rules.revoked.cover(identity.token_id, identity.subject, identity.issued_at):
+            return TokenReason.REVOKED
+        if self._clock() >= identity.expires_at + self._leeway_s:
+            return TokenReason.EXPIRED
+        return None if rules.keys.holds(identity.key_fingerprint) else TokenReason.KEY_UNKNOWN
 
     def _verify(self, token: str) -> Identity:
         if not token:
@@ -177,8 +201,8 @@ class TokenVerifier:
         name = claims.get("tenant")
         if name is None:
             raise TokenError(TokenReason.CLAIM_MISSING, "the claim tenant is missing")
-        tenant = self._verify_signature(token, algorithm, key_id, _label(name))
-        identity, not_before = self._judge_claims(claims, tenant, key_id, now)
+        tenant, key = self._verify_signature(token, algorithm, key_id, _label(name))
+        identity, not_before = self._judge_claims(claims, tenant, key, now)
         self._remember(digest, _Verified(identity, tenant.generation, not_before), now)
         self._by_signature.n += 1
         return identity
@@ -194,12 +218,12 @@ class TokenVerifier:
             raise TokenError(TokenReason.MALFORMED, "the token's header needs a kid")
         return algorithm, key_id
 
-    def _verify_signature(self, token: str, algorithm: str, key_id: str, name: str) -> KnownTenant:
+    def _verify_signature(self, token: str, algorithm: str, key_id: str, name: str) -> tuple[KnownTenant, VerifyKey]:
         tenant = self._find_tenant(name)
         if tenant is None:
-            self._keys.pop(name, None)
+            self._rules.pop(name, None)
             self._unverified(TokenReason.TENANT_UNKNOWN, token, algorithm)
-        keys = self._keys_of(name, tenant)
+        keys = self._rules_of(name, tenant).keys
         key = keys.find(key_id, algorithm)
         if key is None:
             reason = TokenReason.ALGORITHM_REFUSED if key_id in keys else TokenReason.KEY_UNKNOWN
@@ -208,17 +232,18 @@ class TokenVerifier:
             self._jws.decode(token, key.jwk, algorithms=[key.algorithm])
         except (PyJWTError, ValueError):
             raise TokenError(TokenReason.SIGNATURE_INVALID, _UNVERIFIED) from None
-        return tenant
+        return tenant, key
 
     def _unverified(self, reason: TokenReason, token: str, algorithm: str) -> NoReturn:
         _check_against_decoy(algorithm, token.encode())
         raise TokenError(reason, _UNVERIFIED)
 
-    def _keys_of(self, name: str, tenant: KnownTenant) -> KeySet:
-        known = self._keys.get(name)
-        if known is not None and known[0] == tenant.generation:
-            return known[1]
-        keys = parse_jwks(tenant.record.auth.jwks, development=self._development)
+    def _rules_of(self, name: str, tenant: KnownTenant) -> _Rules:
+        known = self._rules.get(name)
+        if known is not None and known.generation == tenant.generation:
+            return known
+        auth = tenant.record.auth
+        keys = parse_jwks(auth.jwks, development=self._development)
         for problem in keys.problems:
             self._bad_keys.n += 1
             self._log.warning(
@@ -228,11 +253,12 @@ class TokenVerifier:
                 kid=problem.key_id,
                 why=problem.problem,
             )
-        self._keys[name] = (tenant.generation, keys)
-        return keys
+        revoked = Revocations((one.jti, one.subject, one.before) for one in auth.revoked)
+        rules = self._rules[name] = _Rules(tenant.generation, keys, revoked)
+        return rules
 
     def _judge_claims(
-        self, claims: dict[str, Any], tenant: KnownTenant, key_id: str, now: float
+        self, claims: dict[str, Any], tenant: KnownTenant, key: VerifyKey, now: float
     ) -> tuple[Identity, float]:
         """The identity, and the time its token is valid from."""
         auth = tenant.record.auth
@@ -261,16 +287,24 @@ class TokenVerifier:
             scopes = Scopes.parse(tenant.record.tenant, claims.get("scope", ""))
         except InvalidValueError as error:
             raise TokenError(TokenReason.MALFORMED, error.message) from None
+        token_id = claims.get("jti")
+        if token_id is not None and not (isinstance(token_id, str) and 0 < len(token_id) <= MAX_SUBJECT_LENGTH):
+            # RFC 7519, 4.1.7; what can't be named can't be revoked
+            raise TokenError(TokenReason.MALFORMED, f"the claim jti is no text of 1 to {MAX_SUBJECT_LENGTH} characters")
+        issued_at = _time(claims, "iat")
+        if self._rules_of(tenant.record.tenant, tenant).revoked.cover(token_id, subject, issued_at):
+            raise TokenError(TokenReason.REVOKED, "the tenant revoked the token")
         if tenant.record.suspended:
             raise TokenError(TokenReason.TENANT_SUSPENDED, "the tenant is suspended")
-        token_id = claims.get("jti")
         identity = Identity(
             tenant=tenant.record.tenant,
             subject=subject,
             scopes=scopes,
             expires_at=expires_at,
-            key_id=key_id,
-            token_id=token_id if isinstance(token_id, str) else None,
+            key_id=key.key_id,
+            key_fingerprint=key.fingerprint,
+            token_id=token_id,
+            issued_at=issued_at,
         )
         return identity, -math.inf if not_before is None else not_before
 

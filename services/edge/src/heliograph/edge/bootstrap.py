@@ -56,6 +56,9 @@ TICK_S = 0.05
 FOLLOW_S = 0.2
 """Between questions about pending publishes."""
 
+REFRESH_BURST = 10
+"""New tokens a connection may show at once: a client that tries each of its keys is no attack."""
+
 WATCH_S = 0.5
 """Between looks at whether the stores are there."""
 
@@ -197,6 +200,7 @@ def compose(settings: EdgeSettings, stores: Stores) -> Service:
             idle_timeout_s=settings.idle_timeout_s,
             subscribe_timeout_s=settings.subscribe_timeout_s,
             max_errors=settings.max_errors,
+            refreshes=Rate(settings.refreshes_per_s, REFRESH_BURST),
         ),
         HandshakeAdmission(_admission(settings), random.random),
         settings.allowed_origins,

@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from heliograph.core.buckets import SenderBucket
+from heliograph.core.buckets import Rate, SenderBucket, TokenBucket
 from heliograph.core.errors import InvalidValueError
 from heliograph.core.heartbeat import Heartbeat, HeartbeatPolicy
 from heliograph.core.limits import PRODUCER_RING
@@ -18,6 +18,7 @@ from heliograph.core.outbox import Action, Fate, Flow, Outbox, OutboxMarks
 from heliograph.core.positions import Position
 from heliograph.core.scopes import Operation
 from heliograph.core.sessions import SessionKey
+from heliograph.edge.access import close_of_refused, refresh
 from heliograph.edge.metrics import EdgeMetrics
 from heliograph.edge.publishing import Publication, PublishPath, published_frame, refused_frame
 from heliograph.edge.subscription import Subscription, parse_start
@@ -33,6 +34,7 @@ from heliograph.protocol.frames import (
     Ping,
     Pong,
     Publish,
+    Refresh,
     Refused,
     Status,
     StatusAnswer,
@@ -73,6 +75,7 @@ class ConnectionLimits:
     idle_timeout_s: float
     subscribe_timeout_s: float
     max_errors: int
+    refreshes: Rate
 
 
 class Connection:
@@ -93,6 +96,7 @@ class Connection:
         "_ping_bytes",
         "_producer",
         "_published",
+        "_refreshes",
         "_sessions",
         "_socket",
         "_targets",
@@ -150,6 +154,7 @@ class Connection:
         self._outbox: Outbox | None = None
         """Made when something first waits for the reader: most readers never let it."""
         self._bucket: SenderBucket | None = None
+        self._refreshes: TokenBucket | None = None
         self._targets: dict[str, Target] | None = None
         self._producer = ""
         self._incarnation: str | None = None
@@ -274,7 +279,7 @@ class Connection:
         except FrameError as error:
             self._bad_frame(error.code, error.message, error.request_id)
         except InvalidValueError as error:
-            self._refuse(getattr(frame, "id", None), error.code, error.message)
+            self.refuse(getattr(frame, "id", None), error.code, error.message)
         except Exception:
             log.exception("frame_failed", connection=self.id)
             self.close(CloseCode.INTERNAL)
@@ -294,7 +299,9 @@ class Connection:
         elif type(frame) is Unsubscribe:
             self._unsubscribe(frame)
         elif type(frame) is Ack:
-            self._refuse(frame.id, "unavailable", CODES["unavailable"].meaning, frame.session)
+            self.refuse(frame.id, "unavailable", CODES["unavailable"].meaning, frame.session)
+        elif type(frame) is Refresh:
+            refresh(self, self._connections, frame)
         else:
             assert type(frame) is Status
             self._status(frame)
@@ -306,9 +313,18 @@ class Connection:
         if self._errors >= self._limits.max_errors:
             self.close(CloseCode.TOO_MANY_ERRORS)
 
-    def _refuse(self, request_id: int | None, code: str, message: str, session: str | None = None) -> None:
+    def refuse(
+        self,
+        request_id: int | None,
+        code: str,
+        message: str,
+        session: str | None = None,
+        *,
+        retry_after_ms: int | None = None,
+    ) -> None:
+        """Answer a request that is not done."""
         self._metrics.refused.labels(code).n += 1
-        self.send(Refused(code, message, request_id, session))
+        self.send(Refused(code, message, request_id, session, retry_after_ms))
 
     # ---- hello ------------------------------------------------------------------------------------------------------
 
@@ -319,10 +335,9 @@ class Connection:
             try:
                 self.identity = self._connections.verify(frame.token or "")
             except TokenError as error:
-                self._refuse(frame.id, error.code, error.message)
+                self.refuse(frame.id, error.code, error.message)
                 self._connections.token_refused(error, self.id)
-                code = {"token_expired": CloseCode.TOKEN_EXPIRED, "tenant_suspended": CloseCode.TENANT_SUSPENDED}
-                self.close(code.get(error.code, CloseCode.TOKEN_REFUSED))
+                self.close(close_of_refused(error.reason))
                 return
         for field, value in (("producer", frame.producer), ("consumer", frame.consumer), ("agent", frame.agent)):
             if value is not None:
@@ -334,7 +349,7 @@ class Connection:
             self.close(CloseCode.TENANT_SUSPENDED if suspended else CloseCode.TOKEN_REFUSED)
             return
         if self.origin is not None and not tenant.origins.allow(self.origin):
-            self._refuse(frame.id, "origin_refused", CODES["origin_refused"].meaning)
+            self.refuse(frame.id, "origin_refused", CODES["origin_refused"].meaning)
             self.close(CloseCode.FORBIDDEN)
             return
         self.tenant = tenant
@@ -361,7 +376,7 @@ class Connection:
             try:
                 self._subscribe(wanted.session, wanted.start, None)
             except InvalidValueError as error:
-                self._refuse(None, error.code, error.message, wanted.session)
+                self.refuse(None, error.code, error.message, wanted.session)
 
     # ---- subscribe --------------------------------------------------------------------------------------------------
 
@@ -372,13 +387,13 @@ class Connection:
         begin = parse_start(start)
         if not self.identity.scopes.allows(Operation.SUBSCRIBE, key):
             self._connections.forbidden(self, Operation.SUBSCRIBE)
-            self._refuse(request_id, "forbidden", CODES["forbidden"].meaning, session)
+            self.refuse(request_id, "forbidden", CODES["forbidden"].meaning, session)
             return
         if session in self.subscriptions:
-            self._refuse(request_id, "value_invalid", "the session is already subscribed to", session)
+            self.refuse(request_id, "value_invalid", "the session is already subscribed to", session)
             return
         if len(self.subscriptions) >= self.tenant.record.limits.subscriptions_per_connection:
-            self._refuse(request_id, "too_many_subscriptions", CODES["too_many_subscriptions"].meaning, session)
+            self.refuse(request_id, "too_many_subscriptions", CODES["too_many_subscriptions"].meaning, session)
             return
         session = str(key)
         subscription = Subscription(session, begin, self, self._sessions, request_id)
@@ -395,21 +410,16 @@ class Connection:
             self.last_active_s = time.monotonic()
         self.send(Unsubscribed(frame.session, frame.id))
 
-    def give_up(self, subscription: Subscription) -> None:
-        """Refuse a subscription that the live path could not take in time."""
-        if self.subscriptions.get(subscription.session) is subscription:
-            del self.subscriptions[subscription.session]
-            self._sessions.unsubscribe(subscription)
-            self._metrics.refused.labels("live_unavailable").n += 1
-            self.send(
-                Refused(
-                    "live_unavailable",
-                    CODES["live_unavailable"].meaning,
-                    subscription.request_id,
-                    subscription.session,
-                    1_000,
-                )
-            )
+    def end_subscription(self, subscription: Subscription, code: str, retry_after_ms: int | None = None) -> None:
+        """Refuse a subscription that can't begin, or go on: nothing of the session follows."""
+        if self.subscriptions.get(subscription.session) is not subscription:
+            return
+        del self.subscriptions[subscription.session]
+        self._sessions.unsubscribe(subscription)
+        request_id = None if subscription.answered else subscription.request_id
+        self.refuse(request_id, code, CODES[code].meaning, subscription.session, retry_after_ms=retry_after_ms)
+        subscription.answered = True
+        self._connections.changed(self)
 
     # ---- publish ----------------------------------------------------------------------------------------------------
 
@@ -432,7 +442,7 @@ class Connection:
             self.refused(frame.id, "rate_limited", message, retry_after_ms=wait_ms, expected=None)
             return
         if frame.seq is not None and self._incarnation is None:
-            self._refuse(frame.id, "producer_missing", CODES["producer_missing"].meaning)
+            self.refuse(frame.id, "producer_missing", CODES["producer_missing"].meaning)
             return
         if frame.message_id is not None:
             message_id = ""
@@ -453,7 +463,7 @@ class Connection:
         key = SessionKey.parse(frame.session)
         if not self.identity.scopes.allows(Operation.PUBLISH, key):
             self._connections.forbidden(self, Operation.PUBLISH)
-            self._refuse(frame.id, "forbidden", CODES["forbidden"].meaning)
+            self.refuse(frame.id, "forbidden", CODES["forbidden"].meaning)
             return None
         session = str(key)
         tenant = self.tenant
@@ -485,7 +495,7 @@ class Connection:
         scopes = self.identity.scopes
         if not (scopes.allows(Operation.PUBLISH, key) or scopes.allows(Operation.SUBSCRIBE, key)):
             self._connections.forbidden(self, Operation.PUBLISH)
-            self._refuse(frame.id, "forbidden", CODES["forbidden"].meaning, frame.session)
+            self.refuse(frame.id, "forbidden", CODES["forbidden"].meaning, frame.session)
             return
 
         def answer(durable: bool | None) -> None:
@@ -494,6 +504,21 @@ class Connection:
         self._connections.ask_status(frame.session, position, answer)
 
     # ---- life -------------------------------------------------------------------------------------------------------
+
+    def take_refresh(self, now: float) -> int:
+        """0, or the ms until another token may be shown: each may cost a signature check."""
+        if self._refreshes is None:
+            self._refreshes = TokenBucket(self._limits.refreshes)
+        return self._refreshes.take(now)
+
+    def renew_identity(self, identity: Identity) -> None:
+        """Another token speaks for the connection: from here on that counts, also for what was begun before."""
+        self.identity = identity
+        self._targets = None
+        for subscription in tuple(self.subscriptions.values()):
+            if not identity.scopes.allows(Operation.SUBSCRIBE, SessionKey.parse(subscription.session)):
+                self._connections.forbidden(self, Operation.SUBSCRIBE)
+                self.end_subscription(subscription, "forbidden")
 
     def renew_tenant(self, tenant: TenantState) -> None:
         """The tenant's record changed."""

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from heliograph.core.pacing import DrainPace, jittered_after_ms
 from heliograph.core.positions import Position
 from heliograph.core.scopes import Operation
+from heliograph.edge.access import close_of_invalid
 from heliograph.edge.connection import Connection
 from heliograph.edge.metrics import EdgeMetrics
 from heliograph.edge.origins import Origins
@@ -33,6 +34,9 @@ DRAIN_SPREAD_S = 1.0
 """Each client that is told to move waits a random part of this first; less where the drain is short."""
 DRAIN_SHARE = 0.8
 """Of the time there is: the rest is for clients to close, and for a busy machine."""
+
+GIVEN_UP_RETRY_MS = 1_000
+"""When a subscription that the live path did not take in time may be asked for again."""
 
 STATUS_MOST = 10_000
 """Status questions under way; more are answered as unknown."""
@@ -163,7 +167,7 @@ class Connections:
             while self._awaiting and (self._awaiting[0][1].answered or self._awaiting[0][0] <= now):
                 subscription = self._awaiting.popleft()[1]
                 if not subscription.answered:
-                    subscription.connection.give_up(subscription)
+                    subscription.connection.end_subscription(subscription, "live_unavailable", GIVEN_UP_RETRY_MS)
 
     async def drain(self, within_s: float) -> None:
         """Tell everybody to move, at a pace; close who stays. Takes four fifths of `within_s`: being cut short would
@@ -205,12 +209,8 @@ class Connections:
             identity = connection.identity
             if identity is None or identity.tenant != name:
                 continue
-            if state is None:
-                connection.close(CloseCode.TOKEN_REFUSED)
-            elif state.record.suspended:
-                connection.close(CloseCode.TENANT_SUSPENDED)
-            elif not self._verifier.still_valid(identity):
-                ran_out = time.time() >= identity.expires_at
-                connection.close(CloseCode.TOKEN_EXPIRED if ran_out else CloseCode.KEYS_CHANGED)
-            elif connection.tenant is not None:
+            reason = self._verifier.refusal(identity)
+            if reason is not None:
+                connection.close(close_of_invalid(reason))
+            elif state is not None and connection.tenant is not None:
                 connection.renew_tenant(state)

@@ -43,6 +43,9 @@ class EdgeSettings(ServiceSettings, KafkaSettings, RedisSettings, TokenSettings)
     max_errors: int = setting(
         20, "Bad frames until a connection is closed: a broken client must not fill the logs.", unit="frames", ge=1
     )
+    refreshes_per_s: float = setting(
+        0.5, "New tokens of one connection looked at: each costs 0.1 ms, and one in some minutes is usual.", gt=0
+    )
     outbound_soft_bytes: int = setting(256 * 1024, "Waiting for one reader: above, its telemetry is shed.", ge=32_768)
     outbound_hard_bytes: int = setting(
         1024 * 1024, "Above, nothing is queued for it and it catches up from the hot window.", ge=65_536
