@@ -153,6 +153,114 @@ async def test_connections_are_counted_by_tenant(connections: ConnectionStore) -
     assert await connections.counts([]) == []
 
 
+# ---- edges that were lost -------------------------------------------------------------------------------------------
+
+
+async def lapsed(store: ConnectionStore, edge: str = "edge-1") -> EdgeLease:
+    """The lease of an edge, once it ran out."""
+    found: list[EdgeLease] = []
+
+    async def ran_out() -> bool:
+        found[:] = [lease for lease in await store.lapsed() if lease.edge == edge]
+        return bool(found)
+
+    await until(ran_out)
+    return found[0]
+
+
+async def test_a_lease_that_ran_out_is_found_with_what_was_registered_under_it(connections: ConnectionStore) -> None:
+    await connections.renew(lease("edge-1"), 0.3)
+    await connections.renew(lease("edge-2"), 30)
+    known = [connection("a", "acme:planner:1"), connection("b")]
+    await connections.update("edge-1", known, [])
+    await connections.update("edge-2", [connection("c")], [])
+    found = await lapsed(connections)
+    assert (found.edge, found.incarnation, found.lease_ms) == ("edge-1", "one", 300)
+    assert [one.edge for one in await connections.lapsed()] == ["edge-1"]
+    assert sorted((one.connection, one.sessions) for one in await connections.left_behind(found, 100)) == [
+        ("a", ["acme:planner:1"]),
+        ("b", []),
+    ]
+    stored = await connections.lease("edge-1")
+    assert stored is not None
+    assert stored.ends_ms == found.ends_ms
+    assert await connections.lease("edge-3") is None
+
+
+async def test_of_many_who_remove_what_is_lost_one_is_told_that_it_did(connections: ConnectionStore) -> None:
+    await connections.renew(lease(), 0.2)
+    await connections.update("edge-1", [connection("a", "acme:planner:1"), connection("b")], [])
+    found = await lapsed(connections)
+    lost = await connections.left_behind(found, 100)
+    assert await connections.remove(found, lost[:1]) == [True]
+    assert await connections.remove(found, lost) == [False, True]
+    assert await connections.left_behind(found, 100) == []
+    assert await connections.counts(["acme"]) == [0]
+    assert [await connections.bury(found), await connections.bury(found)] == [True, False]
+    assert await connections.lapsed() == []
+    assert await connections.lease("edge-1") is None
+
+
+async def test_an_edge_that_is_back_is_not_reaped_by_who_saw_it_lapsed(connections: ConnectionStore) -> None:
+    await connections.renew(lease(), 0.2)
+    await connections.update("edge-1", [connection("a", "acme:planner:1")], [])
+    found = await lapsed(connections)
+    lost = await connections.left_behind(found, 100)
+    assert not await connections.renew(lease(), 30), "it ran out: all is to be registered anew"
+    back = connection("a", "acme:planner:1")
+    back.registration = 2
+    await connections.update("edge-1", [back], [])
+    assert await connections.left_behind(found, 100) == []
+    assert await connections.remove(found, lost) == [False]
+    assert not await connections.bury(found)
+    assert await names(connections, "acme:planner:1") == ["edge-1/a"]
+    assert await connections.lapsed() == []
+
+
+async def test_a_lease_that_holds_is_not_buried(connections: ConnectionStore) -> None:
+    await connections.renew(lease(), 30)
+    stored = await connections.lease("edge-1")
+    assert stored is not None
+    assert not await connections.bury(stored)
+    assert [held.edge for held in await connections.edges()] == ["edge-1"]
+
+
+async def test_what_a_former_process_of_the_name_left_is_found_until_the_edge_registers(
+    connections: ConnectionStore,
+) -> None:
+    """Killed and started again within its lease."""
+    await connections.renew(lease(incarnation="one"), 30)
+    await connections.update("edge-1", [connection("a", "acme:planner:1")], [])
+    former = await connections.lease("edge-1")
+    assert former is not None
+    assert former.incarnation == "one"
+    assert [one.connection for one in await connections.left_behind(former, 10)] == ["a"]
+    await connections.renew(lease(incarnation="two"), 30)
+    assert await connections.left_behind(former, 10) == []
+
+
+async def test_what_is_left_behind_comes_in_parts_until_all_is_removed(connections: ConnectionStore) -> None:
+    await connections.renew(lease(), 1.0)
+    await connections.update("edge-1", [connection(f"c{n:03}") for n in range(700)], [])
+    found, seen = await lapsed(connections), list[str]()
+    while lost := await connections.left_behind(found, 100):
+        seen += [one.connection for one in lost]
+        await connections.remove(found, lost)
+    assert sorted(seen) == [f"c{n:03}" for n in range(700)]
+
+
+async def test_load_and_subscriptions_are_kept_with_their_numbers(connections: ConnectionStore) -> None:
+    busy = lease()
+    busy.messages_in_per_s, busy.messages_out_per_s, busy.outbound_bytes = 12.5, 300.0, 4_096
+    await connections.renew(busy, 30)
+    known = connection("a", "acme:planner:1", "acme:planner:2")
+    known.registration, known.joins = 3, [7, 0]
+    await connections.update("edge-1", [known], [])
+    ((held, found),) = await connections.connections("acme", 10)
+    assert (held.messages_in_per_s, held.messages_out_per_s, held.outbound_bytes) == (12.5, 300.0, 4_096)
+    assert found == known
+
+
 @pytest.mark.parametrize("edge", ["", "a/b", "a:connections", "a b", "é"])
 async def test_a_name_that_could_be_taken_for_another_is_refused(connections: ConnectionStore, edge: str) -> None:
     with pytest.raises(InvalidValueError):
@@ -183,7 +291,7 @@ async def test_nothing_is_left_in_redis_when_all_are_gone(client: MetadataClient
 async def test_a_batch_that_broke_off_is_repaired_by_the_next(client: MetadataClient) -> None:
     store = RedisConnectionStore(client)
     await store.renew(lease(), 30)
-    await client.redis.zadd(keys.where("acme"), {"edge-1/a": 0})  # listed, and then the connection to Redis broke
+    await client.redis.zadd(keys.where("acme"), {"edge-1/a 1": 0})  # listed, and then the connection to Redis broke
     assert await names(store, "acme") == []
     await store.update("edge-1", [connection("a", "acme:planner:1")], [])
     assert await names(store, "acme") == ["edge-1/a"]
@@ -194,7 +302,7 @@ async def test_a_corrupt_connection_is_left_out(client: MetadataClient) -> None:
     store = RedisConnectionStore(client)
     await store.renew(lease(), 30)
     await store.update("edge-1", [connection("a"), connection("b")], [])
-    await client.redis.hset(keys.edge_connections("edge-1"), "a", b'{"connection":')
+    await client.redis.hset(keys.edge_connections("edge-1"), "a 1", b'{"connection":')
     assert await names(store, "acme") == ["edge-1/b"]
     assert store.corrupt_records == 1
     await store.update("edge-1", [connection("a")], [])
@@ -212,3 +320,31 @@ async def test_a_corrupt_lease_hides_no_other(client: MetadataClient) -> None:
     assert store.corrupt_records == 2
     await store.renew(lease("edge-1"), 30)
     assert await names(store, "acme") == ["edge-1/a", "edge-2/a"]
+
+
+async def test_a_registry_that_died_half_way_leaves_nothing_that_another_can_not_bury(client: MetadataClient) -> None:
+    store = RedisConnectionStore(client)
+    await store.renew(lease(), 0.1)
+    await store.update("edge-1", [connection("a")], [])
+    found = await lapsed(store)
+    await store.remove(found, await store.left_behind(found, 10))
+    await client.redis.delete(keys.edge("edge-1"))  # and then it died
+    again = await lapsed(store)
+    assert await store.left_behind(again, 10) == []
+    assert await store.bury(again)
+    assert await client.redis.keys("*") == []
+
+
+async def test_what_can_not_be_read_does_not_keep_an_edge_from_its_grave(client: MetadataClient) -> None:
+    store = RedisConnectionStore(client)
+    await store.renew(lease(), 0.1)
+    await store.update("edge-1", [connection("a")], [])
+    await client.redis.hset(keys.edge("edge-1"), "lease", b"[1]")
+    await client.redis.hset(keys.edge_connections("edge-1"), "b 1", b"{")
+    found = await lapsed(store)
+    lost = await store.left_behind(found, 10)
+    assert [one.connection for one in lost] == ["a"]
+    assert await store.remove(found, lost) == [True]
+    assert await store.left_behind(found, 10) == []
+    assert await store.bury(found)
+    assert await client.redis.keys("*") == []

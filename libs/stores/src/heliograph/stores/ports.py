@@ -436,6 +436,12 @@ class Connection(Struct, omit_defaults=True):
     since_ms: int
     sessions: list[str]
     """Sessions it is subscribed to."""
+    registration: int = 1
+    """How often its edge had registered all that it has, when this was written: a connection that was registered anew
+    joins anew, and what is said about its former registration is no word about this one."""
+    joins: list[int] = []
+    """For each of `sessions` the number of the subscription, from which the ids of its join and leave are made; 0
+    where neither is announced."""
 
 
 class EdgeLease(Struct, omit_defaults=True):
@@ -449,6 +455,14 @@ class EdgeLease(Struct, omit_defaults=True):
     ends_ms: int = 0
     """When the lease runs out, by the store's clock; set by the store."""
     draining: bool = False
+    lease_ms: int = 0
+    """How long it was renewed for; set by the store."""
+    messages_in_per_s: float = 0.0
+    """From publishers, since the renewal before."""
+    messages_out_per_s: float = 0.0
+    """To subscribers."""
+    outbound_bytes: int = 0
+    """Written for readers that had not taken it yet."""
 
 
 class ConnectionStore(Protocol):
@@ -465,6 +479,25 @@ class ConnectionStore(Protocol):
 
     async def edges(self) -> list[EdgeLease]:
         """Those whose lease holds."""
+
+    async def lease(self, edge: str) -> EdgeLease | None:
+        """What is stored of an edge, whether its lease holds or not."""
+
+    async def lapsed(self) -> list[EdgeLease]:
+        """Leases that ran out and were not buried yet."""
+
+    async def left_behind(self, lease: EdgeLease, limit: int) -> list[Connection]:
+        """Some of the connections that were registered under a lease as it was read; none once the edge renewed it or
+        registered anew: then they are not lost.
+        """
+
+    async def remove(self, lease: EdgeLease, lost: Sequence[Connection]) -> list[bool]:
+        """Forget these of `left_behind`, each as it was registered then. For each whether it was still there: of any
+        number of callers one is told so.
+        """
+
+    async def bury(self, lease: EdgeLease) -> bool:
+        """Forget an edge of which nothing is left behind. Whether this call did; never one that is back."""
 
     async def connections(self, scope: str, limit: int, after: str = "") -> list[tuple[EdgeLease, Connection]]:
         """Of a tenant, `tenant:agent-type` or session, on edges whose lease holds, in the order of their names

@@ -16,9 +16,26 @@ def check_edge(name: str) -> str:
     return name
 
 
-def member(edge: str, connection: str) -> str:
-    """What a scope lists: `<edge>/<connection>`."""
-    return f"{edge}/{connection}"
+def registered(connection: Connection) -> str:
+    """The name of one registration of a connection. A space sorts before all that names hold: so these are in the order
+    of the connections' names.
+    """
+    return f"{connection.connection} {connection.registration}"
+
+
+def member(edge: str, name: str) -> str:
+    """`<edge>/<connection>`; what a scope lists, where `name` is a registration's."""
+    return f"{edge}/{name}"
+
+
+def named(listed: str) -> str:
+    """`<edge>/<connection>` of what a scope lists."""
+    return listed.partition(" ")[0]
+
+
+def past(name: str) -> str:
+    """What sorts behind every registration of the connection `<edge>/<connection>`, and before every other."""
+    return f"{name} ~"
 
 
 def scopes(connection: Connection) -> set[str]:

@@ -20,7 +20,8 @@ class MemoryConnectionStore:
     async def renew(self, lease: EdgeLease, ttl_s: float) -> bool:
         held = self._held(check_edge(lease.edge))
         known = held is not None and held.incarnation == lease.incarnation
-        self._leases[lease.edge] = replace(lease, ends_ms=self._clock() + max(1, int(ttl_s * 1000)))
+        ttl_ms = max(1, int(ttl_s * 1000))
+        self._leases[lease.edge] = replace(lease, ends_ms=self._clock() + ttl_ms, lease_ms=ttl_ms)
         if not known:
             self._connections.pop(lease.edge, None)
         return known
@@ -41,6 +42,34 @@ class MemoryConnectionStore:
         held = [lease for edge in self._leases if (lease := self._held(edge)) is not None]
         return sorted(held, key=lambda lease: (lease.ends_ms, lease.edge))
 
+    async def lease(self, edge: str) -> EdgeLease | None:
+        return self._leases.get(check_edge(edge))
+
+    async def lapsed(self) -> list[EdgeLease]:
+        return [lease for edge, lease in self._leases.items() if self._held(edge) is None]
+
+    async def left_behind(self, lease: EdgeLease, limit: int) -> list[Connection]:
+        if not self._stands(lease):
+            return []
+        return list(self._connections.get(lease.edge, {}).values())[:limit]
+
+    async def remove(self, lease: EdgeLease, lost: Sequence[Connection]) -> list[bool]:
+        connections, found = self._connections.get(lease.edge, {}), []
+        for connection in lost:
+            stored = connections.get(connection.connection)
+            there = stored is not None and stored.registration == connection.registration
+            if there:
+                del connections[connection.connection]
+            found.append(there)
+        return found
+
+    async def bury(self, lease: EdgeLease) -> bool:
+        if not self._stands(lease) or self._held(lease.edge) is not None:
+            return False
+        del self._leases[lease.edge]
+        self._connections.pop(lease.edge, None)
+        return True
+
     async def connections(self, scope: str, limit: int, after: str = "") -> list[tuple[EdgeLease, Connection]]:
         found = [
             (member(edge, name), lease, connection)
@@ -55,6 +84,11 @@ class MemoryConnectionStore:
     async def counts(self, tenants: Sequence[str]) -> list[int]:
         everyone = [found.tenant for connections in self._connections.values() for found in connections.values()]
         return [everyone.count(tenant) for tenant in tenants]
+
+    def _stands(self, lease: EdgeLease) -> bool:
+        """Whether nobody renewed it since it was read."""
+        stored = self._leases.get(lease.edge)
+        return stored is not None and (stored.incarnation, stored.ends_ms) == (lease.incarnation, lease.ends_ms)
 
     def _held(self, edge: str) -> EdgeLease | None:
         lease = self._leases.get(edge)

@@ -3,6 +3,10 @@
 The lease is the store's: it runs out by the clock of Redis, and what an edge registered counts only while it holds. A
 lease carries a generation that the edge learns from the answer, so that an edge whose first renewal was carried out
 but never answered is told again to register everything.
+
+A lease that ran out stays written, and what was registered under it, until somebody buries it: then its connections
+can be told as lost, by whoever comes to it first. Nothing that is said about a lapsed lease can touch an edge that is
+back: its renewal changed the lease, and names in hash and lists carry the registration that they are of.
 """
 
 import asyncio
@@ -14,7 +18,7 @@ from heliograph.core.errors import InvalidValueError
 from heliograph.stores import keys
 from heliograph.stores.ports import Connection, EdgeLease
 from heliograph.stores.redis.metadata.client import MetadataClient, store_errors, store_ms
-from heliograph.stores.registrations import check_edge, member, scopes
+from heliograph.stores.registrations import check_edge, member, named, past, registered, scopes
 
 BATCH = 200
 """Connections of one pipeline; with 1,000 subscriptions each that is some 20 MB, with the usual few some 100 KB."""
@@ -23,14 +27,34 @@ BATCH = 200
 # Answers: whether it was known, generation, end of the lease in ms.
 _RENEW = """
 local time = redis.call('TIME')
-local ends = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000) + tonumber(ARGV[3]))
-local stored = redis.call('HMGET', KEYS[1], 'incarnation', 'generation')
-local known = stored[1] == ARGV[1] and stored[2] == ARGV[2]
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local ends = string.format('%.0f', now + tonumber(ARGV[3]))
+local stored = redis.call('HMGET', KEYS[1], 'incarnation', 'generation', 'ends_ms')
+local known = stored[1] == ARGV[1] and stored[2] == ARGV[2] and (tonumber(stored[3]) or 0) > now
 local generation = ARGV[2]
 if not known then generation = time[1] .. '.' .. time[2] end
-redis.call('HSET', KEYS[1], 'incarnation', ARGV[1], 'generation', generation, 'ends_ms', ends, 'lease', ARGV[4])
-redis.call('PEXPIRE', KEYS[1], ARGV[3])
+redis.call('HSET', KEYS[1], 'incarnation', ARGV[1], 'generation', generation, 'ends_ms', ends, 'lease_ms', ARGV[3],
+  'lease', ARGV[4])
 return {known and 1 or 0, generation, ends}
+"""
+
+# KEYS: lease of an edge. ARGV: incarnation (empty: it could not be read) and end of a lease as it was read. Deletes it
+# where it is that still, and ran out; answers whether nothing is left of it.
+_BURY_LEASE = """
+local time = redis.call('TIME')
+local stored = redis.call('HMGET', KEYS[1], 'incarnation', 'ends_ms')
+if not stored[1] then return 1 end
+local lapsed = (tonumber(stored[2]) or 0) <= time[1] * 1000 + math.floor(time[2] / 1000)
+local same = ARGV[1] == '' or stored[1] == ARGV[1]
+if not same or stored[2] ~= ARGV[2] or not lapsed then return 0 end
+redis.call('DEL', KEYS[1])
+return 1
+"""
+
+# KEYS: edges. ARGV: edge, end of its lease. Answers whether it was listed with that end, and is no longer.
+_UNLIST = """
+if tonumber(redis.call('ZSCORE', KEYS[1], ARGV[1]) or -1) ~= tonumber(ARGV[2]) then return 0 end
+return redis.call('ZREM', KEYS[1], ARGV[1])
 """
 
 _encode = msgspec.json.Encoder().encode
@@ -44,6 +68,8 @@ class RedisConnectionStore:
     def __init__(self, client: MetadataClient) -> None:
         self._client = client
         self._renew = client.redis.register_script(_RENEW)
+        self._bury_lease = client.redis.register_script(_BURY_LEASE)
+        self._unlist = client.redis.register_script(_UNLIST)
         self._generations: dict[tuple[str, str], str] = {}
         self._locks: dict[str, asyncio.Lock] = {}
         self.corrupt_records = 0
@@ -79,9 +105,9 @@ class RedisConnectionStore:
 
     async def update(self, edge: str, changed: Sequence[Connection], gone: Sequence[Connection]) -> None:
         check_edge(edge)
-        latest: dict[str, Connection | None] = {connection.connection: connection for connection in changed}
-        latest.update({connection.connection: None for connection in gone})
-        declared = {connection.connection: scopes(connection) for connection in gone}
+        latest: dict[str, Connection | None] = {registered(connection): connection for connection in changed}
+        latest.update({registered(connection): None for connection in gone})
+        declared = {registered(connection): scopes(connection) for connection in gone}
         names = list(latest)
         async with self._lock(edge):
             for start in range(0, len(names), BATCH):
@@ -112,8 +138,60 @@ class RedisConnectionStore:
         redis = self._client.redis
         with store_errors(keys.EDGES):
             names = [name.decode() for name in await redis.zrangebyscore(keys.EDGES, await store_ms(redis), "+inf")]
-        leases = await self._leases(names)
+        leases = await self._held(names)
         return [lease for name in names if (lease := leases[name]) is not None]
+
+    async def lease(self, edge: str) -> EdgeLease | None:
+        return (await self._leases([check_edge(edge)]))[1][edge]
+
+    async def lapsed(self) -> list[EdgeLease]:
+        redis = self._client.redis
+        with store_errors(keys.EDGES):
+            listed = await redis.zrangebyscore(keys.EDGES, "-inf", await store_ms(redis), withscores=True)
+        names = {name.decode(): int(ends_ms) for name, ends_ms in listed}
+        now_ms, leases = await self._leases(list(names))
+        found = [leases[name] or _nameless(name, ends_ms) for name, ends_ms in names.items()]
+        return [lease for lease in found if lease.ends_ms <= now_ms]
+
+    async def left_behind(self, lease: EdgeLease, limit: int) -> list[Connection]:
+        key, cursor, found = keys.edge_connections(lease.edge), 0, list[Connection]()
+        with store_errors(key):
+            while not found:
+                cursor, listed = await self._client.redis.hscan(key, cursor, count=limit)
+                for name, record in listed.items():
+                    connection = _connection(record)
+                    if connection is not None and registered(connection) == name.decode(errors="replace"):
+                        found.append(connection)
+                    else:
+                        self.corrupt_records += 1
+                        await self._client.redis.hdel(key, name)
+                if cursor == 0:
+                    break
+        # Read after the connections: an edge that registers anew renews its lease first.
+        stored = await self.lease(lease.edge) or _nameless(lease.edge, lease.ends_ms)
+        return found if (stored.incarnation, stored.ends_ms) == (lease.incarnation, lease.ends_ms) else []
+
+    async def remove(self, lease: EdgeLease, lost: Sequence[Connection]) -> list[bool]:
+        key, removed = keys.edge_connections(lease.edge), list[bool]()
+        for start in range(0, len(lost), BATCH):
+            batch = lost[start : start + BATCH]
+            with store_errors(key):
+                async with self._client.pipeline() as pipeline:
+                    for connection in batch:
+                        for scope in sorted(scopes(connection)):
+                            pipeline.zrem(keys.where(scope), member(lease.edge, registered(connection)))
+                    await pipeline.execute()  # the record says what is listed: it goes last
+                async with self._client.pipeline() as pipeline:
+                    for connection in batch:
+                        pipeline.hdel(key, registered(connection))
+                    removed += [gone == 1 for gone in await pipeline.execute()]
+        return removed
+
+    async def bury(self, lease: EdgeLease) -> bool:
+        with store_errors(keys.edge(lease.edge)):
+            if not await self._bury_lease(keys=[keys.edge(lease.edge)], args=[lease.incarnation, lease.ends_ms]):
+                return False
+            return bool(await self._unlist(keys=[keys.EDGES], args=[lease.edge, lease.ends_ms]))
 
     async def connections(self, scope: str, limit: int, after: str = "") -> list[tuple[EdgeLease, Connection]]:
         """An edge that was lost leaves names behind until it is reaped: they are read past."""
@@ -121,14 +199,14 @@ class RedisConnectionStore:
         leases: dict[str, EdgeLease | None] = {}
         while len(found) < limit:
             with store_errors(key):
-                minimum = f"({after}" if after else "-"
+                minimum = f"({past(after)}" if after else "-"
                 listed = await self._client.redis.zrangebylex(key, minimum, "+", start=0, num=max(limit, BATCH))
             if not listed:
                 break
             names = [name.decode(errors="replace") for name in listed]
-            after = names[-1]
+            after = named(names[-1])
             unknown = {name.partition("/")[0] for name in names} - leases.keys()
-            leases.update(await self._leases(sorted(unknown)))
+            leases.update(await self._held(sorted(unknown)))
             held = [name for name in names if leases[name.partition("/")[0]] is not None]
             for name, connection in zip(held, await self._records(held), strict=True):
                 lease = leases[name.partition("/")[0]]
@@ -146,15 +224,23 @@ class RedisConnectionStore:
                 counts: list[int] = await pipeline.execute()
         return counts
 
-    async def _leases(self, edges: Sequence[str]) -> dict[str, EdgeLease | None]:
+    async def _held(self, edges: Sequence[str]) -> dict[str, EdgeLease | None]:
+        """Those leases that have not run out."""
+        now_ms, leases = await self._leases(edges)
+        return {edge: lease if lease and lease.ends_ms > now_ms else None for edge, lease in leases.items()}
+
+    async def _leases(self, edges: Sequence[str]) -> tuple[int, dict[str, EdgeLease | None]]:
+        """The store's time in ms, and leases as they are written."""
         if not edges:
-            return {}
+            return 0, {}
         with store_errors("hg:edge:*"):
             async with self._client.pipeline() as pipeline:
+                pipeline.time()
                 for edge in edges:
-                    pipeline.hmget(keys.edge(edge), "lease", "ends_ms")
-                answers = await pipeline.execute()
-        return {edge: self._lease(*answer) for edge, answer in zip(edges, answers, strict=True)}
+                    pipeline.hmget(keys.edge(edge), "lease", "ends_ms", "lease_ms")
+                (seconds, micros), *answers = await pipeline.execute()
+        now_ms = int(seconds) * 1000 + int(micros) // 1000
+        return now_ms, {edge: self._lease(*answer) for edge, answer in zip(edges, answers, strict=True)}
 
     async def _records(self, members: Sequence[str]) -> list[Connection | None]:
         if not members:
@@ -171,12 +257,12 @@ class RedisConnectionStore:
         )
         return found
 
-    def _lease(self, stored: bytes | None, ends_ms: bytes | None) -> EdgeLease | None:
+    def _lease(self, stored: bytes | None, ends_ms: bytes | None, lease_ms: bytes | None) -> EdgeLease | None:
         if stored is None or ends_ms is None:
             return None
         try:
             lease = _lease_decoder.decode(stored)
-            lease.ends_ms = int(ends_ms)
+            lease.ends_ms, lease.lease_ms = int(ends_ms), int(lease_ms or 0)
         except (msgspec.MsgspecError, ValueError, RecursionError):
             self.corrupt_records += 1
             return None
@@ -199,6 +285,11 @@ class RedisConnectionStore:
 
     def _lock(self, edge: str) -> asyncio.Lock:
         return self._locks.setdefault(edge, asyncio.Lock())
+
+
+def _nameless(edge: str, ends_ms: int) -> EdgeLease:
+    """What stands for a lease that is listed but can't be read: somebody was about to bury it, or it is corrupt."""
+    return EdgeLease(edge, "", "", 0, 0, ends_ms)
 
 
 def _connection(record: bytes | None) -> Connection | None:
