@@ -7,6 +7,7 @@ Producers are judged by the reference of core, positions and epochs are as real 
 import asyncio
 import contextlib
 import http
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -38,6 +39,8 @@ from heliograph.protocol.frames import (
     Pong,
     Publish,
     Published,
+    Refresh,
+    Refreshed,
     Refused,
     Status,
     StatusAnswer,
@@ -152,6 +155,11 @@ class FakeEdge:
         self.on_publish: PublishHook | None = None
         """Instead of processing: an answer frame, SILENT (process, don't answer), or None (process and answer)."""
         self.on_subscribe: Callable[[FakeConnection, Subscribe], Struct | None] | None = None
+        self.on_refresh: Callable[[FakeConnection, Refresh], Struct | None] | None = None
+        """What answers a refresh; None: nothing does. Without it each is taken."""
+        self.token_life_s: float | None = None
+        """What `welcome` and `refreshed` say is left of a token; None: it has no end."""
+        self.refreshes: list[Refresh] = []
         self.publishes: list[Publish] = []
         self.subscribes: list[Subscribe] = []
         self.unsubscribes = 0
@@ -284,7 +292,10 @@ class FakeEdge:
             if self.on_hello is not None and await self.on_hello(ws, hello):
                 return
             connection = FakeConnection(self, ws, hello)
-            await ws.send(encode(Welcome("c1", "edge-1", self.heartbeat_ms, self.max_payload_bytes, 64)), text=True)
+            welcome = Welcome(
+                "c1", "edge-1", self.heartbeat_ms, self.max_payload_bytes, 64, hello.id, self._expires_at_ms
+            )
+            await ws.send(encode(welcome), text=True)
             self.connections.append(connection)
             self._kicks[connection] = asyncio.Event()
             tasks = [asyncio.create_task(self._write(connection))]
@@ -308,6 +319,18 @@ class FakeEdge:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
                 self._changed.set()
+
+    @property
+    def _expires_at_ms(self) -> int | None:
+        return None if self.token_life_s is None else int((time.time() + self.token_life_s) * 1000)
+
+    def _refresh(self, connection: FakeConnection, frame: Refresh) -> None:
+        self.refreshes.append(frame)
+        answer: Struct | None = Refreshed(self._expires_at_ms or 0, frame.id)
+        if self.on_refresh is not None:
+            answer = self.on_refresh(connection, frame)
+        if answer is not None:
+            connection.send(answer)
 
     def kick(self, connection: FakeConnection) -> None:
         if connection in self._kicks:
@@ -341,6 +364,8 @@ class FakeEdge:
                 self.statuses.append(frame)
                 fake = self.session(frame.session)
                 connection.send(StatusAnswer(frame.session, frame.position, fake.durable, frame.id))
+            case Refresh():
+                self._refresh(connection, frame)
             case Pong():
                 self.pongs += 1
             case _:

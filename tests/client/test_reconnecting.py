@@ -321,7 +321,7 @@ async def test_what_can_not_be_read_costs_the_connection_not_the_client(
 
 async def test_frames_of_a_newer_server_are_ignored(edge: FakeEdge, make_client: MakeClient) -> None:
     async with make_client() as client:
-        edge.connections[0].send(b'{"type":"presence","who":"knows"}')
+        edge.connections[0].send(b'{"type":"weather","sunny":true}')
         await client.publish(SESSION, 1)
         assert client.stats.connections == 1
 

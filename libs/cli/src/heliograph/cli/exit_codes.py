@@ -40,7 +40,16 @@ MEANINGS: dict[ExitCode, str] = {
 }
 
 _UNAUTHORISED = frozenset(
-    {"unauthenticated", "token_expired", "token_refused", "forbidden", "tenant_suspended", "origin_refused"}
+    {
+        "unauthenticated",
+        "token_expired",
+        "token_refused",
+        "token_revoked",
+        "identity_changed",
+        "forbidden",
+        "tenant_suspended",
+        "origin_refused",
+    }
 )
 _UNREACHABLE = frozenset({"unreachable", "unavailable", "live_unavailable", "log_unavailable", "history_unavailable"})
 
@@ -48,6 +57,7 @@ HINTS: dict[str, str] = {
     "unauthenticated": "Give a token with --token or HELIOGRAPH_TOKEN; `heliograph token` mints one for development.",
     "token_refused": "Give a token with --token or HELIOGRAPH_TOKEN; `heliograph token` mints one for development.",
     "token_expired": "Get a fresh token; `heliograph token` mints one for development.",
+    "token_revoked": "Ask for another token; `heliograph tenant get` shows what is revoked.",
     "forbidden": "The token's scopes don't allow this: publish, subscribe and history each need one of their own, "
     "such as publish:planner:* .",
     "tenant_suspended": "`heliograph tenant apply` with `suspended: false` lifts it.",

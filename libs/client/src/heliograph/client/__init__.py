@@ -21,10 +21,11 @@ from heliograph.client.errors import (
 )
 from heliograph.client.messages import Gap, Message
 from heliograph.client.receipts import Receipt
-from heliograph.client.runner import ClientState, Token
+from heliograph.client.runner import ClientState
 from heliograph.client.settings import ClientSettings
 from heliograph.client.stats import ClientStats
 from heliograph.client.subscription import Subscription
+from heliograph.client.tokens import Token
 from heliograph.core.backoff import BackoffPolicy
 from heliograph.core.messages import AckMode, MessageClass
 

@@ -20,11 +20,12 @@ from heliograph.client.publisher import Publisher
 from heliograph.client.reader import Reader
 from heliograph.client.receipts import Durabilities, Receipt
 from heliograph.client.replies import ReplyWatch
-from heliograph.client.runner import ClientState, Runner, Token
+from heliograph.client.runner import ClientState, Runner
 from heliograph.client.sender import Sender
 from heliograph.client.settings import ClientSettings
 from heliograph.client.stats import ClientStats
 from heliograph.client.subscription import Subscription
+from heliograph.client.tokens import Token, TokenRefresh, TokenSource
 from heliograph.client.traffic import ClientTraffic
 from heliograph.core.errors import InvalidValueError
 from heliograph.core.limits import MAX_NAME_LENGTH
@@ -45,9 +46,9 @@ class Client:
                 print(item)
 
     `url` is the address of an edge, or a list of several. `token` may be a function, plain or async: it is called for
-    each connection, so that a fresh one can be given. `producer` is the publisher's stable name (the server puts the
-    token's subject before it), `consumer` the subscriber's, `agent` what presence shows. A client belongs to the event
-    loop it was connected in.
+    each connection, and before a token runs out, whose place the next one takes without a reconnect. `producer` is the
+    publisher's stable name (the server puts the token's subject before it), `consumer` the subscriber's, `agent` what
+    presence shows. A client belongs to the event loop it was connected in.
     """
 
     def __init__(
@@ -106,9 +107,11 @@ class Client:
         )  # fmt: skip
         self._reader = Reader(settings, sender, self.stats, self._uniform)
         self._durabilities = durabilities
-        traffic = ClientTraffic(self._hello, sender, self._publisher, self._reader, durabilities, self.stats)
+        token = TokenSource(self._token, settings.open_timeout_s)
+        refresh = TokenRefresh(token, sender, settings, self.stats, self._uniform)
+        traffic = ClientTraffic(self._hello, sender, self._publisher, self._reader, durabilities, refresh, self.stats)
         self._runner = traffic.runner = Runner(
-            self._addresses, self._token, traffic, settings,
+            self._addresses, token, traffic, settings,
             uniform=self._uniform, on_state=self._on_state, options=self._options,
         )  # fmt: skip
         self._task = asyncio.create_task(self._run(self._runner))

@@ -1,9 +1,8 @@
 """The one connection of a client: made, lost and made again, until it is closed or can't come back."""
 
 import asyncio
-import inspect
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from enum import StrEnum
 from typing import Any, Protocol
 
@@ -11,13 +10,12 @@ from heliograph.client.addresses import Addresses
 from heliograph.client.errors import AuthenticationError, ClientError, ClosedError, ConnectError, TokenExpiredError
 from heliograph.client.link import Ended, Link, LinkError
 from heliograph.client.settings import ClientSettings
+from heliograph.client.tokens import TokenSource
 from heliograph.core.backoff import Backoff
 from heliograph.protocol.codes import Close, CloseCode
 from heliograph.protocol.frames import Hello, Reconnect, ServerFrame, Welcome
 
 logger = logging.getLogger("heliograph.client")
-
-Token = str | Callable[[], str | Awaitable[str]]
 
 ROTATION_PAUSE_S = 5.0
 """A second reconnect for a new incarnation within this time is paced like a failed connection."""
@@ -65,7 +63,7 @@ class Runner:
     def __init__(
         self,
         addresses: Addresses,
-        token: Token | None,
+        token: TokenSource,
         traffic: Traffic,
         settings: ClientSettings,
         *,
@@ -151,14 +149,8 @@ class Runner:
         return self._ended(url, ended)
 
     async def _fresh_token(self) -> str | None:
-        if self._token is None or isinstance(self._token, str):
-            return self._token
         try:
-            token = self._token()
-            if not inspect.isawaitable(token):
-                return token
-            async with asyncio.timeout(self._settings.open_timeout_s):
-                return await token
+            return await self._token.fresh()
         except Exception as error:
             raise LinkError(f"token() raised {type(error).__name__}: {error}") from error
 
@@ -201,7 +193,7 @@ class Runner:
         return self._backoff.failed(now)
 
     def _can_renew(self) -> bool:
-        if callable(self._token):
+        if self._token.renewable:
             return True
         self.error = TokenExpiredError(
             "token_expired",

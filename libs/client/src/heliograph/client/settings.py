@@ -15,6 +15,9 @@ class ClientSettings:
     """TCP, TLS, WebSocket handshake and `welcome`, together."""
     close_timeout_s: float = 5.0
     """How long `close()` waits for the answers to what was published."""
+    refresh_after: float = 0.8
+    """The share of a token's remaining life after which a new one is asked for, less up to a tenth of it: early enough
+    for some tries, where `token=` is a function."""
     retry_for_s: float = 30.0
     """How long an event that is refused for now is tried again; control is tried until it is in."""
     reconnect: BackoffPolicy = field(default_factory=BackoffPolicy)

@@ -8,6 +8,8 @@ class ClientStats:
     """Counters; they only grow."""
 
     connections: int = 0
+    refreshes: int = 0
+    """Tokens replaced on a live connection."""
     published: int = 0
     """Publishes answered with `published`."""
     duplicates: int = 0

@@ -9,6 +9,7 @@ from heliograph.client.receipts import Durabilities
 from heliograph.client.runner import Runner
 from heliograph.client.sender import Sender
 from heliograph.client.stats import ClientStats
+from heliograph.client.tokens import TokenRefresh
 from heliograph.protocol.frames import (
     Confirmed,
     Epoch,
@@ -20,6 +21,7 @@ from heliograph.protocol.frames import (
     Pong,
     Published,
     Reconnect,
+    Refreshed,
     Refused,
     ServerFrame,
     StatusAnswer,
@@ -40,6 +42,7 @@ class ClientTraffic:
         publisher: Publisher,
         reader: Reader,
         durabilities: Durabilities,
+        refresh: TokenRefresh,
         stats: ClientStats,
     ) -> None:
         self._hello = hello
@@ -47,6 +50,7 @@ class ClientTraffic:
         self._publisher = publisher
         self._reader = reader
         self._durabilities = durabilities
+        self._refresh = refresh
         self._stats = stats
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
@@ -63,12 +67,14 @@ class ClientTraffic:
         self._reader.connected()
         self._durabilities.connected()
         self._publisher.connected(welcome)
+        self._refresh.connected(welcome.expires_at_ms)
 
     def disconnected(self) -> None:
         self._wake_at(None)
         self._sender.disconnected()
         self._reader.disconnected()
         self._publisher.disconnected()
+        self._refresh.disconnected()
 
     def pull(self) -> list[bytes]:
         frames = self._sender.take()
@@ -105,7 +111,7 @@ class ClientTraffic:
             case Confirmed():
                 self._durabilities.confirmed(frame.session, frame.position)
             case Refused() | Error():
-                if not self._publisher.refused(frame):
+                if not self._publisher.refused(frame) and not self._refresh.refused(frame):
                     self._reader.refused(frame)
             case Subscribed():
                 self._reader.subscribed(frame)
@@ -115,6 +121,8 @@ class ClientTraffic:
                 self._reader.epoch(frame)
             case StatusAnswer():
                 self._durabilities.answered(frame)
+            case Refreshed():
+                self._refresh.refreshed(frame)
             case Ping():
                 self._sender.send(Pong())
             case Reconnect():
