@@ -9,6 +9,7 @@ from tests.services.edge.rig import until
 
 from heliograph.core.history import Start
 from heliograph.core.positions import Position
+from heliograph.edge.cursors import Cursors
 from heliograph.edge.joiner import History
 from heliograph.edge.metrics import EdgeMetrics
 from heliograph.edge.sessions import Sessions
@@ -146,7 +147,8 @@ class Bench:
     def __init__(self) -> None:
         self.store = Store()
         self.metrics = EdgeMetrics(Metrics("edge", process=False))
-        history = History(self.store, self.store, self.metrics, 1.0)  # type: ignore[arg-type]
+        cursors = Cursors(self.store, self.metrics)  # type: ignore[arg-type]
+        history = History(self.store, self.store, cursors, self.metrics, 1.0)  # type: ignore[arg-type]
         self.sessions = Sessions(self.store, history, Writer(), self.metrics)  # type: ignore[arg-type]
 
     def subscribe(self, start: Position | Start, *, confirm: bool = True) -> tuple[Reader, Subscription]:

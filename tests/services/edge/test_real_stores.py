@@ -159,3 +159,30 @@ async def test_a_redis_that_was_killed_begins_an_epoch_and_everybody_goes_on(
     await late.subscribe(session, old[2])
     assert [message["payload"] for message in await late.messages(session, 7)] == list(range(3, 10))
     assert [frame["last"] for frame in late.of("epoch")] == [old[-1]]
+
+
+async def test_a_cursor_that_is_corrupt_is_refused_by_its_code_and_harms_nobody_else(
+    world: World, redis_server: Callable[..., RedisServer]
+) -> None:
+    server = redis_server()
+    session, other = new_session(), new_session()
+    edge = await edge_on(world, server.url)
+    client, healthy = await edge.client(consumer="screen"), await edge.client(consumer="other")
+    (position,) = await publish_all(client, session, 0)
+    await publish_all(client, other, 0)
+    assert (await client.ask("ack", session=session, position=position))["type"] == "acked"
+    with redis.Redis.from_url(server.url) as control:
+        (key,) = control.scan_iter(f"*}}:c:{session}", count=10_000)
+        (field,) = control.hkeys(key)
+        control.hset(key, field, b"c0rrupt-value")
+        for answer in (
+            await client.ask("ack", session=session, position=position),
+            await client.subscribe(session, "cursor"),
+        ):
+            assert (answer["type"], answer["code"]) == ("refused", "internal")
+            assert "c0rrupt" not in str(answer)
+        assert (await healthy.ask("ack", session=session, position=position))["type"] == "acked"
+        assert (await healthy.subscribe(session, "cursor"))["position"] == position
+        assert (await client.subscribe(other, "latest"))["type"] == "subscribed"
+        control.hdel(key, field)
+    assert (await client.ask("ack", session=session, position=position))["type"] == "acked"

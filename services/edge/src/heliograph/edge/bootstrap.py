@@ -18,6 +18,7 @@ from heliograph.core.outbox import OutboxMarks
 from heliograph.core.pacing import AdmissionPolicy, HandshakeAdmission
 from heliograph.edge.connection import ConnectionLimits
 from heliograph.edge.connections import Connections
+from heliograph.edge.cursors import Cursors
 from heliograph.edge.endpoint import Endpoint
 from heliograph.edge.http import HttpPublishing, openapi_components
 from heliograph.edge.http_protocol import EdgeHttpProtocol
@@ -154,12 +155,14 @@ def compose(settings: EdgeSettings, stores: Stores) -> Service:
         tracing,
         PublishLimits(settings.durable_wait_s, settings.log_in_flight_per_tenant),
     )
-    history = History(stores.live, stores.rehydration, edge_metrics, settings.rehydration_timeout_s)
+    cursors = Cursors(stores.live, edge_metrics)
+    history = History(stores.live, stores.rehydration, cursors, edge_metrics, settings.rehydration_timeout_s)
     sessions = Sessions(stores.live, history, writer, edge_metrics)
     connections = Connections(
         directory,
         verifier,
         stores.live,
+        cursors,
         Topics(settings.topic_prefix),
         edge_metrics,
         virtual_shards=settings.virtual_shards,
@@ -229,12 +232,14 @@ def compose(settings: EdgeSettings, stores: Stores) -> Service:
         tasks.spawn("tenants", directory.run)
         tasks.spawn("connections", connections.look_after)
         tasks.spawn("heads", lambda: sessions.check_heads(settings.heads_interval_s))
+        tasks.spawn("cursors", cursors.run)
         tasks.spawn("overdue", lambda: _overdue(path))
         tasks.spawn("pending", lambda: _pending(path))
         tasks.spawn("stores", lambda: _watch(stores.live, readiness.condition("live")))
 
     async def stop_passes() -> None:
         await tasks.close()
+        await cursors.flush()
         await sessions.close()
         tracing.shutdown()
 

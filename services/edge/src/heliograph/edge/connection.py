@@ -19,6 +19,8 @@ from heliograph.core.positions import Position
 from heliograph.core.scopes import Operation
 from heliograph.core.sessions import SessionKey
 from heliograph.edge.access import close_of_refused, refresh
+from heliograph.edge.acknowledging import acknowledge
+from heliograph.edge.joiner import Cursor
 from heliograph.edge.metrics import EdgeMetrics
 from heliograph.edge.publishing import Publication, PublishPath, published_frame, refused_frame
 from heliograph.edge.subscription import Subscription, parse_start
@@ -26,6 +28,7 @@ from heliograph.edge.tenants import Target, TenantState
 from heliograph.edge.websocket import ClientSocket, TickWriter
 from heliograph.protocol.codes import CLOSES, CODES, CloseCode
 from heliograph.protocol.frames import (
+    CURSOR,
     Ack,
     Confirmed,
     Error,
@@ -51,6 +54,7 @@ from heliograph.protocol.message_ids import derived_message_id
 from heliograph.protocol.websocket import text_frame
 from heliograph.service.logs import get_logger
 from heliograph.service.tokens import Identity, TokenError
+from heliograph.stores.keys import client_consumer
 
 if TYPE_CHECKING:
     from heliograph.edge.connections import Connections
@@ -62,6 +66,9 @@ log = get_logger(__name__)
 PING_FRAME = text_frame(encode(Ping()))
 MAX_TARGETS = 1_024
 """Sessions whose publish target a connection remembers; then they are looked up again."""
+
+RETRY_AFTER_MS = 1_000
+"""For what the live store can't do now: it reconnects in less, and a failover takes a few of these."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +110,7 @@ class Connection:
         "_writer",
         "_written_bytes",
         "agent",
+        "consumer",
         "hello_done",
         "id",
         "identity",
@@ -133,6 +141,8 @@ class Connection:
         self.tenant: TenantState | None = None
         self.hello_done = False
         self.agent: str | None = None
+        self.consumer: str | None = None
+        """Whose cursors `ack` moves: the name that `hello` gave, scoped by the subject."""
         self.origin: str | None = None
         """Of the page that connected, where only some tenants allow it: for `hello` to judge."""
         self.since_ms = int(time.time() * 1000)
@@ -299,7 +309,7 @@ class Connection:
         elif type(frame) is Unsubscribe:
             self._unsubscribe(frame)
         elif type(frame) is Ack:
-            self.refuse(frame.id, "unavailable", CODES["unavailable"].meaning, frame.session)
+            acknowledge(self, self._connections, frame)
         elif type(frame) is Refresh:
             refresh(self, self._connections, frame)
         else:
@@ -324,6 +334,8 @@ class Connection:
     ) -> None:
         """Answer a request that is not done."""
         self._metrics.refused.labels(code).n += 1
+        if retry_after_ms is None and CODES[code].retry:
+            retry_after_ms = RETRY_AFTER_MS
         self.send(Refused(code, message, request_id, session, retry_after_ms))
 
     # ---- hello ------------------------------------------------------------------------------------------------------
@@ -355,6 +367,8 @@ class Connection:
         self.tenant = tenant
         self.agent = frame.agent
         subject = identity.subject
+        if frame.consumer is not None:
+            self.consumer = client_consumer(subject, frame.consumer)
         self._producer = subject if frame.producer is None else f"{subject}/{frame.producer}"
         self._incarnation = frame.incarnation
         self.hello_done = True
@@ -384,10 +398,13 @@ class Connection:
         assert self.identity is not None
         assert self.tenant is not None
         key = SessionKey.parse(session)
-        begin = parse_start(start)
+        begin = Cursor(self.consumer or "") if start == CURSOR else parse_start(start)
         if not self.identity.scopes.allows(Operation.SUBSCRIBE, key):
             self._connections.forbidden(self, Operation.SUBSCRIBE)
             self.refuse(request_id, "forbidden", CODES["forbidden"].meaning, session)
+            return
+        if start == CURSOR and self.consumer is None:
+            self.refuse(request_id, "consumer_missing", CODES["consumer_missing"].meaning, session)
             return
         if session in self.subscriptions:
             self.refuse(request_id, "value_invalid", "the session is already subscribed to", session)

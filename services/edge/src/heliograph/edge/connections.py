@@ -11,6 +11,7 @@ from heliograph.core.positions import Position
 from heliograph.core.scopes import Operation
 from heliograph.edge.access import close_of_invalid
 from heliograph.edge.connection import Connection
+from heliograph.edge.cursors import Cursors
 from heliograph.edge.metrics import EdgeMetrics
 from heliograph.edge.origins import Origins
 from heliograph.edge.subscription import Subscription
@@ -52,6 +53,7 @@ class Connections:
         directory: TenantDirectory,
         verifier: TokenVerifier,
         live: LiveStore,
+        cursors: Cursors,
         topics: Topics,
         metrics: EdgeMetrics,
         *,
@@ -62,6 +64,7 @@ class Connections:
         self._directory = directory
         self._verifier = verifier
         self._live = live
+        self.cursors = cursors
         self._topics = topics
         self._metrics = metrics
         self._virtual_shards = virtual_shards

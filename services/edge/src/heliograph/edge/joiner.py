@@ -8,12 +8,14 @@ path of a live frame.
 import asyncio
 import random
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
 
 from heliograph.core.contiguity import Hole
 from heliograph.core.history import Gap, Page, Request, Source, Start, Why
 from heliograph.core.joining import Ask, EpochBegins, Join, Live, Send
 from heliograph.core.positions import EPOCH_LENGTH, Position
+from heliograph.edge.cursors import Cursors
 from heliograph.edge.metrics import EdgeMetrics
 from heliograph.protocol.messages import FRAME_START
 from heliograph.stores import ports
@@ -31,10 +33,16 @@ class History:
     """Where pages come from."""
 
     def __init__(
-        self, live: LiveStore, rehydration: Rehydration, metrics: EdgeMetrics, rehydration_timeout_s: float
+        self,
+        live: LiveStore,
+        rehydration: Rehydration,
+        cursors: Cursors,
+        metrics: EdgeMetrics,
+        rehydration_timeout_s: float,
     ) -> None:
         self._live = live
         self._rehydration = rehydration
+        self._cursors = cursors
         self._metrics = metrics
         self._timeout_s = rehydration_timeout_s
 
@@ -54,6 +62,10 @@ class History:
             raise
         entries = [(position_of(frame), frame) for frame in page.frames]
         return Page(entries, more=page.more, complete=page.complete, head=_head(page.head))
+
+    async def cursor(self, session: str, consumer: str) -> Position | None:
+        """Where a consumer stands. Raises StoreError."""
+        return await self._cursors.find(session, consumer)
 
     async def _log(self, session: str, request: Request) -> Page[bytes]:
         after = str(request.after) if isinstance(request.after, Position) else None
@@ -83,11 +95,24 @@ def _head(head: ports.Head) -> Position | None:
     return Position(head.epoch, head.seq) if head.epoch else None
 
 
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """A start that has to be looked up: where a consumer stands, and the earliest message where it stands nowhere."""
+
+    consumer: str
+
+
 class Sink(Protocol):
     """Where a join's results go."""
 
     def has_room(self, joiner: "Joiner") -> bool:
         """Whether a page may be read now. If not, the sink calls `pump` once it may."""
+
+    def found(self, cursor: Position | None) -> None:
+        """What a start that was a cursor is."""
+
+    def failed(self, code: str) -> None:
+        """The cursor can't be had, now or later; nothing follows."""
 
     def joined(self, frames: list[bytes]) -> None: ...
 
@@ -107,13 +132,15 @@ class Joiner:
     def __init__(
         self,
         session: str,
-        start: Position | Start,
+        start: Position | Start | Cursor,
         sink: Sink,
         history: History,
         spawn: Callable[[asyncio.Task[None]], None],
     ) -> None:
         self._session = session
-        self._join: Join[bytes] = Join(start)
+        self._cursor = start if isinstance(start, Cursor) else None
+        """Looked up before anything else; live frames of that time are on the pages that are read then."""
+        self._join: Join[bytes] = Join(Start.EARLIEST if isinstance(start, Cursor) else start)
         self._sink = sink
         self._history = history
         self._spawn = spawn
@@ -127,17 +154,35 @@ class Joiner:
         if self._reading or self.over or not self._sink.has_room(self):
             return
         self._reading = True
-        request = self._join.request()
-        self._spawn(asyncio.create_task(self._read(request)))
+        work = self._read(self._join.request()) if self._cursor is None else self._look(self._cursor)
+        self._spawn(asyncio.create_task(work))
 
     def offer(self, position: Position, frame: bytes) -> None:
         """A live frame."""
-        if not self.over:
+        if not self.over and self._cursor is None:
             self._join.live(position, frame)
 
     def cancel(self) -> None:
         """Nobody wants it any more."""
         self.over = True
+
+    async def _look(self, cursor: Cursor) -> None:
+        try:
+            position = await self._history.cursor(self._session, cursor.consumer)
+        except ports.CorruptError as error:
+            if not self.over:
+                self.over = True
+                self._sink.failed(error.code)
+            return
+        except StoreError:
+            await asyncio.sleep(random.uniform(*RETRY_S))  # noqa: S311 - a pace, no secret
+        else:
+            self._cursor = None
+            self._join = Join(position or Start.EARLIEST)
+            if not self.over:
+                self._sink.found(position)
+        self._reading = False
+        self.pump()
 
     async def _read(self, request: Request) -> None:
         try:

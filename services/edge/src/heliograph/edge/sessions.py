@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from heliograph.core.history import Gap, Start
 from heliograph.core.positions import EPOCH_LENGTH, Position
-from heliograph.edge.joiner import History, Joiner, position_of
+from heliograph.edge.joiner import Cursor, History, Joiner, position_of
 from heliograph.edge.metrics import EdgeMetrics
 from heliograph.edge.subscription import Subscription, epoch_frame, gap_frame
 from heliograph.edge.websocket import TickWriter
@@ -74,6 +74,12 @@ class Repair:
 
     def begin(self, *, recovered: bool) -> None:
         """Live subscribers were answered long ago; gap and epoch frames tell them."""
+
+    def found(self, cursor: Position | None) -> None:
+        """A repair begins where its hub stands."""
+
+    def failed(self, code: str) -> None:
+        """As above."""
 
     def joined(self, frames: list[bytes]) -> None:
         for frame in frames:
@@ -232,7 +238,7 @@ class Sessions:
                     hub.repair = None
         return position
 
-    def join(self, subscription: Subscription, start: Position | Start) -> None:
+    def join(self, subscription: Subscription, start: Position | Start | Cursor) -> None:
         """Let a subscription catch up from `start` and become live."""
         hub = subscription.hub
         subscription.told_loss = False

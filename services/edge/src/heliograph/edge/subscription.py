@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from heliograph.core.history import Gap, Start
 from heliograph.core.positions import BEFORE_ALL, Position
-from heliograph.edge.joiner import Joiner, position_of
+from heliograph.edge.joiner import Cursor, Joiner, position_of
 from heliograph.protocol import frames
 from heliograph.protocol.frames import EARLIEST, LATEST, encode
 from heliograph.protocol.websocket import text_frame
@@ -41,6 +41,7 @@ class Subscription:
         "answered",
         "behind",
         "connection",
+        "cursor_missing",
         "hub",
         "joiner",
         "request_id",
@@ -53,10 +54,16 @@ class Subscription:
     hub: "SessionHub"
 
     def __init__(
-        self, session: str, start: Position | Start, connection: "Connection", sessions: "Sessions", id_: int | None
+        self,
+        session: str,
+        start: Position | Start | Cursor,
+        connection: "Connection",
+        sessions: "Sessions",
+        id_: int | None,
     ) -> None:
         self.session = session
         self.start = start
+        self.cursor_missing = False
         self.connection = connection
         self.sessions = sessions
         self.request_id = id_
@@ -75,6 +82,13 @@ class Subscription:
             return True
         self.connection.parked.append(joiner)
         return False
+
+    def found(self, cursor: Position | None) -> None:
+        self.start = cursor or Start.EARLIEST
+        self.cursor_missing = cursor is None
+
+    def failed(self, code: str) -> None:
+        self.connection.end_subscription(self, code)
 
     def begin(self, *, recovered: bool) -> None:
         """Answer `subscribe`, with the start that is known by now; `live` corrects `latest`."""
@@ -108,5 +122,5 @@ class Subscription:
 
     def _answer(self, position: Position, *, recovered: bool) -> None:
         self.answered = True
-        data = encode(frames.Subscribed(self.session, str(position), recovered, self.request_id))
+        data = encode(frames.Subscribed(self.session, str(position), recovered, self.request_id, self.cursor_missing))
         self.connection.post(text_frame(data))
