@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,9 +13,10 @@ import yaml
 from typer.testing import Result
 
 from heliograph.cli.keys import Algorithm, SigningKey
-from heliograph.protocol.tenants import decode_tenant
+from heliograph.protocol.tenants import Revocation, Tenant, decode_tenant
 from heliograph.service.commands import tenant as command
 from heliograph.service.commands.tenant import Stores
+from heliograph.service.revoking import change_record, with_revocations
 from heliograph.stores.keys import Topics
 from heliograph.stores.memory.log import MemoryLog, MemoryLogAdmin
 from heliograph.stores.memory.metadata.tenants import MemoryTenantStore
@@ -155,14 +157,130 @@ def test_its_messages_go_only_when_that_is_said(stores: Stores, invoke: Invoke, 
     assert "hg.dead" in asyncio.run(stores.admin.describe(["hg.dead"]))
 
 
+def revoked(stores: Stores) -> list[Revocation]:
+    record = asyncio.run(stores.tenants.get("acme"))
+    assert record is not None
+    return decode_tenant(record).auth.revoked
+
+
+def test_a_token_and_a_subject_are_revoked(stores: Stores, invoke: Invoke, file: File) -> None:
+    invoke_here(invoke, "tenant", "apply", file())
+    invoke_here(invoke, "tenant", "revoke", "acme", "--jti", "t-1")
+    done = invoke_here(
+        invoke, "tenant", "revoke", "acme", "--subject", "intern", "--before", "2026-01-31T12:00:00Z", "--json"
+    )
+    assert json.loads(done.stdout) == {
+        "tenant": "acme",
+        "changed": True,
+        "revoked": [{"jti": "t-1"}, {"subject": "intern", "before": 1769860800}],
+        "behind": [],
+    }
+    assert revoked(stores) == [Revocation("t-1"), Revocation(subject="intern", before=1769860800)]
+    shown = invoke_here(
+        invoke, "tenant", "revoke", "acme", "--subject", "intern", "--before", "2026-01-31T12:00:00Z"
+    ).stdout
+    assert "nothing to change" in shown
+    assert "before 2026-01-31T12:00:00+00:00" in shown
+
+
+def test_now_covers_what_was_issued_in_this_second(stores: Stores, invoke: Invoke, file: File) -> None:
+    invoke_here(invoke, "tenant", "apply", file())
+    begin = int(time.time())
+    invoke_here(invoke, "tenant", "revoke", "acme", "--subject", "intern", "--before", "now")
+    (one,) = revoked(stores)
+    assert one.before is not None
+    assert begin < one.before <= int(time.time()) + 1
+
+
+def test_of_two_revocations_of_a_subject_the_one_that_covers_more_stays(
+    stores: Stores, invoke: Invoke, file: File
+) -> None:
+    invoke_here(invoke, "tenant", "apply", file())
+    for before, kept in (("2026-02-01", 0), ("2026-03-01", 1), ("2026-01-01", 1)):
+        invoke_here(invoke, "tenant", "revoke", "acme", "--subject", "a", "--before", f"{before}T00:00:00Z")
+        assert [one.before for one in revoked(stores)] == [(1769904000, 1772323200)[kept]]
+    invoke_here(invoke, "tenant", "revoke", "acme", "--subject", "a")
+    assert revoked(stores) == [Revocation(subject="a")]
+
+
+def test_a_revocation_is_lifted(stores: Stores, invoke: Invoke, file: File) -> None:
+    invoke_here(invoke, "tenant", "apply", file())
+    for name in ("a", "b"):
+        invoke_here(invoke, "tenant", "revoke", "acme", "--subject", name)
+    invoke_here(invoke, "tenant", "revoke", "acme", "--subject", "a", "--lift")
+    assert revoked(stores) == [Revocation(subject="b")]
+
+
+def test_applying_a_file_that_knows_nothing_of_revocations_keeps_them(
+    stores: Stores, invoke: Invoke, file: File
+) -> None:
+    path = file(auth={"revoked": [{"jti": "t-1"}]})
+    invoke_here(invoke, "tenant", "apply", path)
+    invoke_here(invoke, "tenant", "revoke", "acme", "--subject", "intern")
+    assert "nothing to change" in invoke_here(invoke, "tenant", "apply", path).stdout
+    invoke_here(invoke, "tenant", "apply", file(suspended=True))
+    assert revoked(stores) == [Revocation("t-1"), Revocation(subject="intern")]
+
+
+def test_what_is_revoked_while_a_file_is_applied_stays_revoked(
+    stores: Stores, invoke: Invoke, file: File, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    invoke_here(invoke, "tenant", "apply", file())
+    replace = stores.tenants.replace
+
+    async def late(tenant: str, before: bytes | None, record: bytes) -> bool:
+        """Somebody revokes between the look at the record and its change."""
+        monkeypatch.setattr(stores.tenants, "replace", replace)
+        await change_record(
+            stores.tenants, tenant, lambda found: with_revocations(found or Tenant(tenant), [Revocation("t-9")])
+        )
+        return await replace(tenant, before, record)
+
+    monkeypatch.setattr(stores.tenants, "replace", late)
+    invoke_here(invoke, "tenant", "apply", file(suspended=True))
+    record = asyncio.run(stores.tenants.get("acme"))
+    assert record is not None
+    assert decode_tenant(record).suspended
+    assert revoked(stores) == [Revocation("t-9")]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((), "what is to be revoked?"),
+        (("--lift",), "what is to be revoked?"),
+        (("--jti", ""), "revocation is ''"),
+        (("--subject", "x" * 256), "length <= 255"),
+        (("--jti", "t", "--before", "soon"), "no time"),
+        (("--jti", "t", "--before", "now", "--lift"), "--lift"),
+    ],
+)
+def test_a_revocation_that_says_nothing_or_nonsense_is_not_made(
+    stores: Stores, invoke: Invoke, file: File, arguments: tuple[str, ...], said: str
+) -> None:
+    invoke_here(invoke, "tenant", "apply", file())
+    done = invoke("tenant", "revoke", "acme", *arguments)
+    assert done.exit_code == 2, done.output
+    assert said in done.stderr
+    assert revoked(stores) == []
+
+
+def test_more_revocations_than_a_record_may_hold_are_refused(stores: Stores, invoke: Invoke, file: File) -> None:
+    invoke_here(invoke, "tenant", "apply", file(auth={"revoked": [{"jti": f"t-{at}"} for at in range(1_000)]}))
+    done = invoke("tenant", "revoke", "acme", "--jti", "one-more")
+    assert done.exit_code == 2
+    assert "at most 1000; rotate the key" in done.stderr
+    assert len(revoked(stores)) == 1_000
+
+
 def test_a_key_that_will_not_be_used_is_a_warning(stores: Stores, invoke: Invoke, file: File) -> None:
     done = invoke_here(invoke, "tenant", "apply", file(auth={"jwks": {"keys": [{"kty": "OKP", "kid": "odd"}]}}))
     assert "warning: key odd will not be used" in done.stderr
 
 
-@pytest.mark.parametrize("name", ["get", "delete"])
-def test_a_tenant_that_is_not_there_is_told(stores: Stores, invoke: Invoke, name: str) -> None:
-    done = invoke("tenant", name, "nobody")
+@pytest.mark.parametrize("arguments", [("get", "nobody"), ("delete", "nobody"), ("revoke", "nobody", "--jti", "t")])
+def test_a_tenant_that_is_not_there_is_told(stores: Stores, invoke: Invoke, arguments: tuple[str, ...]) -> None:
+    done = invoke("tenant", *arguments)
     assert done.exit_code == 1
     assert "there is no tenant nobody" in done.stderr
 

@@ -124,4 +124,5 @@ def messages(draw: DrawFn) -> Message:
         content_type=None if content_type == JSON_CONTENT_TYPE else content_type,
         incarnation=draw(incarnations) if counted else None,
         producer_seq=draw(st.integers(1, MAX_SEQ)) if counted else None,
+        by_worker=draw(st.booleans()),
     )

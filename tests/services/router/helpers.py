@@ -41,21 +41,36 @@ from heliograph.stores.memory.log import (
     MemoryLogReader,
     MemoryLogWriter,
 )
-from heliograph.stores.memory.metadata import MemoryLeases, MemoryPositionIndex, MemoryTenantStore
+from heliograph.stores.memory.metadata import (
+    MemoryConnectionStore,
+    MemoryLeases,
+    MemoryPositionIndex,
+    MemoryServeStore,
+    MemoryTenantStore,
+)
 from heliograph.stores.ports import (
     Append,
     Appended,
     Bounds,
+    ConnectionStore,
     LogReader,
     LogRecord,
     LogWriter,
     PositionIndex,
+    ServeStore,
     StoreError,
     TenantStore,
     TopicSpec,
 )
 from heliograph.stores.redis.live import RedisLiveStore
-from heliograph.stores.redis.metadata import MetadataClient, RedisLeases, RedisPositionIndex, RedisTenantStore
+from heliograph.stores.redis.metadata import (
+    MetadataClient,
+    RedisConnectionStore,
+    RedisLeases,
+    RedisPositionIndex,
+    RedisServeStore,
+    RedisTenantStore,
+)
 
 DEADLINE_S = 90.0
 PARTITIONS = 3
@@ -142,6 +157,8 @@ class World:
         self.reader: LogReader
         self.index: PositionIndex
         self.tenants: TenantStore
+        self.connections: ConnectionStore
+        self.serving: ServeStore
         self._numbers = itertools.count(1)
 
     async def stores(self) -> Stores:
@@ -305,6 +322,7 @@ class MemoryWorld(World):
         self.leases = MemoryLeases()
         self.memory_index = MemoryPositionIndex()
         self.memory_tenants = MemoryTenantStore()
+        self.connections, self.serving = MemoryConnectionStore(), MemoryServeStore()
 
     async def set_up(self) -> None:
         self.live = MemoryLiveStore(self.server)
@@ -327,6 +345,8 @@ class MemoryWorld(World):
             tenants=self.memory_tenants,
             index=self.memory_index,
             leases=self.leases,
+            connections=self.connections,
+            serving=self.serving,
             start_metadata=_nothing,
             stop_metadata=_nothing,
             find_log=_nothing,
@@ -353,6 +373,7 @@ class RealWorld(World):
         metadata = MetadataClient(self.redis_url)
         self.live, self.writer, self.reader = self.live_store(), KafkaLogWriter(self.kafka), KafkaLogReader(self.kafka)
         self.index, self.tenants = RedisPositionIndex(metadata), RedisTenantStore(metadata)
+        self.connections, self.serving = RedisConnectionStore(metadata), RedisServeStore(metadata)
         self.stack.push_async_callback(metadata.close)
         for part in (self.live, self.reader):
             await part.start()
@@ -368,6 +389,12 @@ class RealWorld(World):
 
     async def stores(self) -> Stores:
         metadata, admin = MetadataClient(self.redis_url), KafkaLogAdmin(self.kafka)
+        serving = RedisServeStore(metadata)
+
+        async def stop_metadata() -> None:
+            await serving.close()
+            await metadata.close()
+
         return Stores(
             live=self.live_store(),
             consumer=KafkaLogConsumer(self.kafka, f"{self.prefix}.router"),
@@ -377,8 +404,10 @@ class RealWorld(World):
             tenants=RedisTenantStore(metadata),
             index=RedisPositionIndex(metadata),
             leases=RedisLeases(metadata),
+            connections=RedisConnectionStore(metadata),
+            serving=serving,
             start_metadata=metadata.start,
-            stop_metadata=metadata.close,
+            stop_metadata=stop_metadata,
             find_log=admin.ping,
             stop_admin=admin.close,
         )

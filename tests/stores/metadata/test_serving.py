@@ -50,7 +50,7 @@ async def test_what_is_marked_waits_in_the_order_of_marking(serving: ServeStore)
     await serving.mark(KIND, {"acme:planner:0": position(2)})
     view = await serving.view(KIND, 2)
     assert [one.session for one in view.due] == ["acme:planner:0", "acme:planner:1"]
-    assert view.due[0].last == position(2)
+    assert (view.due[0].last, view.due[0].cursor) == (position(2), "")
     assert view.due[0].since_ms <= view.due[1].since_ms <= view.now_ms
 
 
@@ -78,6 +78,7 @@ async def test_workers_are_seen_with_what_they_offer_and_hold(serving: ServeStor
     assert 0 < found.offered_ms <= view.now_ms
     await serving.offer(KIND, [worker("w1", 5)])
     await serving.leave(KIND, ["w2"])
+    assert await serving.known(KIND, ["w2", "w1", "w3"]) == [False, True, False]
     assert [(found.capacity, count) for found, count in (await serving.view(KIND, 10)).workers] == [(5, 1)]
 
 
@@ -116,10 +117,9 @@ async def test_fences_rise_and_are_never_below_the_clock(serving: ServeStore) ->
         (higher,) = await serving.assign(KIND, [(SESSION, "w1")])
         assert higher > fence
         fence = higher
-    await serving.forget(KIND)
-    await serving.offer(KIND, [worker("w1")])
-    await asyncio.sleep(0.01)
-    assert await given(serving) > fence
+    await serving.release(KIND, [(SESSION, fence, "")])
+    (higher,) = await serving.assign(KIND, [(SESSION, "w1")], above=fence + 1_000_000)
+    assert higher > fence + 1_000_000
 
 
 async def test_a_lease_is_taken_and_given_back_by_its_fence_only(serving: ServeStore) -> None:

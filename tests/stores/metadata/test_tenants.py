@@ -30,6 +30,19 @@ async def test_every_change_raises_the_version(tenants: TenantStore) -> None:
     assert await tenants.version() > second
 
 
+async def test_a_record_is_replaced_only_where_nobody_else_changed_it(tenants: TenantStore) -> None:
+    assert not await tenants.replace("acme", record("acme"), record("acme"))
+    assert await tenants.replace("acme", None, record("acme"))
+    assert not await tenants.replace("acme", None, record("acme", suspended=True))
+    version = await tenants.version()
+    assert await tenants.replace("acme", record("acme"), record("acme", suspended=True))
+    assert await tenants.get("acme") == record("acme", suspended=True)
+    assert await tenants.changes(version) == (await tenants.version(), {"acme": record("acme", suspended=True)})
+    version = await tenants.version()
+    assert not await tenants.replace("acme", record("acme"), record("acme"))
+    assert await tenants.version() == version
+
+
 async def test_changes_are_those_after_a_version(tenants: TenantStore) -> None:
     first = await tenants.put("acme", record("acme"))
     second = await tenants.put("beta", record("beta"))

@@ -33,6 +33,7 @@ HEADERS: tuple[HeaderInfo, ...] = (
     HeaderInfo("ce_sequence", False, "it has a position (not: telemetry, deferred)", "Position; sorts as text.", "1764000000000-1a2b3c4d-0000000000000042"),
     HeaderInfo("ce_incarnation", False, "the producer counts", "One start of the producer.", "4fGh0pQ2xY7a"),
     HeaderInfo("ce_producerseq", False, "with `ce_incarnation`", "The producer's counter, per session and class, from 1.", "7"),
+    HeaderInfo("ce_byworker", False, "a connection published it that serves the session's agent type", "No worker need be found for it.", "1"),
     HeaderInfo("ce_correlationid", False, "given", "What the publisher said it belongs to.", "request-1"),
     HeaderInfo("ce_causationid", False, "given", "The message that caused it.", "m-0"),
     HeaderInfo("ce_replyto", False, "given", "The session that answers should go to.", "acme:planner:replies"),

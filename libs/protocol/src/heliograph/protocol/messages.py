@@ -84,6 +84,8 @@ class Message(Struct, kw_only=True):
     content_type: str | None = None
     incarnation: str | None = None
     producer_seq: int | None = None
+    by_worker: bool = False
+    """Published by a connection that serves the session's agent type: no worker need be found for it."""
 
 
 _quote = msgspec.json.encode
@@ -180,8 +182,11 @@ def message_from_frame(data: bytes, extras: bytes = b"") -> Message:
         if message.position is not None:
             _check_position(message.position)
         if extras:
-            incarnation, _, seq = extras.partition(b" ")
-            message.incarnation, message.producer_seq = incarnation.decode(), _producer_seq(seq.decode())
+            message.by_worker = is_by_worker(extras)
+            counted = extras[: -len(_BY_WORKER)].rstrip() if message.by_worker else extras
+            if counted:
+                incarnation, _, seq = counted.partition(b" ")
+                message.incarnation, message.producer_seq = incarnation.decode(), _producer_seq(seq.decode())
     except ValueError as error:
         raise FrameError("malformed", str(error)[:300]) from None
     if not 0 <= message.time_ms <= MAX_TIME_MS:
@@ -206,10 +211,23 @@ def _producer_seq(text: str) -> int:
 
 
 def extras(message: Message) -> bytes:
-    """What the log has of a message and its frame has not; kept beside the frame in the hot window."""
+    """What the log has of a message and its frame has not; kept beside the frame in the hot window:
+    `<incarnation> <producer seq>`, `w` for a worker's own, or both with a space between.
+    """
     if message.incarnation is None or message.producer_seq is None:
-        return b""
+        return _BY_WORKER if message.by_worker else b""
+    if message.by_worker:
+        return b"%b %d %b" % (message.incarnation.encode(), message.producer_seq, _BY_WORKER)
     return b"%b %d" % (message.incarnation.encode(), message.producer_seq)
+
+
+_BY_WORKER = b"w"
+"""No incarnation is so short, no producer seq a letter."""
+
+
+def is_by_worker(extras: bytes) -> bool:
+    """Whether the message of these extras was published by a worker of the session's agent type."""
+    return extras.endswith(_BY_WORKER) and (len(extras) == 1 or extras[-2:-1] == b" ")
 
 
 # ---- payload --------------------------------------------------------------------------------------------------------
@@ -330,6 +348,8 @@ def record_headers(message: Message) -> Headers:
     if message.incarnation is not None:
         headers.append(("ce_incarnation", message.incarnation.encode()))
         headers.append(("ce_producerseq", b"%d" % (message.producer_seq or 0)))
+    if message.by_worker:
+        headers.append(("ce_byworker", b"1"))
     if message.correlation_id is not None:
         headers.append(("ce_correlationid", message.correlation_id.encode()))
     if message.causation_id is not None:
@@ -394,6 +414,7 @@ def message_from_record(key: bytes | None, value: bytes | None, headers: Iterabl
             content_type=None if content_type == JSON_CONTENT_TYPE else content_type,
             incarnation=incarnation,
             producer_seq=None if producer_seq is None else _producer_seq(producer_seq),
+            by_worker=found.get("ce_byworker") == "1",
         )
     except KeyError as missing:
         raise RecordError("header_missing", f"header {missing.args[0]} is missing") from None

@@ -1,6 +1,7 @@
 """Applying a tenant: its topics first, then its record, so that no service writes to a topic that isn't there.
 
-The command and the operator call this; broken off anywhere, it can be repeated.
+The command and the operator call this; broken off anywhere, it can be repeated. Revocations that are stored stay: a
+file that was written before them does not know of them.
 """
 
 import asyncio
@@ -11,7 +12,8 @@ from dataclasses import dataclass
 import msgspec
 
 from heliograph.core.topic_plan import TopicPlan, plan_topics
-from heliograph.protocol.tenants import Tenant, decode_tenant, encode_tenant
+from heliograph.protocol.tenants import Tenant, decode_tenant
+from heliograph.service.revoking import change_record, with_revocations
 from heliograph.service.topics import dead_topic, wanted_topics
 from heliograph.stores.keys import Topics
 from heliograph.stores.ports import CorruptError, LogAdmin, TenantStore, TopicSpec
@@ -44,7 +46,7 @@ async def plan(tenant: Tenant, topics: Topics, admin: LogAdmin, store: TenantSto
     if dead.name not in existing:
         wanted.append(dead)
     known, before = await _stored(tenant.tenant, store)
-    fields = () if before is None else tuple(_differing(before, tenant))
+    fields = () if before is None else tuple(_differing(before, with_revocations(tenant, before.auth.revoked)))
     if known and before is None:
         fields = ("(unreadable)",)
     return TenantChange(tenant.tenant, plan_topics(wanted, existing), not known, fields)
@@ -65,7 +67,11 @@ async def apply(
         await admin.alter(alter.topic, alter.config)
     if change.new or change.fields:
         said(f"write the record of {tenant.tenant}")
-        await store.put(tenant.tenant, encode_tenant(tenant))
+
+        def wanted(before: Tenant | None) -> Tenant:
+            return tenant if before is None else with_revocations(tenant, before.auth.revoked)
+
+        await change_record(store, tenant.tenant, wanted)
 
 
 async def wait_in_force(store: TenantStore, timeout_s: float = IN_FORCE_TIMEOUT_S) -> list[str]:

@@ -233,6 +233,15 @@ class LiveStore(Protocol):
     async def cursors(self, session: str, consumers: Sequence[str]) -> list[Position | None]:
         """Where each stands, in the order asked; None: it has acknowledged nothing here. Raises StoreError."""
 
+    async def sessions(self, virtual_shard: int, prefix: str, cursor: int = 0) -> tuple[int, list[str]]:
+        """Some of the shard's sessions that begin so, and where to go on; 0: that was all. One may come twice."""
+
+    async def unserved(self, session: str, after: Position | None) -> Position | None:
+        """The newest position behind `after` that no worker published (`by_worker`); None: there is none.
+
+        Where the window doesn't reach back to `after` and holds none, it is the newest of all.
+        """
+
     async def dirty(self, virtual_shard: int, before_ms: int, limit: int) -> list[tuple[str, int]]:
         """Sessions with messages unconfirmed since before `before_ms` and since when (ms), oldest first."""
 
@@ -409,6 +418,9 @@ class TenantStore(Protocol):
 
     async def put(self, tenant: str, record: bytes) -> int:
         """The version that this change has."""
+
+    async def replace(self, tenant: str, before: bytes | None, record: bytes) -> bool:
+        """Put `record` unless another one than `before` (None: none) is there by now. Whether it was put."""
 
     async def get(self, tenant: str) -> bytes | None: ...
 
@@ -617,6 +629,8 @@ class DueSession(Struct, frozen=True):
     since_ms: int
     last: str
     """The newest position that is known of it, of messages that no worker published."""
+    cursor: str
+    """Where the worker before came to; empty: not known."""
     previous: str | None
     """Worker that had it before."""
 
@@ -678,6 +692,9 @@ class ServeStore(Protocol):
     async def offer(self, kind: str, workers: Sequence[Worker]) -> None:
         """Add workers, or change what they offer."""
 
+    async def known(self, kind: str, workers: Sequence[str]) -> list[bool]:
+        """Whether each is there: one that is not was taken for lost, or the store lost its data."""
+
     async def leave(self, kind: str, workers: Sequence[str]) -> None:
         """Remove workers. What they hold is for the caller to release, else for whoever looks for it."""
 
@@ -687,8 +704,9 @@ class ServeStore(Protocol):
     async def view(self, kind: str, limit: int) -> ServeView:
         """All workers, and the `limit` sessions that have waited longest."""
 
-    async def assign(self, kind: str, pairs: Sequence[tuple[str, str]]) -> list[int]:
-        """(session, worker) → its fence; 0 where somebody has it, it is not due, or the worker is gone or full."""
+    async def assign(self, kind: str, pairs: Sequence[tuple[str, str]], above: int = 0) -> list[int]:
+        """(session, worker) → its fence, which is higher than `above`; 0 where somebody has it, it is not due, or the
+        worker is gone or full."""
 
     async def take(self, kind: str, leases: Sequence[tuple[str, int]]) -> list[bool]:
         """(session, fence): the edge has it. False where that is not the lease any more."""

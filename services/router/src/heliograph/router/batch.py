@@ -40,6 +40,8 @@ class Batch:
     """By session and epoch: seqs and the sizes they count."""
     places: list[tuple[str, str, int, LogRecord]] = field(default_factory=list)
     """Session, epoch, seq and record of each message, in the order of the log."""
+    by_worker: dict[Epoch, set[int]] = field(default_factory=dict)
+    """Seqs of messages that workers of their session's agent type published."""
     poison: list[Poison] = field(default_factory=list)
     unsequenced: int = 0
     """Records without a position: nothing to do."""
@@ -82,6 +84,8 @@ def take_apart(records: Iterable[LogRecord], tenant_of: Callable[[str], str | No
             positions[key] = [(seq, size_bytes)]
         else:
             found.append((seq, size_bytes))
+        if message.by_worker:
+            batch.by_worker.setdefault(key, set()).add(seq)
         places.append((message.session, epoch, seq, record))
     return batch
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from heliograph.router.confirming import Confirmer
 from heliograph.router.dead_letters import DeadLetters
+from heliograph.router.dispatching import Dispatcher
 from heliograph.router.indexing import Indexer
 from heliograph.router.metrics import RouterMetrics
 from heliograph.router.passes import Passes
@@ -18,16 +19,19 @@ from heliograph.router.reconciling import ReconcileLimits, Reconciler
 from heliograph.router.routing import Router
 from heliograph.router.settings import RouterSettings
 from heliograph.router.sharing import ShardShares
+from heliograph.router.tending import Tending, TendingLimits
 from heliograph.router.topics import TopicTable
 from heliograph.service.background import BackgroundTasks
 from heliograph.service.health import Liveness, Readiness
 from heliograph.service.http import create_app
 from heliograph.service.lifecycle import Component, Service
 from heliograph.service.metrics import Metrics
+from heliograph.service.serving import ServeMarks
 from heliograph.service.tenants import TenantDirectory, instance_name
 from heliograph.stores.kafka import KafkaLogAdmin, KafkaLogConsumer, KafkaLogReader, KafkaLogWriter
 from heliograph.stores.keys import Topics
 from heliograph.stores.ports import (
+    ConnectionStore,
     Leases,
     LiveStore,
     LogAdmin,
@@ -35,10 +39,18 @@ from heliograph.stores.ports import (
     LogReader,
     LogWriter,
     PositionIndex,
+    ServeStore,
     TenantStore,
 )
 from heliograph.stores.redis.live import RedisLiveStore
-from heliograph.stores.redis.metadata import MetadataClient, RedisLeases, RedisPositionIndex, RedisTenantStore
+from heliograph.stores.redis.metadata import (
+    MetadataClient,
+    RedisConnectionStore,
+    RedisLeases,
+    RedisPositionIndex,
+    RedisServeStore,
+    RedisTenantStore,
+)
 
 VERSION = importlib.metadata.version("heliograph-router")
 
@@ -58,6 +70,8 @@ class Stores:
     tenants: TenantStore
     index: PositionIndex
     leases: Leases
+    connections: ConnectionStore
+    serving: ServeStore
     start_metadata: Callable[[], Awaitable[None]]
     stop_metadata: Callable[[], Awaitable[None]]
     find_log: Callable[[], Awaitable[object]]
@@ -68,8 +82,14 @@ class Stores:
 def real_stores(settings: RouterSettings) -> Stores:
     """Redis and Kafka."""
     metadata = MetadataClient(settings.metadata_url())
+    serving = RedisServeStore(metadata)
     kafka = settings.kafka_config()
     admin = KafkaLogAdmin(kafka)
+
+    async def stop_metadata() -> None:
+        await serving.close()
+        await metadata.close()
+
     return Stores(
         live=RedisLiveStore(settings.live_url(), virtual_shards=settings.virtual_shards, uniform=random.random),
         consumer=KafkaLogConsumer(
@@ -84,8 +104,10 @@ def real_stores(settings: RouterSettings) -> Stores:
         tenants=RedisTenantStore(metadata),
         index=RedisPositionIndex(metadata),
         leases=RedisLeases(metadata),
+        connections=RedisConnectionStore(metadata),
+        serving=serving,
         start_metadata=metadata.start,
-        stop_metadata=metadata.close,
+        stop_metadata=stop_metadata,
         find_log=admin.ping,
         stop_admin=admin.close,
     )
@@ -117,6 +139,7 @@ def compose(settings: RouterSettings, stores: Stores) -> Service:
         pending_bytes=settings.dead_pending_bytes,
         retention_s=settings.dead_retention_s,
     )
+    marks = ServeMarks(stores.serving, metrics)
     router = Router(
         stores.consumer,
         topics,
@@ -131,16 +154,18 @@ def compose(settings: RouterSettings, stores: Stores) -> Service:
         ),
         dead_letters,
         progress,
+        marks,
         counted,
         readiness.condition("log"),
         batch_records=settings.batch_records,
         commit_interval_s=settings.commit_interval_s,
     )
     name = settings.router_name or socket.gethostname()
+    holder = f"{name}/{secrets.token_hex(6)}"
     shares = ShardShares(
         stores.leases,
         counted,
-        holder=f"{name}/{secrets.token_hex(6)}",
+        holder=holder,
         shards=settings.virtual_shards,
         ttl_s=settings.lease_s,
     )
@@ -167,6 +192,18 @@ def compose(settings: RouterSettings, stores: Stores) -> Service:
         readiness.condition("live"),
         settings,
     )
+    dispatcher = Dispatcher(
+        stores.serving, stores.live, stores.leases, counted, holder=holder, ttl_s=settings.dispatch_lease_s
+    )
+    tending = Tending(
+        dispatcher,
+        stores.serving,
+        stores.connections,
+        stores.live,
+        counted,
+        TendingLimits(settings.edge_lease_s, settings.take_up_s, settings.unserved_keep_s, settings.serve_rescan_s),
+        shards=settings.virtual_shards,
+    )
     tasks = BackgroundTasks(metrics)
 
     async def start_log() -> None:
@@ -180,6 +217,18 @@ def compose(settings: RouterSettings, stores: Stores) -> Service:
         await stores.reader.close()
         await stores.writer.close(FLUSH_S)
         await stores.stop_admin()
+
+    async def start_dispatching() -> None:
+        tasks.spawn("serve marks", marks.tell)
+        tasks.spawn("serve kinds", marks.follow)
+        tasks.spawn("dispatch leases", dispatcher.keep)
+        tasks.spawn("dispatch", dispatcher.run)
+        tasks.spawn("dispatch sweep", tending.sweep)
+        tasks.spawn("dispatch scan", tending.scan)
+
+    async def stop_dispatching() -> None:
+        await tasks.close()
+        await dispatcher.release()
 
     async def start_group() -> None:
         await stores.consumer.start(topics.refresh())
@@ -207,6 +256,7 @@ def compose(settings: RouterSettings, stores: Stores) -> Service:
             Component("metadata", stores.start_metadata, stores.stop_metadata),
             Component("tenants", directory.start, after=["metadata"]),
             Component("live", stores.live.start, stores.live.close),
+            Component("dispatch", start_dispatching, stop_dispatching, after=["metadata", "live"]),
             Component("log", start_log, stop_log, after=["tenants"]),
             Component("group", start_group, stop_group, after=["log", "live"]),
         ],

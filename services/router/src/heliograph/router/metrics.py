@@ -1,8 +1,10 @@
 """What the router counts."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
+from functools import partial
 
 from heliograph.service.metrics import Metrics
+from heliograph.stores.ports import ServeView
 
 
 class RouterMetrics:
@@ -45,6 +47,29 @@ class RouterMetrics:
         self.expired = metrics.ticks("expired_sessions_total", "Idle sessions forgotten.")
         self.expire_failures = metrics.ticks("expire_failures_total", "Looks for idle sessions that failed.")
         self.lease_failures = metrics.ticks("lease_failures_total", "Lease calls that failed.")
+        self.assigned = metrics.ticks("assigned_total", "Sessions given to a worker.")
+        self.nothing_to_serve = metrics.ticks(
+            "nothing_to_serve_total", "Sessions that were due and had nothing behind the workers' cursor."
+        )
+        self.serve_wait_s = metrics.tick_histogram(
+            "serve_wait_seconds", "From a session's becoming due until a worker was found."
+        )
+        self.released = metrics.tick_family(
+            "sessions_released_total", "Sessions taken from a worker to be given out again, by reason.", ["reason"]
+        )
+        self.workers_lost = metrics.ticks("workers_lost_total", "Workers removed because their edge is gone.")
+        self.scanned = metrics.ticks("serve_scanned_total", "Sessions with something for a worker, found by a scan.")
+        self.dispatch_failures = metrics.tick_family(
+            "dispatch_failures_total", "Steps of giving out sessions that failed and are repeated.", ["step"]
+        )
+        self._serving: dict[str, ServeView] = {}
+        for name, help_, value in (
+            ("serve_workers", "Workers, by agent type that this router gives out.", _workers),
+            ("serve_capacity_sessions", "Sessions that its workers offer to hold.", _capacity),
+            ("serve_held_sessions", "Sessions that its workers hold.", _held),
+            ("serve_due_sessions", "Sessions that wait for a worker, as far as was looked.", _due),
+        ):
+            metrics.sampled_gauge(name, help_, partial(self._by_kind, value), label="kind")
         self._blocked: Mapping[str, int] = {}
         self._lag: Mapping[str, float] = {}
         metrics.sampled_gauge(
@@ -57,8 +82,34 @@ class RouterMetrics:
             label="reason",
         )
 
+    def serving_is(self, kind: str, view: ServeView) -> None:
+        self._serving[kind] = view
+
+    def serving_only(self, kinds: Collection[str]) -> None:
+        """Others are not this router's any more."""
+        self._serving = {kind: view for kind, view in self._serving.items() if kind in kinds}
+
+    def _by_kind(self, value: Callable[[ServeView], float]) -> Mapping[str, float]:
+        return {kind: value(view) for kind, view in self._serving.items()}
+
     def lag_is(self, lag: Mapping[tuple[str, int], int]) -> None:
         self._lag = {f"{topic}/{partition}": float(records) for (topic, partition), records in lag.items()}
 
     def blocked_are(self, by_reason: Mapping[str, int]) -> None:
         self._blocked = dict(by_reason)
+
+
+def _workers(view: ServeView) -> float:
+    return float(len(view.workers))
+
+
+def _capacity(view: ServeView) -> float:
+    return float(sum(worker.capacity for worker, _ in view.workers))
+
+
+def _held(view: ServeView) -> float:
+    return float(sum(held for _, held in view.workers))
+
+
+def _due(view: ServeView) -> float:
+    return float(len(view.due))

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 
 from heliograph.core.backoff import Backoff, BackoffPolicy
+from heliograph.core.positions import Position
 from heliograph.router.batch import Batch, Poison, take_apart
 from heliograph.router.confirming import Confirmer
 from heliograph.router.dead_letters import DeadLetters
@@ -20,6 +21,7 @@ from heliograph.router.progress import Progress
 from heliograph.router.topics import TopicTable
 from heliograph.service.health import Condition
 from heliograph.service.logs import RateLimitedLog, get_logger
+from heliograph.service.serving import ServeMarks
 from heliograph.stores.ports import LogConsumer, LogRecord, StoreError
 
 POLL_S = 0.5
@@ -42,6 +44,7 @@ class Router:
         indexer: Indexer,
         dead_letters: DeadLetters,
         progress: Progress,
+        marks: ServeMarks,
         metrics: RouterMetrics,
         condition: Condition,
         *,
@@ -56,6 +59,7 @@ class Router:
         self._indexer = indexer
         self._dead_letters = dead_letters
         self._progress = progress
+        self._marks = marks
         self._metrics = metrics
         self._condition = condition
         self._batch_records = batch_records
@@ -114,11 +118,25 @@ class Router:
         """Do all that a batch asks for; returns when its positions are confirmed."""
         batch = take_apart(records, self._topics.tenant)
         heads = await self._confirmer.confirm(batch.positions)
+        if self._marks.served:
+            self._mark(batch)
         await self._indexer.add(batch, heads)
         for poison in batch.poison:
             self._dead_letters.take(poison)
         self._progress.done(records)
         self._count(records, batch)
+
+    def _mark(self, batch: Batch) -> None:
+        """Tell which sessions have something for a worker: what an edge published and didn't live to tell."""
+        served = self._marks.served
+        for (session, epoch), pairs in batch.positions.items():
+            kind = served.get(session[: session.rindex(":")])
+            if kind is None:
+                continue
+            own = batch.by_worker.get((session, epoch), ())
+            seq = max((seq for seq, _ in pairs if seq not in own), default=0)
+            if seq:
+                self._marks.mark(kind, session, str(Position(epoch, seq)))
 
     def _count(self, records: list[LogRecord], batch: Batch) -> None:
         metrics = self._metrics

@@ -46,6 +46,24 @@ class RouterSettings(ServiceSettings, KafkaSettings, RedisSettings):
         2_000.0, "Messages of one router written again: after an outage the live traffic must keep its share.", gt=0
     )
     lease_s: float = setting(15.0, "Of a virtual shard: after it another router reconciles for one that died.", ge=1)
+    dispatch_lease_s: float = setting(
+        5.0, "Of giving out an agent type's sessions: after it another router goes on for one that died.", ge=1
+    )
+    edge_lease_s: float = setting(
+        6.0,
+        "The edges' `lease_s`: workers of an edge without a lease are lost, once the metadata store has answered for so"
+        " long.",
+        ge=1,
+    )
+    take_up_s: float = setting(
+        5.0, "An edge that has not taken up a session it was given within this loses it to another worker.", ge=0.5
+    )
+    unserved_keep_s: float = setting(
+        3_600.0, "An agent type without any worker for so long is forgotten; the next worker has it scanned for.", gt=0
+    )
+    serve_rescan_s: float = setting(
+        600.0, "Between scans for sessions that should have a worker: for marks that were lost with an edge.", gt=0
+    )
     expire_interval_s: float = setting(10.0, "Between looks for idle sessions.", gt=0)
     session_ttl_s: float = setting(
         float(limits.SESSION_TTL_S), "An idle, wholly confirmed session leaves Redis; its next message begins an epoch."

@@ -57,6 +57,8 @@ _MESSAGES = {
     "its retry by a new start of the producer: same content": msgspec.structs.replace(
         _COUNTED, message_id="m-2", time_ms=1_764_000_009_999, incarnation="another-start", producer_seq=1
     ),
+    "by a worker of the session's agent type": msgspec.structs.replace(_PLAIN, payload=b'"done"', by_worker=True),
+    "by a worker, with a producer seq": msgspec.structs.replace(_COUNTED, payload=b'"doing"', by_worker=True),
     "every field": _EVERYTHING,
     "deferred: no position yet": msgspec.structs.replace(_COUNTED, class_=MessageClass.CONTROL, position=None),
     "telemetry: never a position": msgspec.structs.replace(_PLAIN, class_=MessageClass.TELEMETRY, position=None),

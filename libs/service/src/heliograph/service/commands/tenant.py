@@ -7,9 +7,11 @@ HELIOGRAPH_TOPIC_PREFIX, HELIOGRAPH_METADATA_REDIS_URL or HELIOGRAPH_REDIS_URL.
 
 import os
 import sys
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,7 +22,7 @@ from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
 from heliograph.cli.exit_codes import ExitCode
-from heliograph.cli.options import Json, usage
+from heliograph.cli.options import Json, parse_time, usage
 from heliograph.cli.output import CommandError, note, print_json, print_table, run, stdout
 from heliograph.core.errors import InvalidValueError
 from heliograph.core.sessions import check_label
@@ -28,6 +30,7 @@ from heliograph.protocol.tenants import Tenant, decode_tenant, parse_tenant
 from heliograph.service.applying import TenantChange, apply, plan, wait_in_force
 from heliograph.service.command_line import validation_lines
 from heliograph.service.jwks import parse_jwks
+from heliograph.service.revoking import change_record, checked_revocation, with_revocations, without_revocation
 from heliograph.service.settings import KafkaSettings, RedisSettings, setting
 from heliograph.service.topics import wanted_topics
 from heliograph.stores.kafka import KafkaLogAdmin
@@ -41,7 +44,7 @@ MAX_FILE_BYTES = 1024 * 1024
 
 TenantName = Annotated[str, typer.Argument(metavar="TENANT", help="The tenant's name.", show_default=False)]
 
-app = typer.Typer(help="Tenants: apply, get, list, delete.", no_args_is_help=True, add_completion=False)
+app = typer.Typer(help="Tenants: apply, get, list, revoke, delete.", no_args_is_help=True, add_completion=False)
 
 
 class TenantSettings(KafkaSettings, RedisSettings):
@@ -108,8 +111,9 @@ def apply_(
 ) -> None:
     """Make a tenant what a file says: topics, keys, limits.
 
-    Topics are created and grown, never shrunk or deleted. Returns when they can be written to and every running service
-    obeys the record, within a second or so. Applying the same file again changes nothing.
+    Topics are created and grown, never shrunk or deleted; revocations are added, never lifted. Returns when topics can
+    be written to and every running service obeys the record, within a second or so. Applying the same file again
+    changes nothing.
     """
 
     async def work() -> None:
@@ -205,6 +209,73 @@ def delete(
     run(work(), json=json)
 
 
+@app.command()
+def revoke(
+    tenant: TenantName,
+    jti: Annotated[str | None, typer.Option(help="The token with this id.", show_default=False)] = None,
+    subject: Annotated[str | None, typer.Option(help="Tokens of this subject.", show_default=False)] = None,
+    before: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME", help="Only those issued before: `now`, RFC 3339, or how long ago.", show_default=False
+        ),
+    ] = None,
+    lift: Annotated[bool, typer.Option("--lift", help="Take the revocation of this --jti or --subject back.")] = False,
+    json: Json = False,
+) -> None:
+    """Refuse tokens that are signed well and have not run out.
+
+    Open connections made with them are closed (4505), and nobody gets in with them. All that is given has to hold for a
+    token: `--subject NAME --before now` lets NAME come back with a new one; without --before it stays out. Returns when
+    every running service obeys.
+    """
+
+    async def work() -> None:
+        check_label("tenant", tenant)
+        if jti is None and subject is None and before is None:
+            raise usage("what is to be revoked?", "Give --jti, --subject or --before.")
+        if lift and before is not None:
+            raise usage("--lift takes a revocation back whatever its time", "Leave --before out.")
+        revocation = checked_revocation(jti, subject, _issued_before(before))
+
+        def change(record: Tenant | None) -> Tenant:
+            if record is None:
+                raise _no_tenant(tenant)
+            return without_revocation(record, jti, subject) if lift else with_revocations(record, [revocation])
+
+        async with connected() as stores:
+            old, new = await change_record(stores.tenants, tenant, change)
+            behind = await _wait_in_force(stores)
+        _show_revoked(new, behind, changed=old != new, json=json)
+
+    run(work(), json=json)
+
+
+def _issued_before(text: str | None) -> int | None:
+    """Unix s. `now` is the next second: tokens say when they were issued in whole ones."""
+    if text is None:
+        return None
+    return int(time.time()) + 1 if text == "now" else int(parse_time(text).timestamp())
+
+
+def _show_revoked(record: Tenant, behind: list[str], *, changed: bool, json: bool) -> None:
+    revoked = [msgspec.to_builtins(one) for one in record.auth.revoked]
+    if json:
+        print_json({"tenant": record.tenant, "changed": changed, "revoked": revoked, "behind": behind})
+        return
+    rows = [
+        (
+            one.jti or "any",
+            one.subject or "any",
+            "whenever" if one.before is None else f"before {datetime.fromtimestamp(one.before, UTC).isoformat()}",
+        )
+        for one in record.auth.revoked
+    ]
+    print_table(f"revoked of {record.tenant}", ("token id", "subject", "issued"), rows)
+    if not changed:
+        stdout().print(f"[green]up to date[/] {record.tenant}: nothing to change")
+
+
 async def _wait_in_force(stores: Stores) -> list[str]:
     """Services that don't obey the records as they are now, said as a warning; mostly none."""
     behind = await wait_in_force(stores.tenants)
@@ -224,8 +295,12 @@ async def _advise(tenant: Tenant, stores: Stores) -> None:
 async def _existing(stores: Stores, tenant: str) -> Tenant:
     raw = await stores.tenants.get(tenant)
     if raw is None:
-        raise CommandError("not_found", f"there is no tenant {tenant}", hint="`heliograph tenant list` shows all.")
+        raise _no_tenant(tenant)
     return decode_tenant(raw)
+
+
+def _no_tenant(tenant: str) -> CommandError:
+    return CommandError("not_found", f"there is no tenant {tenant}", hint="`heliograph tenant list` shows all.")
 
 
 def _confirm(tenant: str, topics: list[str], *, yes: bool) -> None:

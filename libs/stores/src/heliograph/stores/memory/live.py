@@ -157,6 +157,15 @@ class MemoryLiveStore:
         found = self._server.session(session)
         return [None if found is None else found.cursor(consumer).position for consumer in consumers]
 
+    async def sessions(self, virtual_shard: int, prefix: str, cursor: int = 0) -> tuple[int, list[str]]:  # noqa: ARG002 - all at once
+        self._check()
+        return 0, self._server.sessions(virtual_shard, prefix)
+
+    async def unserved(self, session: str, after: Position | None) -> Position | None:
+        self._check()
+        found = self._server.session(session)
+        return None if found is None else found.unserved(after)
+
     async def dirty(self, virtual_shard: int, before_ms: int, limit: int) -> list[tuple[str, int]]:
         self._check()
         return self._server.dirty(virtual_shard, before_ms, limit)

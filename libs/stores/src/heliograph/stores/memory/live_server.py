@@ -185,6 +185,9 @@ class MemoryLiveServer:
     def session(self, session: str) -> Session | None:
         return self._shard(session).sessions.get(session)
 
+    def sessions(self, number: int, prefix: str) -> list[str]:
+        return [session for session in self._shards[number].sessions if session.startswith(prefix)]
+
     def acknowledge(self, ack: Ack) -> Acknowledged:
         found = self._shard(ack.session).sessions.get(ack.session)
         return Acknowledged(AckStatus.AHEAD, None, 0) if found is None else found.acknowledge(ack)

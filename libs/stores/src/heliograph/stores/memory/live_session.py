@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from heliograph.core.limits import CONSUMERS_PER_SESSION, PAGE_BYTES
 from heliograph.core.positions import BEFORE_ALL, Position
 from heliograph.core.producers import Claim, ProducerLedger
-from heliograph.protocol.messages import FRAME_START
+from heliograph.protocol.messages import FRAME_START, is_by_worker
 from heliograph.stores.ports import Ack, Acknowledged, AckStatus, Append, Bounds, Head, Page, Unconfirmed
 
 
@@ -116,6 +116,16 @@ class Session:
         self.at_ms = now_ms
         self._trim(bounds)
         return entry
+
+    def unserved(self, after: Position | None) -> Position | None:
+        next_seq, epoch = (after.seq + 1, after.epoch) if after is not None else (1, None)
+        behind = [entry for entry in self.entries if after is None or entry.position > after]
+        for entry in reversed(behind):
+            if not is_by_worker(entry.extras):
+                return entry.position
+        if any(one.position.seq == next_seq and epoch in (None, one.position.epoch) for one in behind):
+            return None
+        return behind[-1].position if behind else None
 
     def _trim(self, bounds: Bounds) -> None:
         """To its size, only once it is an eighth over, and never past what is unconfirmed."""

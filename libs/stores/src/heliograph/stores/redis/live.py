@@ -10,6 +10,7 @@ from typing import Any
 
 from heliograph.core.limits import PAGE_BYTES, VIRTUAL_SHARDS
 from heliograph.core.positions import Position
+from heliograph.protocol.messages import frame_position, is_by_worker
 from heliograph.stores.ports import (
     Ack,
     Acknowledged,
@@ -36,6 +37,9 @@ from heliograph.stores.redis.subscriptions import Subscriptions
 SESSIONS_PER_CALL = 200
 """Sessions of one virtual shard in one call: under a millisecond of Redis."""
 UNCONFIRMED_BYTES_PER_CALL = 1024 * 1024
+SESSIONS_PER_SCAN = 500
+ENTRIES_PER_LOOK = 16
+"""Of a window, newest first: the message that a worker should see is nearly always among them."""
 
 
 class RedisLiveStore:
@@ -251,6 +255,35 @@ class RedisLiveStore:
             return [cursor_of(key, value) for value in reply]
         except CorruptError as error:
             raise self.stats.error(error) from None
+
+    async def sessions(self, virtual_shard: int, prefix: str, cursor: int = 0) -> tuple[int, list[str]]:
+        key = self._routes.shard(virtual_shard).idle  # every session that has keys is in it
+        reply = await self._call_one(
+            self._commands, pack((b"ZSCAN", key, cursor, b"MATCH", f"{prefix}*", b"COUNT", SESSIONS_PER_SCAN))
+        )
+        return int(reply[0]), [member.decode() for member in reply[1][::2]]
+
+    async def unserved(self, session: str, after: Position | None) -> Position | None:
+        route = self._routes.of(session)
+        oldest = f"({after.epoch_ms}-{after.seq}" if after is not None else "-"
+        next_seq, epoch = (after.seq + 1, after.epoch) if after is not None else (1, None)
+        newest, last, reached = "+", None, False
+        while True:
+            look = pack((b"XREVRANGE", route.keys.window, newest, oldest, b"COUNT", ENTRIES_PER_LOOK))
+            entries = await self._call_one(self._history, look)
+            for _, fields in entries:
+                found = dict(zip(fields[::2], fields[1::2], strict=True))
+                text = frame_position(found.get(b"f", b""))
+                if text is None:
+                    continue
+                position = Position.parse(text.decode())
+                last = last or position
+                if not is_by_worker(found.get(b"h", b"")):
+                    return position
+                reached = reached or (position.seq == next_seq and epoch in (None, position.epoch))
+            if len(entries) < ENTRIES_PER_LOOK:
+                return None if reached else last
+            newest = f"({entries[-1][0].decode()}"
 
     async def dirty(self, virtual_shard: int, before_ms: int, limit: int) -> list[tuple[str, int]]:
         key = self._routes.shard(virtual_shard).dirty

@@ -66,6 +66,9 @@ class MemoryServeStore:
         self._served[kind] = now
         self._announce(kind, found)
 
+    async def known(self, kind: str, workers: Sequence[str]) -> list[bool]:
+        return [worker in self._kinds[kind].workers for worker in workers]
+
     async def leave(self, kind: str, workers: Sequence[str]) -> None:
         found = self._kinds[kind]
         for worker in workers:
@@ -90,13 +93,14 @@ class MemoryServeStore:
         return ServeView(
             [(worker, found.load[worker.name]) for worker in found.workers.values()],
             [
-                DueSession(session, since_ms, found.sessions[session].last, found.sessions[session].previous)
+                DueSession(session, since_ms, entry.last, entry.cursor, entry.previous)
                 for session, since_ms in due
+                for entry in (found.sessions[session],)
             ],
             self._clock(),
         )
 
-    async def assign(self, kind: str, pairs: Sequence[tuple[str, str]]) -> list[int]:
+    async def assign(self, kind: str, pairs: Sequence[tuple[str, str]], above: int = 0) -> list[int]:
         found, now, fences = self._kinds[kind], self._clock(), list[int]()
         for session, worker in pairs:
             offered, entry = found.workers.get(worker), found.sessions.get(session)
@@ -109,7 +113,7 @@ class MemoryServeStore:
             ):
                 fences.append(0)
                 continue
-            found.fence = max(found.fence + 1, now, entry.fence + 1)
+            found.fence = max(found.fence + 1, now, entry.fence + 1, above + 1)
             entry.worker, entry.fence, entry.since_ms, entry.taken = worker, found.fence, now, False
             found.load[worker] += 1
             del found.due[session]

@@ -24,6 +24,12 @@ class MemoryTenantStore:
         self._records[tenant] = record
         return self._version
 
+    async def replace(self, tenant: str, before: bytes | None, record: bytes) -> bool:
+        if self._records.get(tenant) != before:
+            return False
+        await self.put(tenant, record)
+        return True
+
     async def get(self, tenant: str) -> bytes | None:
         record = self._records.get(tenant)
         if record is not None:

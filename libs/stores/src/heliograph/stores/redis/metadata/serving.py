@@ -96,15 +96,16 @@ end
 return {now, redis.call('HVALS', workers), redis.call('HGETALL', load), answer}
 """
 
-# ARGV: session, worker, …. Answers the fences.
+# ARGV: above, session, worker, …. Answers the fences.
 _ASSIGN = """
 local answer = {}
-for i = 1, #ARGV, 2 do
+for i = 2, #ARGV, 2 do
   local session, worker = ARGV[i], ARGV[i + 1]
   local found, given = entry(session), '0'
   local held = tonumber(redis.call('HGET', load, worker) or '0')
   if held < capacity(worker) and not found.worker and redis.call('ZSCORE', due, session) then
-    local fence = math.max(tonumber(redis.call('GET', fences) or '0') + 1, tonumber(now), tonumber(found.fence) + 1)
+    local last = math.max(tonumber(redis.call('GET', fences) or '0'), tonumber(found.fence), tonumber(ARGV[1]))
+    local fence = math.max(last + 1, tonumber(now))
     given = string.format('%.0f', fence)
     redis.call('SET', fences, given)
     redis.call('HINCRBY', load, worker, 1)
@@ -238,6 +239,11 @@ class RedisServeStore:
             now = await self._offer(keys=_all(found), args=flat)
             await self._client.redis.zadd(SERVE_TYPES, {kind: int(now)})
 
+    async def known(self, kind: str, workers: Sequence[str]) -> list[bool]:
+        key = ServeKeys.of(kind).workers
+        with store_errors(key):
+            return [record is not None for record in await self._client.redis.hmget(key, workers)]
+
     async def leave(self, kind: str, workers: Sequence[str]) -> None:
         found = ServeKeys.of(kind)
         with store_errors(found.workers):
@@ -267,11 +273,11 @@ class RedisServeStore:
         due = []
         for name, since, text in zip(listed[::3], listed[1::3], listed[2::3], strict=True):
             entry = self._decoded(_entry_decoder, text) or _Entry()
-            due.append(DueSession(name.decode(), int(float(since)), entry.last, entry.previous))
+            due.append(DueSession(name.decode(), int(float(since)), entry.last, entry.cursor, entry.previous))
         return ServeView(workers, due, int(now))
 
-    async def assign(self, kind: str, pairs: Sequence[tuple[str, str]]) -> list[int]:
-        return [int(fence) for fence in await self._leases(self._assign, kind, pairs)]
+    async def assign(self, kind: str, pairs: Sequence[tuple[str, str]], above: int = 0) -> list[int]:
+        return [int(fence) for fence in await self._leases(self._assign, kind, pairs, above)]
 
     async def take(self, kind: str, leases: Sequence[tuple[str, int]]) -> list[bool]:
         return [bool(holds) for holds in await self._leases(self._take, kind, leases)]
@@ -284,12 +290,13 @@ class RedisServeStore:
         script: Any,
         kind: str,
         rows: Sequence[tuple[str, str]] | Sequence[tuple[str, int]] | Sequence[tuple[str, int, str]],
+        *first: int,
     ) -> list[bytes]:
         found, answers = ServeKeys.of(kind), list[bytes]()
         with store_errors(found.sessions):
             for start in range(0, len(rows), BATCH):
                 flat = [value for row in rows[start : start + BATCH] for value in row]
-                answers += await script(keys=_all(found), args=flat)
+                answers += await script(keys=_all(found), args=[*first, *flat])
         return answers
 
     async def sessions(self, kind: str, cursor: int = 0) -> tuple[int, list[Served]]:

@@ -16,8 +16,10 @@ from heliograph.stores.redis.metadata.client import MetadataClient, store_errors
 RECORDS_PER_READ = 200
 """Records are a few KB: a reply stays below a MB."""
 
-# KEYS: records, changes, version. ARGV: tenant, record ('' deletes).
+# KEYS: records, changes, version. ARGV: tenant, record ('' deletes), what must be there now ('': nothing; not given:
+# whatever). Answers the version, or nothing where something else is there.
 _CHANGE = """
+if ARGV[3] and (redis.call('HGET', KEYS[1], ARGV[1]) or '') ~= ARGV[3] then return false end
 local time = redis.call('TIME')
 local version = tonumber(redis.call('GET', KEYS[3]) or '0') + 1
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -73,6 +75,11 @@ class RedisTenantStore:
         check_label("tenant", tenant)
         with store_errors(TENANTS):
             return int(await self._change(keys=_KEYS, args=(tenant, record)))
+
+    async def replace(self, tenant: str, before: bytes | None, record: bytes) -> bool:
+        check_label("tenant", tenant)
+        with store_errors(TENANTS):
+            return await self._change(keys=_KEYS, args=(tenant, record, before or b"")) is not None
 
     async def get(self, tenant: str) -> bytes | None:
         """Raises CorruptError where the stored record is none of this tenant."""
