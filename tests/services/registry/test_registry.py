@@ -14,6 +14,8 @@ from heliograph.protocol.tenants import Tenant, encode_tenant
 from heliograph.registry.bootstrap import compose
 from heliograph.registry.settings import RegistrySettings
 from heliograph.service.lifecycle import Service, serve
+from heliograph.stores.memory.live import MemoryLiveStore
+from heliograph.stores.memory.live_server import MemoryLiveServer
 from heliograph.stores.memory.metadata import MemoryConnectionStore, MemoryTenantStore
 from heliograph.stores.ports import Connection, EdgeLease, StoreError
 
@@ -43,7 +45,8 @@ class World:
             return
 
         settings = RegistrySettings(port=0, census_interval_s=0.05, census_tenants=1, max_connections_per_page=10)
-        self.service = compose(settings, self.store, self.tenants, nothing, nothing)
+        live = MemoryLiveStore(MemoryLiveServer(lambda: NOW_MS))
+        self.service = compose(settings, self.store, self.tenants, live, nothing, nothing)
         listening: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._running = asyncio.create_task(
             serve(self.service, stop=self._stop, on_listening=lambda _host, port: listening.set_result(port))
@@ -190,7 +193,14 @@ async def test_edges_are_counted_and_a_store_away_leaves_the_last_count(
 ) -> None:
     assert world.service is not None
     await world.connect("c1", "c2", edge="edge-1")
+    busy = EdgeLease("edge-1", "edge-1-run", "edge-1:8080", 2, NOW_MS)
+    busy.messages_in_per_s, busy.messages_out_per_s, busy.outbound_bytes = 12.5, 300.0, 4_096
+    await world.store.renew(busy, 60)
     await world.until("edges", 1)
+    while world.service.metrics.value("edge_outbound_bytes", {"edge": "edge-1"}) != 4_096:
+        await asyncio.sleep(0.01)
+    assert world.service.metrics.value("edge_messages_in", {"edge": "edge-1"}) == 12.5
+    assert world.service.metrics.value("edge_messages_out", {"edge": "edge-1"}) == 300
 
     async def away() -> list[EdgeLease]:
         raise StoreError("unavailable", "no connection")

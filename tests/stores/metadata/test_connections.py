@@ -249,6 +249,36 @@ async def test_what_is_left_behind_comes_in_parts_until_all_is_removed(connectio
     assert sorted(seen) == [f"c{n:03}" for n in range(700)]
 
 
+async def test_the_agents_of_sessions_are_those_on_other_edges_that_live(connections: ConnectionStore) -> None:
+    await connections.renew(lease("edge-1"), 30)
+    await connections.renew(lease("edge-2"), 30)
+    await connections.renew(lease("edge-3"), 0.2)
+    elsewhere = connection("b", "acme:planner:1", "acme:planner:2")
+    elsewhere.subject, elsewhere.agent = "robot", "arm-7"
+    await connections.update("edge-1", [connection("a", "acme:planner:1")], [])
+    await connections.update("edge-2", [elsewhere, connection("c", "acme:planner:3")], [])
+    await connections.update("edge-3", [connection("d", "acme:planner:1")], [])
+    await lapsed(connections, "edge-3")
+    asked = ["acme:planner:1", "acme:planner:2", "acme:planner:3", "acme:planner:4"]
+    assert await connections.agents(asked, "edge-1") == [
+        {("robot", "arm-7")},
+        {("robot", "arm-7")},
+        {("user-c", None)},
+        set(),
+    ]
+    assert await connections.agents(["acme:planner:1"], "edge-2") == [{("user-a", None)}]
+    assert await connections.agents([], "edge-1") == []
+
+
+async def test_a_session_may_have_more_subscribers_than_one_reply_holds(connections: ConnectionStore) -> None:
+    await connections.renew(lease("edge-1"), 30)
+    await connections.renew(lease("edge-2"), 30)
+    await connections.update("edge-1", [connection(f"c{n:04}", "acme:planner:1") for n in range(1_400)], [])
+    await connections.update("edge-2", [connection("z", "acme:planner:1")], [])
+    assert await connections.agents(["acme:planner:1"], "edge-1") == [{("user-z", None)}]
+    assert len((await connections.agents(["acme:planner:1"], "edge-2"))[0]) == 1_400
+
+
 async def test_load_and_subscriptions_are_kept_with_their_numbers(connections: ConnectionStore) -> None:
     busy = lease()
     busy.messages_in_per_s, busy.messages_out_per_s, busy.outbound_bytes = 12.5, 300.0, 4_096

@@ -515,6 +515,9 @@ class ConnectionStore(Protocol):
         """Of a tenant, `tenant:agent-type` or session, on edges whose lease holds, in the order of their names
         `<edge>/<connection>`, from behind the name `after`."""
 
+    async def agents(self, sessions: Sequence[str], besides: str) -> list[set[tuple[str, str | None]]]:
+        """Subject and agent name of each session's subscribers, on edges whose lease holds and not called `besides`."""
+
     async def counts(self, tenants: Sequence[str]) -> list[int]:
         """About how many connections each tenant has: those of edges that were lost count until they are reaped."""
 

@@ -1,10 +1,12 @@
 """The registry's composition root: the only place that builds real things."""
 
 import importlib.metadata
+import random
 from collections.abc import Awaitable, Callable
 
 from heliograph.registry import http
 from heliograph.registry.census import Census
+from heliograph.registry.reaper import Reaper
 from heliograph.registry.settings import RegistrySettings
 from heliograph.service.background import BackgroundTasks
 from heliograph.service.health import Liveness, Readiness
@@ -13,7 +15,8 @@ from heliograph.service.lifecycle import Component, Service
 from heliograph.service.metrics import Metrics
 from heliograph.service.tenants import TenantDirectory, instance_name
 from heliograph.service.tokens import TokenVerifier
-from heliograph.stores.ports import ConnectionStore, TenantStore
+from heliograph.stores.ports import ConnectionStore, LiveStore, TenantStore
+from heliograph.stores.redis.live import RedisLiveStore
 from heliograph.stores.redis.metadata import MetadataClient, RedisConnectionStore, RedisTenantStore
 
 VERSION = importlib.metadata.version("heliograph-registry")
@@ -22,13 +25,17 @@ VERSION = importlib.metadata.version("heliograph-registry")
 async def build(settings: RegistrySettings) -> Service:
     """The registry on Redis."""
     metadata = MetadataClient(settings.metadata_url())
-    return compose(settings, RedisConnectionStore(metadata), RedisTenantStore(metadata), metadata.start, metadata.close)
+    live = RedisLiveStore(settings.live_url(), virtual_shards=settings.virtual_shards, uniform=random.random)
+    return compose(
+        settings, RedisConnectionStore(metadata), RedisTenantStore(metadata), live, metadata.start, metadata.close
+    )
 
 
 def compose(
     settings: RegistrySettings,
     store: ConnectionStore,
     tenants: TenantStore,
+    live: LiveStore,
     start: Callable[[], Awaitable[None]],
     stop: Callable[[], Awaitable[None]],
 ) -> Service:
@@ -56,11 +63,15 @@ def compose(
         tenants=directory.all,
         tenants_shown=settings.census_tenants,
     )
+    reaper = Reaper(store, live, metrics, readiness.condition("reaping"), interval_s=settings.reap_interval_s)
     tasks = BackgroundTasks(metrics)
 
     async def start_passes() -> None:
         tasks.spawn("tenants", directory.run)
         tasks.spawn("census", census.run)
+
+    async def start_reaping() -> None:
+        tasks.spawn("reaping", reaper.run)
 
     return Service(
         name="registry",
@@ -74,5 +85,7 @@ def compose(
             Component("metadata", start, stop),
             Component("tenants", directory.start, after=["metadata"]),
             Component("census", start_passes, tasks.close, after=["tenants"], required=False),
+            Component("live", live.start, live.close, required=False),
+            Component("reaping", start_reaping, tasks.close, after=["metadata", "live"], required=False),
         ],
     )

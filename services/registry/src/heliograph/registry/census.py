@@ -40,6 +40,14 @@ class Census:
             lambda: {lease.edge: float(lease.connections) for lease in self._edges},
             label="edge",
         )
+        self._load(metrics, "edge_messages_in", "Messages a second from publishers.", lambda of: of.messages_in_per_s)
+        self._load(metrics, "edge_messages_out", "Messages a second to subscribers.", lambda of: of.messages_out_per_s)
+        self._load(
+            metrics,
+            "edge_outbound_bytes",
+            "Written for readers that did not take it yet.",
+            lambda of: of.outbound_bytes,
+        )
         metrics.sampled_gauge(
             "tenant_connections",
             "Registered connections of the tenants with the most of them, and of all others.",
@@ -48,6 +56,12 @@ class Census:
         )
         metrics.sampled_gauge(
             "draining_edges", "Edges being drained.", lambda: float(sum(lease.draining for lease in self._edges))
+        )
+
+    def _load(self, metrics: Metrics, name: str, meaning: str, value: Callable[[EdgeLease], float]) -> None:
+        """What each edge says of itself with its lease: for who scales edges."""
+        metrics.sampled_gauge(
+            name, meaning, lambda: {lease.edge: float(value(lease)) for lease in self._edges}, label="edge"
         )
 
     async def run(self) -> None:

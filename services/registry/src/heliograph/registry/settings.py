@@ -10,6 +10,11 @@ class RegistrySettings(ServiceSettings, RedisSettings, TokenSettings):
     max_connections_per_page: int = setting(
         1_000, "Connections of one answer: about 300 KB of JSON.", unit="connections", ge=1, le=10_000
     )
+    reap_interval_s: float = setting(
+        0.5,
+        "How often edges whose lease ran out are looked for: well below a third of a lease, or none is ever reaped.",
+        gt=0,
+    )
     census_interval_s: float = setting(
         5.0, "How often edges are counted for metrics; a scrape must not ask the store.", gt=0
     )

@@ -81,6 +81,18 @@ class MemoryConnectionStore:
         found.sort(key=lambda entry: entry[0])
         return [(lease, connection) for _, lease, connection in found[:limit]]
 
+    async def agents(self, sessions: Sequence[str], besides: str) -> list[set[tuple[str, str | None]]]:
+        return [
+            {
+                (connection.subject, connection.agent)
+                for edge, connections in self._connections.items()
+                if edge != besides and self._held(edge) is not None
+                for connection in connections.values()
+                if session in connection.sessions
+            }
+            for session in sessions
+        ]
+
     async def counts(self, tenants: Sequence[str]) -> list[int]:
         everyone = [found.tenant for connections in self._connections.values() for found in connections.values()]
         return [everyone.count(tenant) for tenant in tenants]

@@ -20,6 +20,9 @@ from heliograph.stores.ports import Connection, EdgeLease
 from heliograph.stores.redis.metadata.client import MetadataClient, store_errors, store_ms
 from heliograph.stores.registrations import check_edge, member, named, past, registered, scopes
 
+MEMBERS = 1_000
+"""Of one session's list in one reply: some 60 KB."""
+
 BATCH = 200
 """Connections of one pipeline; with 1,000 subscriptions each that is some 20 MB, with the usual few some 100 KB."""
 
@@ -215,6 +218,33 @@ class RedisConnectionStore:
             if len(listed) < max(limit, BATCH):
                 break
         return found[:limit]
+
+    async def agents(self, sessions: Sequence[str], besides: str) -> list[set[tuple[str, str | None]]]:
+        """Where nobody is subscribed but through `besides`, as is usual when that edge is lost, a line read is all."""
+        found: list[set[tuple[str, str | None]]] = [set() for _ in sessions]
+        wanted = dict.fromkeys(range(len(sessions)), "-")
+        """Session → from where its list is to be read on."""
+        while wanted:
+            with store_errors("hg:where:*"):
+                async with self._client.pipeline() as pipeline:
+                    for index, minimum in wanted.items():
+                        pipeline.zrangebylex(keys.where(sessions[index]), minimum, "+", start=0, num=MEMBERS)
+                    pages = await pipeline.execute()
+            listed: list[tuple[int, str]] = []
+            for (index, _), page in zip(list(wanted.items()), pages, strict=True):
+                names = [name.decode(errors="replace") for name in page]
+                listed += [(index, name) for name in names if name.partition("/")[0] != besides]
+                if len(names) < MEMBERS:
+                    del wanted[index]
+                else:
+                    wanted[index] = f"({names[-1]}"
+            leases = await self._held(sorted({name.partition("/")[0] for _, name in listed}))
+            listed = [(index, name) for index, name in listed if leases[name.partition("/")[0]] is not None]
+            records = await self._records([name for _, name in listed])
+            for (index, _), connection in zip(listed, records, strict=True):
+                if connection is not None and sessions[index] in connection.sessions:
+                    found[index].add((connection.subject, connection.agent))
+        return found
 
     async def counts(self, tenants: Sequence[str]) -> list[int]:
         with store_errors("hg:where:*"):

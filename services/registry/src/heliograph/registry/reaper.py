@@ -1,0 +1,108 @@
+"""Edges whose lease ran out: their connections are told as lost to the sessions concerned, then forgotten.
+
+Any number of registries do this at once, each for itself: what they tell has ids that count once, and of what they
+remove one of them is told that it did. It must never reap an edge that could not renew because the store was away.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+
+from heliograph.core.reaping import StoreAnswers
+from heliograph.service.health import Condition
+from heliograph.service.logs import get_logger
+from heliograph.service.metrics import Metrics
+from heliograph.service.presence import Lost, tell_lost
+from heliograph.stores.ports import ConnectionStore, EdgeLease, LiveStore, StoreError
+
+UNKNOWN_LEASE_S = 60.0
+"""For a lease that can't be read: longer than any is, as nobody waits for this one."""
+
+log = get_logger(__name__)
+
+
+class Reaper:
+    """One registry's."""
+
+    def __init__(
+        self,
+        store: ConnectionStore,
+        live: LiveStore,
+        metrics: Metrics,
+        condition: Condition,
+        *,
+        interval_s: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._store = store
+        self._live = live
+        self._condition = condition
+        self._interval_s = interval_s
+        self._clock = clock
+        self._answers = StoreAnswers()
+        self._lapsed = 0
+        self._edges = metrics.ticks("reaped_edges_total", "Edges buried: over all registries each counts once.")
+        self._connections = metrics.ticks("lost_connections_total", "Connections lost with their edge, counted alike.")
+        self._announced = metrics.ticks("lost_announced_total", "Leaves told with reason `lost`, counted alike.")
+        self._suppressed = metrics.ticks(
+            "lost_suppressed_total", "Leaves not told: the agent was back elsewhere. Counted alike."
+        )
+        self._failures = metrics.tick_family("reap_failures_total", "Looks or reapings that failed.", ["code"])
+        metrics.sampled_gauge("lapsed_edges", "Edges whose lease ran out, not buried yet.", lambda: float(self._lapsed))
+
+    async def run(self) -> None:
+        """For ever."""
+        while True:
+            await self.look()
+            await asyncio.sleep(self._interval_s)
+
+    async def look(self) -> None:
+        """Once. Stores that are away are shown as degraded, and what was to be reaped waits for them."""
+        try:
+            lapsed = await self._store.lapsed()
+        except StoreError as error:
+            self._answers.failed()
+            self._failed(error)
+            return
+        self._answered()
+        self._lapsed = len(lapsed)
+        for lease in lapsed:
+            lease_s = lease.lease_ms / 1000 or UNKNOWN_LEASE_S
+            if self._answers.may_reap(lease_s, self._clock()) and not await self._reap(lease):
+                return
+        self._condition.ok()
+
+    async def _reap(self, lease: EdgeLease) -> bool:
+        lost = Lost()
+        try:
+            await tell_lost(self._store, self._live, lease, lost, self._answered)
+            buried = await self._store.bury(lease)
+        except StoreError as error:
+            if error.code == "unavailable":
+                self._answers.failed()
+            self._failed(error)
+            return False
+        finally:
+            self._connections.n += lost.connections
+            self._announced.n += lost.announced
+            self._suppressed.n += lost.suppressed
+        if buried:
+            self._edges.n += 1
+            self._lapsed -= 1
+            log.warning(
+                "edge_lost",
+                edge=lease.edge,
+                incarnation=lease.incarnation,
+                address=lease.address,
+                connections=lost.connections,
+                announced=lost.announced,
+                suppressed=lost.suppressed,
+            )
+        return True
+
+    def _answered(self) -> None:
+        self._answers.answered(self._clock())
+
+    def _failed(self, error: StoreError) -> None:
+        self._failures.labels(error.code).n += 1
+        self._condition.degraded(error)
