@@ -15,7 +15,10 @@ from heliograph.edge.metrics import EdgeMetrics
 from heliograph.edge.sessions import Sessions
 from heliograph.edge.subscription import Subscription
 from heliograph.protocol.messages import FRAME_START
+from heliograph.service.expiries import ExpiryDirectory
+from heliograph.service.health import Readiness
 from heliograph.service.metrics import Metrics
+from heliograph.stores.memory.metadata import MemorySessionExpiries
 from heliograph.stores.ports import Head, Page, RehydratedPage, RehydrationRequest, StoreError
 
 NAME = "acme:planner:1"
@@ -148,7 +151,8 @@ class Bench:
         self.store = Store()
         self.metrics = EdgeMetrics(Metrics("edge", process=False))
         cursors = Cursors(self.store, self.metrics)  # type: ignore[arg-type]
-        history = History(self.store, self.store, cursors, self.metrics, 1.0)  # type: ignore[arg-type]
+        expiries = ExpiryDirectory(MemorySessionExpiries(), Readiness().condition("expiries"), self.metrics.metrics)
+        history = History(self.store, self.store, cursors, expiries, self.metrics, 1.0)  # type: ignore[arg-type]
         self.sessions = Sessions(self.store, history, Writer(), self.metrics)  # type: ignore[arg-type]
 
     def subscribe(self, start: Position | Start, *, confirm: bool = True) -> tuple[Reader, Subscription]:

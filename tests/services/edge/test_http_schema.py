@@ -29,15 +29,21 @@ async def document(edge: Edge) -> dict[str, Any]:
         return found
 
 
-async def test_the_document_describes_the_route_and_nothing_internal(document: dict[str, Any]) -> None:
+async def test_the_document_describes_the_routes_and_nothing_internal(document: dict[str, Any]) -> None:
     assert document["openapi"].startswith("3.1")
-    assert list(document["paths"]) == ["/v1/sessions/{tenant}/{agent_type}/{session_id}/messages"]
-    (operation,) = document["paths"].values()
-    assert operation["post"]["operationId"] == "publish"
-    assert operation["post"]["security"]
-    parameters = [(one["name"], one["in"]) for one in operation["post"]["parameters"]]
-    assert parameters == [("tenant", "path"), ("agent_type", "path"), ("session_id", "path")]
-    assert all(one["schema"]["pattern"] for one in operation["post"]["parameters"])
+    described = {path: {method: one["operationId"] for method, one in of.items()} for path, of in operations(document)}
+    session = "/v1/sessions/{tenant}/{agent_type}/{session_id}"
+    assert described == {f"{session}/messages": {"post": "publish"}, f"{session}/expiry": {"put": "expire"}}
+    for _, of in operations(document):
+        for operation in of.values():
+            assert operation["security"]
+            parameters = [(one["name"], one["in"]) for one in operation["parameters"]]
+            assert parameters == [("tenant", "path"), ("agent_type", "path"), ("session_id", "path")]
+            assert all(one["schema"]["pattern"] for one in operation["parameters"])
+
+
+def operations(document: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    return list(document["paths"].items())
 
 
 async def test_every_reference_of_the_document_leads_somewhere(document: dict[str, Any]) -> None:
@@ -71,25 +77,28 @@ async def test_its_schemas_are_schemas_and_take_what_is_meant(document: dict[str
     assert not takes("PostedMessage", {"class": "event"})
     assert not takes("PostedMessage", {"payload": 1, "colour": "blue"})
     assert not takes("PostedBatch", {"messages": []})
+    assert takes("PostedExpiry", {"expires_in_s": 3_600})
+    assert not takes("PostedExpiry", {"expires_in_s": -1})
 
 
+@pytest.mark.parametrize("name", ["publish", "expire"])
 @pytest.mark.parametrize(
     ("mode", "path"),
     [(GenerationMode.POSITIVE, OWN), (GenerationMode.NEGATIVE, OWN), (GenerationMode.NEGATIVE, None)],
     ids=["good", "bad", "bad anywhere"],
 )
 async def test_examples_made_from_the_document_are_answered_as_it_says(
-    world: World, edge: Edge, document: dict[str, Any], mode: GenerationMode, path: dict[str, Any] | None
+    world: World, edge: Edge, document: dict[str, Any], mode: GenerationMode, path: dict[str, Any] | None, name: str
 ) -> None:
     """Schemathesis' own checks hold: no 5xx, status, content type, headers and body as documented, bad data refused,
     unknown methods 405, and no answer without a token.
     """
     await world.put_tenant("acme", limits={"connection_messages_per_s": 1e6, "connection_burst_messages": 10**6})
-    token = world.token()
+    token = world.token(scopes=["publish:*:*", "admin:*:*"])
     schema = schemathesis.openapi.from_dict(document)
     schema.config.update(base_url=edge.url)
-    (result,) = schema.get_all_operations()
-    operation = result.ok()  # type: ignore[union-attr] # a broken document fails here
+    every = [result.ok() for result in schema.get_all_operations()]  # type: ignore[union-attr] # a broken one fails here
+    (operation,) = [one for one in every if one.definition.raw["operationId"] == name]
     statuses: set[int] = set()
 
     @settings(

@@ -27,7 +27,12 @@ from heliograph.stores.keys import Topics
 from heliograph.stores.memory.live import MemoryLiveStore
 from heliograph.stores.memory.live_server import MemoryLiveServer
 from heliograph.stores.memory.log import MemoryLog, MemoryLogReader
-from heliograph.stores.memory.metadata import MemoryPositionIndex, MemoryRehydration, MemoryTenantStore
+from heliograph.stores.memory.metadata import (
+    MemoryPositionIndex,
+    MemoryRehydration,
+    MemorySessionExpiries,
+    MemoryTenantStore,
+)
 from heliograph.stores.ports import Append, Appended, Bounds, IndexEntry, LogRecord, StoreError, TopicSpec
 
 DEADLINE_S = 20.0
@@ -78,6 +83,7 @@ class World:
         self.tenants = MemoryTenantStore()
         self.index = MemoryPositionIndex()
         self.rehydration = MemoryRehydration()
+        self.expiries = MemorySessionExpiries()
         self.http_log = MemoryLogReader(self.log)
         self.edge_log = MemoryLogReader(self.log)
         self.topics = Topics("heliograph")
@@ -160,6 +166,7 @@ class World:
             self.tenants,
             self.index,
             self.rehydration,
+            self.expiries,
             nothing,
             nothing,
         )

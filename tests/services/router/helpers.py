@@ -46,6 +46,7 @@ from heliograph.stores.memory.metadata import (
     MemoryLeases,
     MemoryPositionIndex,
     MemoryServeStore,
+    MemorySessionExpiries,
     MemoryTenantStore,
 )
 from heliograph.stores.ports import (
@@ -58,6 +59,7 @@ from heliograph.stores.ports import (
     LogWriter,
     PositionIndex,
     ServeStore,
+    SessionExpiries,
     StoreError,
     TenantStore,
     TopicSpec,
@@ -69,6 +71,7 @@ from heliograph.stores.redis.metadata import (
     RedisLeases,
     RedisPositionIndex,
     RedisServeStore,
+    RedisSessionExpiries,
     RedisTenantStore,
 )
 
@@ -159,6 +162,7 @@ class World:
         self.tenants: TenantStore
         self.connections: ConnectionStore
         self.serving: ServeStore
+        self.expiries: SessionExpiries
         self._numbers = itertools.count(1)
 
     async def stores(self) -> Stores:
@@ -323,11 +327,13 @@ class MemoryWorld(World):
         self.memory_index = MemoryPositionIndex()
         self.memory_tenants = MemoryTenantStore()
         self.connections, self.serving = MemoryConnectionStore(), MemoryServeStore()
+        self.memory_expiries = MemorySessionExpiries()
 
     async def set_up(self) -> None:
         self.live = MemoryLiveStore(self.server)
         self.writer, self.reader = MemoryLogWriter(self.memory_log), MemoryLogReader(self.memory_log)
         self.index, self.tenants = self.memory_index, self.memory_tenants
+        self.expiries = self.memory_expiries
         await self.live.start()
         await self.writer.start()
         await super().set_up()
@@ -347,6 +353,7 @@ class MemoryWorld(World):
             leases=self.leases,
             connections=self.connections,
             serving=self.serving,
+            expiries=self.expiries,
             start_metadata=_nothing,
             stop_metadata=_nothing,
             find_log=_nothing,
@@ -374,6 +381,7 @@ class RealWorld(World):
         self.live, self.writer, self.reader = self.live_store(), KafkaLogWriter(self.kafka), KafkaLogReader(self.kafka)
         self.index, self.tenants = RedisPositionIndex(metadata), RedisTenantStore(metadata)
         self.connections, self.serving = RedisConnectionStore(metadata), RedisServeStore(metadata)
+        self.expiries = RedisSessionExpiries(metadata)
         self.stack.push_async_callback(metadata.close)
         for part in (self.live, self.reader):
             await part.start()
@@ -406,6 +414,7 @@ class RealWorld(World):
             leases=RedisLeases(metadata),
             connections=RedisConnectionStore(metadata),
             serving=serving,
+            expiries=RedisSessionExpiries(metadata),
             start_metadata=metadata.start,
             stop_metadata=stop_metadata,
             find_log=admin.ping,

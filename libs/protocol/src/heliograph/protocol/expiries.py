@@ -38,6 +38,18 @@ def expiry_message(session: str, state: Expiry, subject: str) -> Message:
     )
 
 
+class _Time(msgspec.Struct):
+    time: int
+
+
+_time_decoder = msgspec.json.Decoder(_Time)
+
+
+def frame_time_ms(frame: bytes) -> int:
+    """When the message of a frame was published (Unix ms): what an expiry goes by."""
+    return _time_decoder.decode(frame).time
+
+
 def expiry_of(message: Message) -> Expiry | None:
     """The state that a record tells; None for any other record, and for one that can't be read."""
     if message.event_type != EXPIRY_EVENT_TYPE:

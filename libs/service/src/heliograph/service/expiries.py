@@ -59,6 +59,7 @@ class ExpiryDirectory:
         self._fresh_at: float | None = None
         self._log = RateLimitedLog(get_logger(__name__))
         self._failures = metrics.ticks("expiry_refresh_failures_total", "Polls of sessions' expiries that failed.")
+        self._refreshes = metrics.ticks("expiry_refreshes_total", "Polls of sessions' expiries that were answered.")
         self._unanswered = metrics.ticks("expiry_unanswered_total", "Sessions not read: their expiry is not known.")
         metrics.sampled_gauge(
             "expiries_age_seconds", "Since changes of expiries were last known to be seen.", self._age_s
@@ -123,6 +124,7 @@ class ExpiryDirectory:
             raise
         self._versions |= versions  # one that is missing was lost, not taken back: its sessions are asked for still
         self._fresh_at = self._clock()
+        self._refreshes.n += 1
         self._condition.ok()
 
     def _age_s(self) -> float:

@@ -20,6 +20,7 @@ from heliograph.edge.connection import ConnectionLimits
 from heliograph.edge.connections import Connections
 from heliograph.edge.cursors import Cursors
 from heliograph.edge.endpoint import Endpoint
+from heliograph.edge.expiring import HttpExpiries
 from heliograph.edge.http import HttpPublishing, openapi_components
 from heliograph.edge.http_protocol import EdgeHttpProtocol
 from heliograph.edge.joiner import History
@@ -31,6 +32,7 @@ from heliograph.edge.settings import EdgeSettings
 from heliograph.edge.websocket import ClientSocket, TickWriter
 from heliograph.protocol.frames import CONNECT_PATH
 from heliograph.service.background import BackgroundTasks
+from heliograph.service.expiries import ExpiryDirectory
 from heliograph.service.health import Condition, Liveness, Readiness
 from heliograph.service.http import create_app
 from heliograph.service.lifecycle import Component, Service
@@ -40,12 +42,20 @@ from heliograph.service.tokens import TokenVerifier
 from heliograph.service.tracing import Tracing, otlp_exporter
 from heliograph.stores.kafka import KafkaLogWriter
 from heliograph.stores.keys import Topics
-from heliograph.stores.ports import ConnectionStore, LiveStore, LogWriter, Rehydration, TenantStore
+from heliograph.stores.ports import (
+    ConnectionStore,
+    LiveStore,
+    LogWriter,
+    Rehydration,
+    SessionExpiries,
+    TenantStore,
+)
 from heliograph.stores.redis.live import RedisLiveStore
 from heliograph.stores.redis.metadata import (
     MetadataClient,
     RedisConnectionStore,
     RedisRehydration,
+    RedisSessionExpiries,
     RedisTenantStore,
 )
 
@@ -76,6 +86,7 @@ class Stores:
     tenants: TenantStore
     connections: ConnectionStore
     rehydration: Rehydration
+    expiries: SessionExpiries
     start: Callable[[], Awaitable[None]]
     stop: Callable[[], Awaitable[None]]
 
@@ -99,6 +110,7 @@ def real_stores(settings: EdgeSettings) -> Stores:
         RedisTenantStore(metadata),
         RedisConnectionStore(metadata),
         rehydration,
+        RedisSessionExpiries(metadata),
         metadata.start,
         stop,
     )
@@ -139,6 +151,7 @@ def compose(settings: EdgeSettings, stores: Stores) -> Service:
         starts_traces=True,
     )
     directory = TenantDirectory(stores.tenants, readiness.condition("tenants"), metrics, service=instance_name("edge"))
+    expiries = ExpiryDirectory(stores.expiries, readiness.condition("expiries"), metrics)
     verifier = TokenVerifier(
         directory.find,
         metrics,
@@ -156,7 +169,7 @@ def compose(settings: EdgeSettings, stores: Stores) -> Service:
         PublishLimits(settings.durable_wait_s, settings.log_in_flight_per_tenant),
     )
     cursors = Cursors(stores.live, edge_metrics)
-    history = History(stores.live, stores.rehydration, cursors, edge_metrics, settings.rehydration_timeout_s)
+    history = History(stores.live, stores.rehydration, cursors, expiries, edge_metrics, settings.rehydration_timeout_s)
     sessions = Sessions(stores.live, history, writer, edge_metrics)
     connections = Connections(
         directory,
@@ -220,6 +233,7 @@ def compose(settings: EdgeSettings, stores: Stores) -> Service:
     HttpPublishing(connections, path, edge_metrics, batch_messages=settings.http_batch_messages).install(
         app, verifier, serving
     )
+    HttpExpiries(connections, stores.live, stores.log, stores.expiries, edge_metrics).install(app, verifier, serving)
     _document(app)
     tasks = BackgroundTasks(metrics)
     log_condition = readiness.condition("log")
@@ -230,6 +244,7 @@ def compose(settings: EdgeSettings, stores: Stores) -> Service:
 
     async def start_passes() -> None:
         tasks.spawn("tenants", directory.run)
+        tasks.spawn("expiries", expiries.run)
         tasks.spawn("connections", connections.look_after)
         tasks.spawn("heads", lambda: sessions.check_heads(settings.heads_interval_s))
         tasks.spawn("cursors", cursors.run)
@@ -265,9 +280,10 @@ def compose(settings: EdgeSettings, stores: Stores) -> Service:
         components=[
             Component("metadata", stores.start, stores.stop),
             Component("tenants", directory.start, after=["metadata"]),
+            Component("expiries", expiries.start, after=["metadata"]),
             Component("live", start_live, stores.live.close),
             Component("log", stores.log.start, stop_log, required=False),
-            Component("passes", start_passes, stop_passes, after=["tenants", "live"]),
+            Component("passes", start_passes, stop_passes, after=["tenants", "expiries", "live"]),
             Component("registry", start_registration, registration.release, after=["passes"], required=False),
         ],
         drain=drain,

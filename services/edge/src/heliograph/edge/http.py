@@ -26,6 +26,7 @@ from heliograph.edge.publishing import Publication, PublishPath
 from heliograph.edge.tenants import Target
 from heliograph.protocol.codes import CODES
 from heliograph.protocol.frames import Name, Publish, SessionReference, TraceParent, is_utf8
+from heliograph.protocol.messages import MAX_TIME_MS
 from heliograph.service.http import HttpError, bearer, require
 from heliograph.service.tokens import Identity, TokenVerifier
 from heliograph.stores.ports import Appended, StoreError
@@ -79,6 +80,23 @@ class Result(Struct, omit_defaults=True):
 
 class _Fields(Struct):
     messages: Raw | msgspec.UnsetType = msgspec.UNSET
+
+
+class PostedExpiry(Struct, forbid_unknown_fields=True):
+    """When. Exactly one of the two."""
+
+    expires_at_ms: Annotated[int, Meta(ge=0, le=MAX_TIME_MS)] | None = None
+    """Unix ms; a moment that has passed is in force at once."""
+    expires_in_s: Annotated[float, Meta(ge=0, le=MAX_TIME_MS / 1000)] | None = None
+
+
+class ExpirySet(Struct):
+    """The session's expiry as it is now."""
+
+    session: str
+    expires_at_ms: int
+    gone_until_ms: int
+    """Messages of this time and before are gone by now; 0: none."""
 
 
 _batch_decoder = msgspec.json.Decoder(PostedBatch)
@@ -267,7 +285,7 @@ def _answer(status: int, body: object) -> Response:
 
 
 def _schemas() -> dict[str, Any]:
-    types = [PostedMessage, PostedBatch, Result]
+    types = [PostedMessage, PostedBatch, Result, PostedExpiry, ExpirySet]
     return msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")[1]
 
 

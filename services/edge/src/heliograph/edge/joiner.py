@@ -17,7 +17,9 @@ from heliograph.core.joining import Ask, EpochBegins, Join, Live, Send
 from heliograph.core.positions import EPOCH_LENGTH, Position
 from heliograph.edge.cursors import Cursors
 from heliograph.edge.metrics import EdgeMetrics
+from heliograph.protocol.expiries import frame_time_ms
 from heliograph.protocol.messages import FRAME_START
+from heliograph.service.expiries import ExpiryDirectory
 from heliograph.stores import ports
 from heliograph.stores.ports import LiveStore, RehydratedPage, Rehydration, RehydrationRequest, StoreError
 
@@ -37,12 +39,14 @@ class History:
         live: LiveStore,
         rehydration: Rehydration,
         cursors: Cursors,
+        expiries: ExpiryDirectory,
         metrics: EdgeMetrics,
         rehydration_timeout_s: float,
     ) -> None:
         self._live = live
         self._rehydration = rehydration
         self._cursors = cursors
+        self._expiries = expiries
         self._metrics = metrics
         self._timeout_s = rehydration_timeout_s
 
@@ -55,13 +59,26 @@ class History:
             if request.after is Start.LATEST:
                 head = (await self._live.heads([session]))[0]
                 return Page((), more=False, head=_head(head))
-            after = request.after if isinstance(request.after, Position) else None
-            page = await self._live.page(session, after)
+            return await self._window(session, request.after if isinstance(request.after, Position) else None)
         except StoreError:
             self._metrics.history_failures.labels(request.source.value).n += 1
             raise
+
+    async def _window(self, session: str, after: Position | None) -> Page[bytes]:
+        """A page of the hot window, without what has expired: a gap stands for it."""
+        gone_until_ms = await self._expiries.gone_until(session)
+        page = await self._live.page(session, after)
+        complete = page.complete
         entries = [(position_of(frame), frame) for frame in page.frames]
-        return Page(entries, more=page.more, complete=page.complete, head=_head(page.head))
+        if not gone_until_ms:
+            return Page(entries, more=page.more, complete=complete, head=_head(page.head))
+        gaps: list[Gap] = []
+        entries = _left(entries, gone_until_ms, gaps)
+        while page.more and page.frames and not entries:  # a page that brings nothing would be asked for again
+            page = await self._live.page(session, position_of(page.frames[-1]))
+            complete = complete and page.complete
+            entries = _left([(position_of(frame), frame) for frame in page.frames], gone_until_ms, gaps)
+        return Page(entries, more=page.more, complete=complete, head=_head(page.head), gaps=gaps)
 
     async def cursor(self, session: str, consumer: str) -> Position | None:
         """Where a consumer stands. Raises StoreError."""
@@ -84,6 +101,21 @@ def log_page(page: RehydratedPage) -> Page[bytes]:
         start, end = Position.parse(first), Position.parse(last)
         gaps.append(Gap(Hole(end.epoch, start.seq if start.epoch == end.epoch else 1, end.seq), Why(why)))
     return Page(entries, more=page.more, complete=page.gap_before is None, gaps=gaps)
+
+
+def _left(entries: list[tuple[Position, bytes]], gone_until_ms: int, gaps: list[Gap]) -> list[tuple[Position, bytes]]:
+    """The entries that have not expired; the others are put to `gaps`."""
+    left: list[tuple[Position, bytes]] = []
+    for position, frame in entries:
+        if frame_time_ms(frame) > gone_until_ms:
+            left.append((position, frame))
+            continue
+        epoch, seq = position
+        begin = seq
+        if gaps and gaps[-1].hole[::2] == (epoch, seq - 1):
+            begin = gaps.pop().hole.from_seq
+        gaps.append(Gap(Hole(epoch, begin, seq), Why.EXPIRED))
+    return left
 
 
 def position_of(frame: bytes) -> Position:

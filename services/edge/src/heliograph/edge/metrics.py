@@ -36,6 +36,7 @@ class EdgeMetrics:
         self.history_reads = metrics.tick_family("history_reads_total", "Pages read, by source.", ["source"])
         self.history_failures = metrics.tick_family("history_failures_total", "Pages not had.", ["source"])
         self.registry_failures = metrics.ticks("registry_failures_total", "Registry updates that failed.")
+        self.expiries = metrics.ticks("session_expiries_total", "Times that a session's expiry was set.")
         self.append_s = metrics.tick_histogram("append_seconds", "From publish to the live store's answer.")
         self.log_s = metrics.tick_histogram("log_seconds", "From publish to the log's acknowledgement.")
         self.in_flight = 0

@@ -18,6 +18,7 @@ from heliograph.replay.scanning import Sources
 from heliograph.replay.settings import ReplaySettings
 from heliograph.replay.slots import ReadSlots
 from heliograph.service.background import BackgroundTasks
+from heliograph.service.expiries import ExpiryDirectory
 from heliograph.service.health import Condition, Liveness, Readiness
 from heliograph.service.http import create_app
 from heliograph.service.lifecycle import Component, Service
@@ -26,12 +27,20 @@ from heliograph.service.tenants import TenantDirectory, instance_name
 from heliograph.service.tokens import TokenVerifier
 from heliograph.stores.kafka import KafkaLogReader
 from heliograph.stores.keys import Topics
-from heliograph.stores.ports import LiveStore, LogReader, PositionIndex, Rehydration, TenantStore
+from heliograph.stores.ports import (
+    LiveStore,
+    LogReader,
+    PositionIndex,
+    Rehydration,
+    SessionExpiries,
+    TenantStore,
+)
 from heliograph.stores.redis.live import RedisLiveStore
 from heliograph.stores.redis.metadata import (
     MetadataClient,
     RedisPositionIndex,
     RedisRehydration,
+    RedisSessionExpiries,
     RedisTenantStore,
 )
 
@@ -55,6 +64,7 @@ class Stores:
     tenants: TenantStore
     index: PositionIndex
     rehydration: Rehydration
+    expiries: SessionExpiries
     start: Callable[[], Awaitable[None]]
     stop: Callable[[], Awaitable[None]]
 
@@ -80,6 +90,7 @@ def real_stores(settings: ReplaySettings) -> Stores:
         RedisTenantStore(metadata),
         RedisPositionIndex(metadata),
         rehydration,
+        RedisSessionExpiries(metadata),
         metadata.start,
         stop,
     )
@@ -106,6 +117,7 @@ def compose(settings: ReplaySettings, stores: Stores) -> Service:
     directory = TenantDirectory(
         stores.tenants, readiness.condition("tenants"), metrics, service=instance_name("replay")
     )
+    expiries = ExpiryDirectory(stores.expiries, readiness.condition("expiries"), metrics)
     verifier = TokenVerifier(
         directory.find,
         metrics,
@@ -134,6 +146,7 @@ def compose(settings: ReplaySettings, stores: Stores) -> Service:
         ),
         Sources(stores.http_log, stores.live, counts, settings.settle_s),
         directory.find,
+        expiries,
         http_slots,
         counts,
         HistoryLimits(
@@ -154,6 +167,7 @@ def compose(settings: ReplaySettings, stores: Stores) -> Service:
         ),
         Sources(stores.edge_log, stores.live, counts, settings.settle_s),
         directory.find,
+        expiries,
         counts,
         worker=f"{socket.gethostname()}-{settings.port}-{secrets.token_hex(4)}",
         readers=settings.rehydration_readers,
@@ -181,6 +195,7 @@ def compose(settings: ReplaySettings, stores: Stores) -> Service:
 
     async def start_work() -> None:
         tasks.spawn("tenants", directory.run)
+        tasks.spawn("expiries", expiries.run)
         tasks.spawn("rehydration", rehydrator.run)
         tasks.spawn("live", lambda: _watch(stores.live, readiness.condition("live")))
 
@@ -195,9 +210,10 @@ def compose(settings: ReplaySettings, stores: Stores) -> Service:
         components=[
             Component("metadata", stores.start, stores.stop),
             Component("tenants", directory.start, after=["metadata"]),
+            Component("expiries", expiries.start, after=["metadata"]),
             Component("live", stores.live.start, stores.live.close, required=False),
             Component("log", start_log, stop_log),
-            Component("work", start_work, tasks.close, after=["tenants", "log"]),
+            Component("work", start_work, tasks.close, after=["tenants", "expiries", "log"]),
         ],
     )
 

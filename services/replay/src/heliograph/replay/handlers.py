@@ -13,6 +13,7 @@ from fastapi import APIRouter, Depends, FastAPI, Path, Query, Request, Response
 from pydantic import BeforeValidator
 
 from heliograph.core.errors import HeliographError
+from heliograph.core.history import Gap, Why
 from heliograph.core.positions import EPOCH_PATTERN, Position
 from heliograph.core.scopes import Operation
 from heliograph.core.sessions import LABEL_PATTERN, SESSION_ID_PATTERN, SessionKey
@@ -21,22 +22,27 @@ from heliograph.protocol.tenants import Tenant
 from heliograph.replay.metrics import ReplayMetrics
 from heliograph.replay.openapi import document, responses
 from heliograph.replay.places import RESUME_PATTERN, Locator, Resume
-from heliograph.replay.reading import End, Ending, Limits, Part, SessionRead
+from heliograph.replay.reading import End, Ending, Epoch, Limits, Part, SessionRead
 from heliograph.replay.reading import Query as ReadQuery
 from heliograph.replay.rendering import JSON, NDJSON, Page, end_line, error_line, lines
 from heliograph.replay.scanning import Sources
 from heliograph.replay.slots import BusyError, ReadSlots
 from heliograph.replay.streaming import StreamedRead
+from heliograph.service.expiries import ExpiryDirectory
 from heliograph.service.health import describe_error
 from heliograph.service.http import HttpError, bearer, require
 from heliograph.service.logs import get_logger
 from heliograph.service.tenants import TenantEntry
 from heliograph.service.tokens import Identity, TokenVerifier
+from heliograph.stores.ports import StoreError
 
 PATH = "/v1/history/{tenant}/{agent_type}/{session_id}"
 
 GIVEN_POSITION = rf"^{EPOCH_PATTERN}-[0-8][0-9]{{15}}$"
 """A position below 9 × 10^15, so that every text of this pattern is one."""
+
+MAX_KEPT = 1_000
+"""Expired gaps and epochs at the beginning of a stream that are kept back; each is an epoch of the session."""
 
 RETRY_AFTER_MS = 1_000
 """Told where reads are busy: pages take less."""
@@ -83,6 +89,7 @@ class History:
         locator: Locator,
         sources: Sources,
         find_tenant: Callable[[str], TenantEntry | None],
+        expiries: ExpiryDirectory,
         slots: ReadSlots,
         metrics: ReplayMetrics,
         limits: HistoryLimits,
@@ -91,6 +98,7 @@ class History:
         self._locator = locator
         self._sources = sources
         self._find_tenant = find_tenant
+        self._expiries = expiries
         self._slots = slots
         self._metrics = metrics
         self._limits = limits
@@ -157,12 +165,25 @@ class History:
             raise HttpError("forbidden")
         return entry.record
 
-    def _read(self, session: SessionKey, tenant: Tenant, query: ReadQuery, limits: Limits) -> SessionRead:
-        return SessionRead(self._locator, self._sources, session, tenant, query, limits, stopping=self._stopping)
+    async def _read(self, session: SessionKey, tenant: Tenant, query: ReadQuery, limits: Limits) -> SessionRead:
+        try:
+            gone_until_ms = await self._expiries.gone_until(str(session))
+        except StoreError:
+            raise HttpError("history_unavailable", retry_after_ms=RETRY_AFTER_MS) from None
+        return SessionRead(
+            self._locator,
+            self._sources,
+            session,
+            tenant,
+            query,
+            limits,
+            gone_until_ms=gone_until_ms,
+            stopping=self._stopping,
+        )
 
     async def _page(self, session: SessionKey, tenant: Tenant, query: ReadQuery, limit: int | None) -> Response:
         limits = _limited(self._limits.page, limit)
-        read, page = self._read(session, tenant, query, limits), Page(str(session))
+        read, page = await self._read(session, tenant, query, limits), Page(str(session))
         begin = time.monotonic()
         try:
             async with self._slots.read(session.tenant), aclosing(read.parts()) as parts:
@@ -173,12 +194,14 @@ class History:
             raise self._busy(error) from None
         end = read.end
         self._metrics.request_seconds.observe(time.monotonic() - begin)
+        if read.all_expired:
+            raise self._expired()
         if end.ending in (Ending.TIME, Ending.STOPPED) and end.last == query.after and end.resume is None:
             raise HttpError("history_unavailable", retry_after_ms=RETRY_AFTER_MS)
         return Response(page.body(end), media_type=JSON)
 
     async def _stream(self, session: SessionKey, tenant: Tenant, query: ReadQuery, limit: int | None) -> Response:
-        read = self._read(session, tenant, query, _limited(self._limits.stream, limit))
+        read = await self._read(session, tenant, query, _limited(self._limits.stream, limit))
         body = self._lines(session, read)
         first = await anext(body)  # an error before the first line is an answer of its own
 
@@ -196,12 +219,18 @@ class History:
     async def _lines(self, session: SessionKey, read: SessionRead) -> AsyncGenerator[bytes, None]:
         name, begun = str(session), False
         begin = time.monotonic()
+        kept: list[Part] = []
+        """A beginning that expired: where nothing else comes the answer is an error of its own."""
         try:
             async with self._slots.read(session.tenant), aclosing(read.parts()) as parts:
                 async for part in parts:
                     self._count(part, "stream")
+                    if not begun and _only_expired(part) and len(kept) < MAX_KEPT:
+                        kept += part
+                        continue
                     begun = True
-                    yield lines(name, part)
+                    yield lines(name, [*kept, *part])
+                    kept.clear()
         except BusyError as error:
             raise self._busy(error) from None
         except HeliographError as error:
@@ -211,8 +240,14 @@ class History:
             self._metrics.refused.labels(error.code).n += 1
             yield error_line(error.code, CODES[error.code].meaning) + end_line(End(Ending.STOPPED, read.last, None))
         else:
-            yield end_line(read.end)
+            if read.all_expired and not begun:
+                raise self._expired()
+            yield lines(name, kept) + end_line(read.end)
         self._metrics.request_seconds.observe(time.monotonic() - begin)
+
+    def _expired(self) -> HttpError:
+        self._metrics.refused.labels("expired").n += 1
+        return HttpError("expired")
 
     def _busy(self, error: BusyError) -> HttpError:
         self._metrics.refused.labels(error.code).n += 1
@@ -232,6 +267,10 @@ def count_parts(metrics: ReplayMetrics, parts: list[Part], reader: str) -> None:
             why = getattr(part, "why", None)
             if why is not None:
                 metrics.gaps.labels(why.value).n += 1
+
+
+def _only_expired(parts: list[Part]) -> bool:
+    return all(isinstance(part, Epoch) or (isinstance(part, Gap) and part.why is Why.EXPIRED) for part in parts)
 
 
 def _limited(limits: Limits, messages: int | None) -> Limits:

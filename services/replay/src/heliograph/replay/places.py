@@ -12,7 +12,7 @@ import asyncio
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import TypeVar
 
@@ -53,6 +53,8 @@ class Place:
     end: int
     trimmed: bool
     """Retention has removed records at the start, as far as can be told."""
+    expired: bool = False
+    """What is before the start has expired, and was not looked at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,9 +122,18 @@ class Locator:
         return heads[0] if heads else None
 
     async def locate(
-        self, session: SessionKey, tenant: Tenant, after: Position | None, head: Head | None, resume: Resume | None
+        self,
+        session: SessionKey,
+        tenant: Tenant,
+        after: Position | None,
+        head: Head | None,
+        resume: Resume | None,
+        gone_until_ms: int = 0,
     ) -> Located | None:
-        """None where the session's topic does not exist (yet). Raises StoreError(`log_unavailable`)."""
+        """None where the session's topic does not exist (yet). Raises StoreError(`log_unavailable`).
+
+        `gone_until_ms`: messages of this time and before have expired; who reads from the beginning begins behind them.
+        """
         topic = self._topics.log_of(session, tenant.own_log)
         info = await self._topic(topic)
         if info is None:
@@ -134,7 +145,7 @@ class Locator:
             return Located(topic, info.topic_id, tuple(places))
         known = await self._entries(str(session), after, info)
         numbers = await self._partitions(str(session), info, known)
-        found = [await self._start(topic, number, after, head, known) for number in numbers]
+        found = [await self._start(topic, number, after, head, known, gone_until_ms) for number in numbers]
         return Located(topic, info.topic_id, tuple(place for place, _ in found), any(skipped for _, skipped in found))
 
     async def locate_time(self, session: SessionKey, tenant: Tenant, time_ms: int) -> Located | None:
@@ -178,10 +189,20 @@ class Locator:
         return [entry for entry in entries if entry is not None and entry.topic_id == info.topic_id]
 
     async def _start(
-        self, topic: str, partition: int, after: Position | None, head: Head | None, known: list[IndexEntry]
+        self,
+        topic: str,
+        partition: int,
+        after: Position | None,
+        head: Head | None,
+        known: list[IndexEntry],
+        gone_until_ms: int,
     ) -> tuple[Place, bool]:
         """The place, and whether what may be before its start is left out."""
         mine = [entry for entry in known if entry.partition == partition]
+        if after is None and gone_until_ms:
+            begun = await self._log.offset_for_time(topic, partition, max(0, gone_until_ms - CLOCK_SKEW_MS))
+            self._metrics.lookups.labels("expiry").n += 1
+            return replace(await self._place(topic, partition, begun), expired=True), False
         if after is None:
             return await self._beginning(topic, partition, head, mine)
         safe = str(_safe(after))

@@ -9,13 +9,11 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from enum import StrEnum
 
-import msgspec
-from msgspec import Struct
-
 from heliograph.core.contiguity import Hole
 from heliograph.core.history import Gap, Why
 from heliograph.core.positions import MAX_SEQ, Position
 from heliograph.core.sessions import SessionKey
+from heliograph.protocol.expiries import frame_time_ms
 from heliograph.protocol.tenants import Tenant
 from heliograph.replay.places import Located, Locator, Resume, topic_tag
 from heliograph.replay.scanning import Event, Item, PlaceScan, Sources, merged, position_of_event
@@ -101,15 +99,18 @@ class SessionRead:
         query: Query,
         limits: Limits,
         *,
+        gone_until_ms: int = 0,
         stopping: Callable[[], bool] = lambda: False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`gone_until_ms`: messages of this time and before have expired."""
         self._locator = locator
         self._sources = sources
         self._session = session
         self._tenant = tenant
         self._query = query
         self._limits = limits
+        self._gone_until_ms = gone_until_ms
         self._stopping = stopping
         self._clock = clock
         self._ends_at = clock() + limits.seconds
@@ -120,6 +121,9 @@ class SessionRead:
         self._trimmed = False
         self._scans: list[PlaceScan] = []
         self._topic_id = ""
+        self._expired: Gap | None = None
+        """Expired positions come a step of the scan at a time, and are told as one gap: not handed out yet."""
+        self._met_expired = False
         self._messages = 0
         self._bytes = 0
         self._unsent: int | None = None
@@ -129,7 +133,8 @@ class SessionRead:
     @property
     def last(self) -> Position | None:
         """The last position that was handed out or named missing so far; what was asked for, before there is one."""
-        return self._last
+        held = self._expired
+        return self._last if held is None else Position(held.hole.epoch, held.hole.from_seq - 1)
 
     @property
     def end(self) -> End:
@@ -151,7 +156,9 @@ class SessionRead:
         if self._is_over(head):
             self._ending = Ending.COMPLETE
             return
-        located = await self._locator.locate(self._session, self._tenant, self._last, head, self._query.resume)
+        located = await self._locator.locate(
+            self._session, self._tenant, self._last, head, self._query.resume, self._gone_until_ms
+        )
         if located is None:
             self._ending = Ending.COMPLETE
             return
@@ -172,16 +179,23 @@ class SessionRead:
                 self._until = window if self._until is None else min(self._until, window)
         return self._until is not None and self._last is not None and self._last >= self._until
 
+    @property
+    def all_expired(self) -> bool:
+        """Whether all there was to be read has expired."""
+        nothing = self._ending is Ending.COMPLETE and self._messages == 0 and self._gone_until_ms > 0
+        return nothing and (self._query.after is None or self._met_expired)
+
     async def _read(self, located: Located) -> AsyncGenerator[list[Part], None]:
         self._topic_id = located.topic_id
         self._trimmed = any(place.trimmed for place in located.places)
         self._scans = [
-            PlaceScan(self._sources, str(self._session), located.topic, place, self._last) for place in located.places
+            PlaceScan(self._sources, str(self._session), located.topic, place, self._last, self._gone_until_ms)
+            for place in located.places
         ]
         events = self._scans[0].events() if len(self._scans) == 1 else merged(self._scans)
         async with aclosing(events):
             async for step in events:
-                parts = self._take(step)
+                parts = self._joined(self._take(step))
                 if parts:
                     yield parts
                 if self._ending is None and self._stopping():
@@ -189,9 +203,31 @@ class SessionRead:
                 if self._ending is None and self._clock() >= self._ends_at:
                     self._ending = Ending.TIME
                 if self._ending is not None:
-                    return
-        waiting = any(scan.waiting for scan in self._scans)
-        self._ending = Ending.WAITING if waiting else Ending.COMPLETE
+                    break
+        if self._ending is None:
+            waiting = any(scan.waiting for scan in self._scans)
+            self._ending = Ending.WAITING if waiting else Ending.COMPLETE
+        if self._expired is not None:
+            held, self._expired = self._expired, None
+            yield [held]
+
+    def _joined(self, parts: list[Part]) -> list[Part]:
+        """`parts`, but expired positions that follow each other as one gap, kept back until it ends."""
+        if self._gone_until_ms == 0:
+            return parts
+        out: list[Part] = []
+        for part in parts:
+            held, self._expired = self._expired, None
+            if not isinstance(part, Gap) or part.why is not Why.EXPIRED:
+                out += [part] if held is None else [held, part]
+                continue
+            self._met_expired = True
+            if held is not None and held.hole[::2] == (part.hole.epoch, part.hole.from_seq - 1):
+                self._expired = Gap(Hole(part.hole.epoch, held.hole.from_seq, part.hole.to_seq), part.why)
+            else:
+                out += [] if held is None else [held]
+                self._expired = part
+        return out
 
     def _take(self, events: list[Event]) -> list[Part]:
         """What of `events` is to be handed out; sets the ending where one is reached."""
@@ -253,7 +289,7 @@ class SessionRead:
         if self._until is not None and position_of_event(event) > self._until:
             return True
         until_ms = self._query.until_ms
-        return until_ms is not None and not isinstance(event, Gap) and _time_ms(event[1][0]) > until_ms
+        return until_ms is not None and not isinstance(event, Gap) and frame_time_ms(event[1][0]) > until_ms
 
     def _clipped(self, gap: Gap) -> Gap:
         hole, until = gap.hole, self._until
@@ -273,16 +309,16 @@ class SessionRead:
 
     async def _find_start(self) -> bool:
         """Turn `from_ms` into a position: the first message in the log of that time or later. False: there is none."""
-        from_ms = self._query.from_ms
-        assert from_ms is not None
+        assert self._query.from_ms is not None
+        from_ms = max(self._query.from_ms, self._gone_until_ms)
         found: list[Position] = []
         located = await self._locator.locate_time(self._session, self._tenant, from_ms)
         for place in located.places if located is not None else ():
             assert located is not None
-            scan = PlaceScan(self._sources, str(self._session), located.topic, place, None)
+            scan = PlaceScan(self._sources, str(self._session), located.topic, place, None, self._gone_until_ms)
             async with aclosing(scan.messages()) as steps:
                 async for step in steps:
-                    first = next((position for position, frame in step if _time_ms(frame) >= from_ms), None)
+                    first = next((position for position, frame in step if frame_time_ms(frame) >= from_ms), None)
                     if first is not None:
                         found.append(first)
                         break
@@ -296,14 +332,3 @@ class SessionRead:
         self._last = Position(first.epoch, first.seq - 1)
         self._epoch = first.epoch
         return True
-
-
-class _Time(Struct):
-    time: int
-
-
-_time_decoder = msgspec.json.Decoder(_Time)
-
-
-def _time_ms(frame: bytes) -> int:
-    return _time_decoder.decode(frame).time

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 
 from heliograph.core.errors import HeliographError
-from heliograph.core.history import Gap
+from heliograph.core.history import Gap, Why
 from heliograph.core.limits import PAGE_BYTES
 from heliograph.core.positions import Position
 from heliograph.core.sessions import SessionKey
@@ -16,6 +16,7 @@ from heliograph.replay.places import Locator
 from heliograph.replay.reading import Ending, Limits, Part, Query, SessionRead, Unread
 from heliograph.replay.scanning import Sources
 from heliograph.replay.slots import BusyError, ReadSlots
+from heliograph.service.expiries import ExpiryDirectory
 from heliograph.service.logs import RateLimitedLog, get_logger
 from heliograph.service.tenants import TenantEntry
 from heliograph.stores.ports import RehydratedPage, Rehydration, RehydrationRequest, StoreError
@@ -38,6 +39,7 @@ class Rehydrator:
         locator: Locator,
         sources: Sources,
         find_tenant: Callable[[str], TenantEntry | None],
+        expiries: ExpiryDirectory,
         metrics: ReplayMetrics,
         *,
         worker: str,
@@ -49,6 +51,7 @@ class Rehydrator:
         self._locator = locator
         self._sources = sources
         self._find_tenant = find_tenant
+        self._expiries = expiries
         self._metrics = metrics
         self._worker = worker
         self._limits = Limits(MAX_MESSAGES, PAGE_BYTES, seconds)
@@ -106,11 +109,22 @@ class Rehydrator:
             to_window=True,
         )
         async with self._slots.read(session.tenant):
-            read = SessionRead(self._locator, self._sources, session, tenant.record, query, self._limits)
+            gone_until_ms = await self._expiries.gone_until(request.session)
+            read = SessionRead(
+                self._locator,
+                self._sources,
+                session,
+                tenant.record,
+                query,
+                self._limits,
+                gone_until_ms=gone_until_ms,
+            )
             async with aclosing(read.parts()) as parts:
-                return await self._collect(read, parts)
+                return await self._collect(read, parts, from_the_first=query.after is None)
 
-    async def _collect(self, read: SessionRead, parts: AsyncGenerator[list[Part], None]) -> RehydratedPage:
+    async def _collect(
+        self, read: SessionRead, parts: AsyncGenerator[list[Part], None], *, from_the_first: bool
+    ) -> RehydratedPage:
         page = RehydratedPage([], more=True)
         async for some in parts:
             count_parts(self._metrics, some, "edge")
@@ -118,6 +132,8 @@ class Rehydrator:
                 if isinstance(part, tuple):
                     page.frames.append(part[1])
                 elif isinstance(part, Gap):
+                    if from_the_first and part.why is Why.EXPIRED and not page.frames:
+                        continue  # the first message that still exists is what is asked for
                     if page.frames or page.gap_before is not None:
                         return page  # a page has one gap, before its first frame: this one begins the next page
                     hole = part.hole

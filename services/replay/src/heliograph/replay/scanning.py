@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from heliograph.core.history import Gap, Why
 from heliograph.core.log_order import LogOrder
 from heliograph.core.positions import Position
+from heliograph.protocol.expiries import frame_time_ms
 from heliograph.protocol.messages import RecordError
 from heliograph.protocol.record_frames import Nothing, RecordFrames, position_of
 from heliograph.replay.metrics import ReplayMetrics
@@ -49,13 +50,17 @@ class PlaceScan:
         topic: str,
         place: Place,
         after: Position | None,
+        gone_until_ms: int = 0,
     ) -> None:
+        """`gone_until_ms`: messages of this time and before have expired."""
         self._sources = sources
         self._session = session
         self._topic = topic
         self._place = place
         self._frames = RecordFrames(session)
-        self._order: LogOrder[Item] = LogOrder(after, leading=Why.RETENTION if place.trimmed else Why.NEVER_WRITTEN)
+        self._gone_until_ms = gone_until_ms
+        leading = Why.RETENTION if place.trimmed else Why.EXPIRED if place.expired else Why.NEVER_WRITTEN
+        self._order: LogOrder[Item] = LogOrder(after, leading=leading)
         self._marks: dict[Position, int] = {}
         """Offsets of records that said that their position is missing."""
         self._newest_ms = 0
@@ -71,16 +76,21 @@ class PlaceScan:
 
     def resume_offset(self) -> int:
         """Nothing that has not been handed out is before this offset."""
+        buffered = [event[1][1] for event in self.buffered if not isinstance(event, Gap)]
+        held = [offset for _, offset in self._order.held()]
+        return min([self._at, *held, *self._open_marks().values(), *buffered])
+
+    def _open_marks(self) -> dict[Position, int]:
+        """Offsets of records that said that a position is missing which is not handed out yet."""
         last = self._order.last
         self._marks = {at: offset for at, offset in self._marks.items() if last is None or at > last}
-        buffered = [event[1][1] for event in self.buffered if not isinstance(event, Gap)]
-        return min([self._at, *(offset for _, offset in self._order.held()), *self._marks.values(), *buffered])
+        return self._marks
 
     async def events(self) -> AsyncGenerator[list[Event], None]:
         """In order, in lists that may be empty: a step that found nothing is a step. Raises StoreError."""
         async for step in self._scan(self._place.start, self._place.end):
             yield self._ordered(step)
-        if next(self._order.held(), None) is None and not self._marks:
+        if next(self._order.held(), None) is None and not self._open_marks():
             return
         pending = await self._pending()
         if pending is None:
@@ -101,7 +111,7 @@ class PlaceScan:
             for record in step.records:
                 with suppress(RecordError):
                     read = self._frames.read(record.value, record.headers)
-                    if not isinstance(read, Nothing) and isinstance(read[1], bytes):
+                    if not isinstance(read, Nothing) and isinstance(read[1], bytes) and not self._is_gone(read[1]):
                         found.append((read[0], read[1]))
             yield found
 
@@ -135,10 +145,12 @@ class PlaceScan:
                 if isinstance(found, Nothing):
                     continue
                 position, frame = found
-                if isinstance(frame, bytes):
-                    run.append((position, (frame, record.offset)))
-                else:
+                if not isinstance(frame, bytes):
                     missing = (position, frame)
+                elif self._is_gone(frame):
+                    missing = (position, Why.EXPIRED)
+                else:
+                    run.append((position, (frame, record.offset)))
             if missing is not None:
                 self._marks[missing[0]] = record.offset
                 out += order.push_all(run)
@@ -149,6 +161,9 @@ class PlaceScan:
             self._newest_ms = step.records[-1].timestamp_ms
         self._sources.metrics.duplicates.n += order.dropped - dropped
         return out
+
+    def _is_gone(self, frame: bytes) -> bool:
+        return self._gone_until_ms > 0 and frame_time_ms(frame) <= self._gone_until_ms
 
     async def _pending(self) -> Sequence[Position] | None:
         """Positions that the log may still get; None where nobody can tell."""

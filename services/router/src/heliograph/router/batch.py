@@ -9,11 +9,20 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from heliograph.core.errors import InvalidValueError
+from heliograph.core.expiry import Expiry
 from heliograph.core.limits import RECORD_OVERHEAD_BYTES
 from heliograph.core.positions import EPOCH_LENGTH, Position
 from heliograph.core.sessions import SessionKey
+from heliograph.protocol.expiries import expiry_of
 from heliograph.protocol.gaps import gap_reason
-from heliograph.protocol.messages import GAP_EVENT_TYPE, OWN_EVENT_TYPES, Message, RecordError, message_from_record
+from heliograph.protocol.messages import (
+    EXPIRY_EVENT_TYPE,
+    GAP_EVENT_TYPE,
+    OWN_EVENT_TYPES,
+    Message,
+    RecordError,
+    message_from_record,
+)
 from heliograph.stores.ports import LogRecord
 
 WRONG_TOPIC = "wrong_topic"
@@ -49,6 +58,8 @@ class Batch:
     """Records of Heliograph's own, by type."""
     gaps: Counter[str] = field(default_factory=Counter)
     """Gap records, by reason."""
+    expiries: list[tuple[str, Expiry]] = field(default_factory=list)
+    """Sessions whose messages somebody had forgotten, in the order of the log."""
 
 
 def take_apart(records: Iterable[LogRecord], tenant_of: Callable[[str], str | None]) -> Batch:
@@ -73,6 +84,10 @@ def take_apart(records: Iterable[LogRecord], tenant_of: Callable[[str], str | No
         position = message.position
         if position is None:
             batch.unsequenced += 1
+            state = expiry_of(message)
+            if state is not None:
+                batch.own[EXPIRY_EVENT_TYPE] += 1
+                batch.expiries.append((message.session, state))
             continue
         if message.event_type in OWN_EVENT_TYPES and not _is_gap(message, batch):
             continue

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from heliograph.router.confirming import Confirmer
 from heliograph.router.dead_letters import DeadLetters
 from heliograph.router.dispatching import Dispatcher
+from heliograph.router.expiring import ExpiryKeeper
 from heliograph.router.indexing import Indexer
 from heliograph.router.metrics import RouterMetrics
 from heliograph.router.passes import Passes
@@ -40,6 +41,7 @@ from heliograph.stores.ports import (
     LogWriter,
     PositionIndex,
     ServeStore,
+    SessionExpiries,
     TenantStore,
 )
 from heliograph.stores.redis.live import RedisLiveStore
@@ -49,6 +51,7 @@ from heliograph.stores.redis.metadata import (
     RedisLeases,
     RedisPositionIndex,
     RedisServeStore,
+    RedisSessionExpiries,
     RedisTenantStore,
 )
 
@@ -72,6 +75,7 @@ class Stores:
     leases: Leases
     connections: ConnectionStore
     serving: ServeStore
+    expiries: SessionExpiries
     start_metadata: Callable[[], Awaitable[None]]
     stop_metadata: Callable[[], Awaitable[None]]
     find_log: Callable[[], Awaitable[object]]
@@ -106,6 +110,7 @@ def real_stores(settings: RouterSettings) -> Stores:
         leases=RedisLeases(metadata),
         connections=RedisConnectionStore(metadata),
         serving=serving,
+        expiries=RedisSessionExpiries(metadata),
         start_metadata=metadata.start,
         stop_metadata=stop_metadata,
         find_log=admin.ping,
@@ -140,6 +145,7 @@ def compose(settings: RouterSettings, stores: Stores) -> Service:
         retention_s=settings.dead_retention_s,
     )
     marks = ServeMarks(stores.serving, metrics)
+    expiries = ExpiryKeeper(stores.expiries, directory, counted)
     router = Router(
         stores.consumer,
         topics,
@@ -153,6 +159,7 @@ def compose(settings: RouterSettings, stores: Stores) -> Service:
             sessions=settings.index_sessions,
         ),
         dead_letters,
+        expiries,
         progress,
         marks,
         counted,
@@ -235,6 +242,8 @@ def compose(settings: RouterSettings, stores: Stores) -> Service:
         tasks.spawn("router", router.run)
         tasks.spawn("dead letters", dead_letters.run)
         tasks.spawn("tenants", directory.run)
+        tasks.spawn("expiries", expiries.run)
+        tasks.spawn("old expiries", expiries.keep_small)
         passes.start(tasks)
 
     async def stop_group() -> None:

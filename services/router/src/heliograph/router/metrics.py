@@ -46,6 +46,10 @@ class RouterMetrics:
         )
         self.expired = metrics.ticks("expired_sessions_total", "Idle sessions forgotten.")
         self.expire_failures = metrics.ticks("expire_failures_total", "Looks for idle sessions that failed.")
+        self.expiries_told = metrics.ticks("expiries_told_total", "Expiries of the log that the store was told.")
+        self.expiry_failures = metrics.ticks("expiry_failures_total", "Times the store of expiries could not be told.")
+        self.expiries_dropped = metrics.ticks("expiries_dropped_total", "Expiries not told: too many were waiting.")
+        self.expiries_forgotten = metrics.ticks("expiries_forgotten_total", "Expiries removed: older than the log.")
         self.lease_failures = metrics.ticks("lease_failures_total", "Lease calls that failed.")
         self.assigned = metrics.ticks("assigned_total", "Sessions given to a worker.")
         self.nothing_to_serve = metrics.ticks(

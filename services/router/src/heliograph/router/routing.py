@@ -15,6 +15,7 @@ from heliograph.core.positions import Position
 from heliograph.router.batch import Batch, Poison, take_apart
 from heliograph.router.confirming import Confirmer
 from heliograph.router.dead_letters import DeadLetters
+from heliograph.router.expiring import ExpiryKeeper
 from heliograph.router.indexing import Indexer
 from heliograph.router.metrics import RouterMetrics
 from heliograph.router.progress import Progress
@@ -43,6 +44,7 @@ class Router:
         confirmer: Confirmer,
         indexer: Indexer,
         dead_letters: DeadLetters,
+        expiries: ExpiryKeeper,
         progress: Progress,
         marks: ServeMarks,
         metrics: RouterMetrics,
@@ -58,6 +60,7 @@ class Router:
         self._confirmer = confirmer
         self._indexer = indexer
         self._dead_letters = dead_letters
+        self._expiries = expiries
         self._progress = progress
         self._marks = marks
         self._metrics = metrics
@@ -123,6 +126,8 @@ class Router:
         await self._indexer.add(batch, heads)
         for poison in batch.poison:
             self._dead_letters.take(poison)
+        if batch.expiries:
+            self._expiries.take(batch.expiries)
         self._progress.done(records)
         self._count(records, batch)
 
