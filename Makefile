@@ -44,6 +44,10 @@ chaos: prepare ## Faults in a random order under load (HELIOGRAPH_CHAOS_SEED=…
 demo: prepare ## Agents at work on real Kafka and Redis, an edge killed in the middle, nothing lost
 	@$(RUN) python -m heliograph.local.demo $(ARGS)
 
+.PHONY: dev
+dev: sync ## Run all services in one process, in memory: no Kafka, no Redis, no Java
+	@$(RUN) heliograph dev $(ARGS)
+
 .PHONY: up
 up: prepare ## Start the stack in the background and say where it is
 	@$(RUN) python -m heliograph.local up $(ARGS)

@@ -15,10 +15,16 @@ from heliograph.cli.tail import tail
 from heliograph.cli.token import app as token_app
 
 COMMANDS_GROUP = "heliograph.commands"
-"""Entry points: name → a typer application. `heliograph[server]` brings `tenant`."""
+"""Entry points: name → a typer application. `heliograph[server]` brings `tenant`, `heliograph[dev]` `dev`."""
 
-SERVER_COMMANDS = {"tenant": "Tenants: apply, get, list, delete (a part of the server)."}
+SERVER_COMMANDS = {
+    "dev": "All of Heliograph in this process, in memory; nothing is durable (a part of the server).",
+    "tenant": "Tenants: apply, get, list, delete (a part of the server).",
+}
 """Commands that are known though they may not be installed, so that they can say how to get them."""
+
+EXTRAS = {"dev": "dev"}
+"""Commands that another extra than `server` brings."""
 
 EPILOG = "Exit status: " + ", ".join(f"{code.value} {meaning}" for code, meaning in MEANINGS.items()) + "."
 
@@ -53,10 +59,11 @@ def _installed() -> dict[str, EntryPoint]:
 def _missing(name: str, why: str) -> Any:
     """A command in the place of one that can't be had."""
     stub = typer.Typer(help=SERVER_COMMANDS.get(name, ""), add_completion=False)
+    install = f"pip install 'heliograph[{EXTRAS.get(name, 'server')}]'"
 
     @stub.command(name, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
     def missing() -> None:
-        fail(CommandError("not_installed", why, ExitCode.FAILED, "pip install 'heliograph[server]'"), json=False)
+        fail(CommandError("not_installed", why, ExitCode.FAILED, install), json=False)
 
     missing.__doc__ = SERVER_COMMANDS.get(name, "")
     command = get_command(stub)

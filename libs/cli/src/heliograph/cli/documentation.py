@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 from typer.main import get_command
 
-from heliograph.cli.app import SERVER_COMMANDS, app
+from heliograph.cli.app import EXTRAS, SERVER_COMMANDS, app
 from heliograph.cli.exit_codes import MEANINGS
 
 FILE = Path(__file__).parents[5] / "docs" / "cli.md"
@@ -18,7 +18,8 @@ FILE = Path(__file__).parents[5] / "docs" / "cli.md"
 HEAD = """# The `heliograph` command
 
 `pip install heliograph` brings it, `pip install 'heliograph[server]'` the commands that work on Kafka and Redis
-directly ({server}). `python -m heliograph.cli` is the same.
+directly ({server}), `pip install 'heliograph[dev]'` all of the server in one process ({dev}).
+`python -m heliograph.cli` is the same.
 
 Results go to stdout, everything else to stderr. With `--json` (or `HELIOGRAPH_JSON=1`) results are one JSON object a
 line, and an error is `{{"error": {{"code", "message", "hint", "exit"}}}}` on stderr.
@@ -79,7 +80,8 @@ def rendered() -> str:
     for variable, name, option in variables:
         by_variable.setdefault(variable, []).append(f"{option.split(', ')[0]} of {name.removeprefix('heliograph ')}")
     head = HEAD.format(
-        server=", ".join(f"`{name}`" for name in sorted(SERVER_COMMANDS)),
+        server=", ".join(f"`{name}`" for name in sorted(SERVER_COMMANDS) if name not in EXTRAS),
+        dev=", ".join(f"`{name}`" for name in sorted(EXTRAS)),
         codes="\n".join(f"| {code.value} | {meaning} |" for code, meaning in MEANINGS.items()),
         variables="\n".join(f"| `{name}` | {_options(uses)} |" for name, uses in sorted(by_variable.items())),
     )

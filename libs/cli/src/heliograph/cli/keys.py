@@ -75,10 +75,11 @@ class SigningKey:
             jwk = next(key for key in keys if "d" in key)
         except (ValueError, AttributeError, TypeError, StopIteration):
             raise _no_key(path, "a private key as JWK or PEM") from None
-        return cls._from_jwk(path, jwk, key_id)
+        return cls.from_jwk(jwk, key_id, path)
 
     @classmethod
-    def _from_jwk(cls, path: Path, jwk: dict[str, Any], key_id: str | None) -> "SigningKey":
+    def from_jwk(cls, jwk: dict[str, Any], key_id: str | None = None, path: Path = Path("JWK")) -> "SigningKey":
+        """From a private JWK. `path` names it in errors."""
         readers = {
             "OKP": (OKPAlgorithm.from_jwk, Algorithm.EDDSA),
             "RSA": (RSAAlgorithm.from_jwk, Algorithm.RS256),

@@ -102,6 +102,8 @@ class Readiness:
         self._started = False
         self._waiters: list[asyncio.Event] = []
         self.draining = False
+        self.notes: dict[str, str] = {}
+        """What whoever asks should know besides, by what it is about: no condition, since nothing is wrong."""
 
     def condition(self, name: str) -> Condition:
         """The condition of that name; made, and waiting, when it is new."""
@@ -146,7 +148,7 @@ class Readiness:
 
     def as_json(self) -> dict[str, Any]:
         """The answer of `/readyz`."""
-        return {
+        shown = {
             "ready": self.ready,
             "starting": not self._started,
             "draining": self.draining,
@@ -154,6 +156,7 @@ class Readiness:
             "degraded": self.degraded(),
             "conditions": [condition.as_json() for condition in self._conditions.values()],
         }
+        return {**shown, "notes": self.notes} if self.notes else shown
 
     def _notify(self) -> None:
         for waiter in self._waiters:
