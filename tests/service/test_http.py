@@ -1,6 +1,7 @@
 """HTTP: one shape of errors, bounded requests, safe headers, tokens."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable
 from typing import Annotated, Any
 
@@ -230,13 +231,16 @@ async def test_an_application_that_makes_something_else_of_it_still_answers_413(
             await send({"type": "http.response.start", "status": 200, "headers": []})
             await send({"type": "http.response.body", "body": b"fine"})
 
-    transport = httpx.ASGITransport(RequestSizeLimit(hides_it, max_bytes=10))
+    counted: list[str] = []
+    limited = RequestSizeLimit(hides_it, max_bytes=10, refused=lambda _scope, code: counted.append(code))
+    transport = httpx.ASGITransport(limited)
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
 
         async def chunks() -> AsyncIterator[bytes]:
             yield b"x" * 11
 
         problem_of(await client.post("/", content=chunks()), 413, "request_too_large")
+    assert counted == ["request_too_large"]
 
 
 async def test_websockets_pass_untouched(app: FastAPI) -> None:
@@ -245,7 +249,8 @@ async def test_websockets_pass_untouched(app: FastAPI) -> None:
     async def inner(scope: Any, receive: Any, send: Any) -> None:
         seen.append(scope["type"])
 
-    await RequestSizeLimit(inner, 1)({"type": "websocket"}, asyncio.Event().wait, asyncio.Event().wait)  # type: ignore[arg-type]
+    limited = RequestSizeLimit(inner, 1, lambda _scope, _code: None)
+    await limited({"type": "websocket"}, asyncio.Event().wait, asyncio.Event().wait)  # type: ignore[arg-type]
     assert seen == ["websocket"]
 
 
@@ -286,6 +291,47 @@ async def test_a_suspended_tenant_is_403(client: httpx.AsyncClient, tenants: Any
     headers = {"authorization": f"Bearer {signers['EdDSA'].sign()}"}
     answer = await client.get("/v1/history/acme:planner:42", headers=headers)
     problem_of(answer, 403, "tenant_suspended")
+
+
+# ---- what is refused is counted and said
+
+CANARY = "the-canary-sings"
+"""Not like a token, so that nothing recognises and removes it: it must not get there."""
+
+
+async def test_every_refusal_is_counted_and_logged_by_route_code_and_tenant(
+    client: httpx.AsyncClient, metrics: Metrics, signers: Any, log_lines: Callable[[], list[dict[str, Any]]]
+) -> None:
+    good = {"authorization": f"Bearer {signers['EdDSA'].sign()}"}
+    canary = {"authorization": f"Bearer {CANARY}"}
+    requests: list[tuple[str, str, dict[str, Any], str, str | None, str | None]] = [
+        ("GET", f"/{CANARY}?token={CANARY}", {}, "not_found", None, None),
+        ("POST", "/store", {}, "method_not_allowed", "/store", None),
+        ("GET", "/v1/history/acme:planner:42", {"headers": canary}, "unauthenticated", "/v1/history/{key}", None),
+        ("GET", f"/v1/history/{CANARY}", {"headers": good}, "session_invalid", "/v1/history/{key}", "acme"),
+        ("GET", "/v1/export/acme", {"headers": good}, "forbidden", "/v1/export/{tenant}", "acme"),
+        ("GET", f"/items?limit={CANARY}", {}, "value_invalid", "/items", None),
+        (
+            "POST",
+            "/items",
+            {"content": CANARY, "headers": {"content-type": "application/json"}},
+            "malformed",
+            "/items",
+            None,
+        ),
+        ("GET", "/refused", {}, "backlog", "/refused", None),
+        ("GET", "/store", {}, "live_unavailable", "/store", None),
+        ("POST", "/raw", {"content": b"x" * 2_000}, "request_too_large", None, None),
+    ]
+    for method, path, options, code, route, tenant in requests:
+        known = len(log_lines())
+        before = metrics.value("http_refused_total", {"code": code})
+        await client.request(method, path, **options)
+        assert metrics.value("http_refused_total", {"code": code}) == before + 1, path
+        said = [line for line in log_lines()[known:] if line["event"] == "request_refused"]
+        assert [(line["code"], line.get("route"), line["tenant"]) for line in said] == [(code, route, tenant)], path
+        ours = [line for line in log_lines() if line.get("logger") != "httpx"]
+        assert CANARY not in json.dumps(ours), path
 
 
 # ---- the description

@@ -18,6 +18,7 @@ from heliograph.core.scopes import Operation
 from heliograph.core.sessions import SessionKey
 from heliograph.protocol.codes import CODES
 from heliograph.service.metrics import Metrics
+from heliograph.service.refusals import Refusals
 from heliograph.service.tokens import MAX_TOKEN_BYTES, TokenError, TokenReason, TokenVerifier
 
 ALGORITHMS = ["EdDSA", "ES256", "RS256"]
@@ -375,3 +376,29 @@ def test_no_header_and_claims_get_in_unsigned(
     for used in (header, {"alg": "EdDSA", "kid": "eddsa", **header}, {**header, "alg": "RS256", "kid": "rs256"}):
         with pytest.raises(TokenError):
             verifier.verify(f"{part(used)}.{part({'tenant': 'acme', **claims})}.{part(bytes(64))}")
+
+
+# ---- the log
+
+
+def test_a_refused_token_is_logged_by_its_reason_and_whose_it_is_once_that_is_certain(
+    make: Callable[..., TokenVerifier], signers: Any, now: float, log_lines: Callable[[], list[dict[str, Any]]]
+) -> None:
+    verifier = make(refusals=Refusals(0.0))
+    signer = signers["EdDSA"]
+    old = signer.sign({"exp": now - 60})
+    tokens = {
+        "": ("token_missing", None),
+        signer.sign(kid="unknown"): ("token_key_unknown", None),
+        signer.sign({"tenant": "nobody"}): ("token_tenant_unknown", None),
+        signer.sign()[:-20] + "A" * 20: ("token_signature_invalid", None),
+        signer.sign({"aud": "others"}): ("token_audience_wrong", "acme"),
+        old: ("token_expired", "acme"),
+    }
+    for token, (reason, tenant) in tokens.items():
+        known = len(log_lines())
+        refusal(verifier, token)
+        (line,) = [line for line in log_lines()[known:] if line["event"] == "token_refused"]
+        assert (line["reason"], line["tenant"]) == (reason, tenant)
+        for part_of_it in filter(None, token.split(".")):
+            assert part_of_it not in json.dumps(line)

@@ -24,6 +24,7 @@ from heliograph.protocol.codes import CODES
 from heliograph.service.health import Liveness, Readiness, health_router
 from heliograph.service.logs import get_logger
 from heliograph.service.metrics import Metrics
+from heliograph.service.refusals import Refusals
 from heliograph.service.tokens import Identity, TokenError, TokenVerifier
 
 PROBLEM = "application/problem+json"
@@ -125,8 +126,10 @@ def create_app(
     readiness: Readiness,
     liveness: Liveness,
     max_request_bytes: int = MAX_REQUEST_BYTES,
+    refusals: Refusals | None = None,
 ) -> FastAPI:
     """A FastAPI application with probes, metrics, errors, limits and headers as every service has them."""
+    refuse = HttpRefusals(metrics, refusals or Refusals())
     app = FastAPI(
         title=title,
         version=version,
@@ -135,40 +138,60 @@ def create_app(
         redirect_slashes=False,  # a name has one spelling: another one is not found, not corrected
         responses={"default": {"description": "An error", "content": {PROBLEM: {"schema": dict(PROBLEM_SCHEMA)}}}},
     )
-    install_errors(app)
+    install_errors(app, refuse)
     app.include_router(health_router(readiness, liveness, metrics))
-    app.add_middleware(RequestSizeLimit, max_bytes=max_request_bytes)
+    app.add_middleware(RequestSizeLimit, max_bytes=max_request_bytes, refused=refuse)
     app.add_middleware(ErrorBoundary, metrics=metrics)
     app.add_middleware(SecurityHeaders)  # the last added is the outermost
     return app
 
 
-def install_errors(app: FastAPI) -> None:
+class HttpRefusals:
+    """Counts error answers by code and says so in the log, by the route's template: an address may hold anything."""
+
+    def __init__(self, metrics: Metrics, refusals: Refusals) -> None:
+        self._counts = metrics.tick_family("http_refused_total", "HTTP requests answered with an error.", ["code"])
+        self._refusals = refusals
+
+    def __call__(self, scope: Scope, code: str) -> None:
+        self._counts.labels(code).n += 1
+        identity = scope.get("state", {}).get("identity")
+        route = getattr(scope.get("route"), "path", None)
+        tenant, subject = (identity.tenant, identity.subject) if identity is not None else (None, None)
+        self._refusals.say("request_refused", code, tenant, subject=subject, method=scope["method"], route=route)
+
+
+def install_errors(app: FastAPI, refused: HttpRefusals) -> None:
     """Give every error that FastAPI or a handler raises the shape of `problem`."""
 
-    async def http_error(_request: Request, error: Exception) -> JSONResponse:
+    def answer(request: Request, error: HttpError) -> JSONResponse:
+        refused(request.scope, error.code)
+        return problem_response(error)
+
+    async def http_error(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)
         if isinstance(error, HttpError):
-            return problem_response(error)
+            return answer(request, error)
         code = _CODES_BY_STATUS.get(error.status_code, "internal" if error.status_code >= 500 else "malformed")
+        refused(request.scope, code)
         body = problem(error.status_code, code, CODES[code].meaning)
         return JSONResponse(body, error.status_code, dict(error.headers or {}), PROBLEM)
 
-    async def invalid(_request: Request, error: Exception) -> JSONResponse:
+    async def invalid(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError)
         problems = error.errors()
         code = "malformed" if any(found["type"] == "json_invalid" for found in problems) else "value_invalid"
         found = [{"where": ".".join(map(str, found["loc"])), "problem": found["msg"]} for found in problems]
         message = "; ".join(f"{one['where']}: {one['problem']}" for one in found[:5])
-        return problem_response(HttpError(code, message, errors=found))
+        return answer(request, HttpError(code, message, errors=found))
 
-    async def coded(_request: Request, error: Exception) -> JSONResponse:
+    async def coded(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HeliographError)
         if error.code not in CODES:
             raise error
         # What a store says about itself is for us; what it means is for the caller.
         message = error.message if CODES[error.code].http < 500 else CODES[error.code].meaning
-        return problem_response(HttpError(error.code, message))
+        return answer(request, HttpError(error.code, message))
 
     app.add_exception_handler(HTTPException, http_error)
     app.add_exception_handler(RequestValidationError, invalid)
@@ -234,9 +257,10 @@ class RequestSizeLimit:
     A body is never read beyond the bound. The connection is closed: what is left of it would be read as a request.
     """
 
-    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, max_bytes: int, refused: Callable[[Scope, str], None]) -> None:
         self._app = app
         self._max_bytes = max_bytes
+        self._refused = refused
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -244,7 +268,7 @@ class RequestSizeLimit:
             return
         for name, value in scope["headers"]:
             if name == b"content-length" and value.isdigit() and int(value[:30]) > self._max_bytes:
-                await self._refusal()(scope, receive, send)
+                await self._refuse(scope, receive, send)
                 return
         received, too_large, begun, refused = 0, False, False, False
 
@@ -263,7 +287,7 @@ class RequestSizeLimit:
             if too_large and not begun:
                 if not refused:
                     refused = True
-                    await self._refusal()(scope, receive, send)
+                    await self._refuse(scope, receive, send)
                 return
             begun = True
             await send(message)
@@ -274,14 +298,16 @@ class RequestSizeLimit:
             if not too_large or begun:
                 raise
             if not refused:
-                await self._refusal()(scope, receive, send)
+                await self._refuse(scope, receive, send)
 
     def _error(self) -> HttpError:
         message = f"the request's body is above {self._max_bytes} bytes"
         return HttpError("request_too_large", message, headers={"connection": "close"}, max_bytes=self._max_bytes)
 
-    def _refusal(self) -> JSONResponse:
-        return problem_response(self._error())
+    async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
+        error = self._error()
+        self._refused(scope, error.code)
+        await problem_response(error)(scope, receive, send)
 
 
 def bearer(verifier: TokenVerifier) -> Callable[..., Awaitable[Identity]]:
@@ -290,11 +316,15 @@ def bearer(verifier: TokenVerifier) -> Callable[..., Awaitable[Identity]]:
         auto_error=False, bearerFormat="JWT", description="A token signed with one of the tenant's keys"
     )
 
-    async def identity(given: Annotated[HTTPAuthorizationCredentials | None, Depends(scheme)]) -> Identity:
+    async def identity(
+        request: Request, given: Annotated[HTTPAuthorizationCredentials | None, Depends(scheme)]
+    ) -> Identity:
         try:
-            return verifier.verify(given.credentials if given is not None else "")
+            found = verifier.verify(given.credentials if given is not None else "")
         except TokenError as error:
             raise token_http_error(error) from None
+        request.state.identity = found  # for the log, where it is refused something
+        return found
 
     return identity
 

@@ -139,6 +139,9 @@ class ServiceSettings(Settings):
         "info", "What an operator acts on; debug adds one event per request."
     )
     log_format: Literal["json", "console"] = setting("json", "One object a line for collectors; console is for people.")
+    refusal_log_interval_s: float = setting(
+        10.0, "One log line for each kind of refusal and tenant in this; metrics count all. 0: a line for each.", ge=0
+    )
     otlp_endpoint: HttpUrl = setting(
         "",
         "Where traces go (OTLP over HTTP, e.g. http://collector:4318). Empty: tracing is off and costs nothing.",

@@ -34,6 +34,7 @@ from heliograph.protocol.tenants import Tenant
 from heliograph.service.jwks import ASYMMETRIC, MAX_KEY_ID_LENGTH, SYMMETRIC, KeySet, VerifyKey, parse_jwks
 from heliograph.service.logs import RateLimitedLog, get_logger
 from heliograph.service.metrics import Metrics
+from heliograph.service.refusals import Refusals
 
 MAX_TOKEN_BYTES = 8 * 1024
 """Room for a few hundred scopes; also what proxies commonly allow a header. Checked before anything is decoded."""
@@ -76,6 +77,8 @@ class TokenError(HeliographError):
     def __init__(self, reason: TokenReason, message: str) -> None:
         super().__init__(_OUTWARD.get(reason, "unauthenticated"), message)
         self.reason = reason
+        self.tenant: str | None = None
+        """Whose token it is; None where that is only claimed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +137,7 @@ class TokenVerifier:
         leeway_s: float = 10.0,
         development: bool = False,
         max_remembered: int = 20_000,
+        refusals: Refusals | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._find_tenant = find_tenant
@@ -147,6 +151,7 @@ class TokenVerifier:
         self._remembered: OrderedDict[bytes, _Verified] = OrderedDict()
         self._max_remembered = max_remembered
         self._log = RateLimitedLog(get_logger(__name__))
+        self._refusals = refusals or Refusals()
         refused = metrics.tick_family("tokens_refused_total", "Tokens not accepted, by reason.", ["reason"])
         self._refused = {reason: refused.labels(reason.value) for reason in TokenReason}
         verified = metrics.tick_family("tokens_accepted_total", "Tokens accepted, by how.", ["how"])
@@ -155,11 +160,12 @@ class TokenVerifier:
         metrics.sampled_gauge("tokens_remembered", "Verified tokens in memory.", lambda: len(self._remembered))
 
     def verify(self, token: str) -> Identity:
-        """Who `token` speaks for now. Raises TokenError, and counts it."""
+        """Who `token` speaks for now. Raises TokenError, after counting it and saying so in the log."""
         try:
             return self._verify(token)
         except TokenError as error:
             self._refused[error.reason].n += 1
+            self._refusals.say("token_refused", error.code, error.tenant, reason=error.reason.value)
             raise
 
     def refusal(self, identity: Identity) -> TokenReason | None:
@@ -202,7 +208,11 @@ class TokenVerifier:
         if name is None:
             raise TokenError(TokenReason.CLAIM_MISSING, "the claim tenant is missing")
         tenant, key = self._verify_signature(token, algorithm, key_id, _label(name))
-        identity, not_before = self._judge_claims(claims, tenant, key, now)
+        try:
+            identity, not_before = self._judge_claims(claims, tenant, key, now)
+        except TokenError as error:
+            error.tenant = tenant.record.tenant
+            raise
         self._remember(digest, _Verified(identity, tenant.generation, not_before), now)
         self._by_signature.n += 1
         return identity
@@ -318,7 +328,9 @@ class TokenVerifier:
             return None
         if now >= found.identity.expires_at + self._leeway_s:
             del self._remembered[digest]
-            raise TokenError(TokenReason.EXPIRED, "the token ran out")
+            error = TokenError(TokenReason.EXPIRED, "the token ran out")
+            error.tenant = found.identity.tenant
+            raise error
         if now < found.not_before - self._leeway_s:  # the clock was set back
             raise TokenError(TokenReason.NOT_YET_VALID, "the token is not valid yet")
         self._remembered.move_to_end(digest)

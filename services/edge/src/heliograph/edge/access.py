@@ -43,7 +43,6 @@ def refresh(connection: "Connection", connections: "Connections", frame: Refresh
     try:
         identity = connections.verify(frame.token)
     except TokenError as error:
-        connections.token_refused(error, connection.id)
         connection.refuse(frame.id, error.code, error.message)
         return
     if identity.expires_at <= time.time():  # the leeway is for clocks that differ, not to close what is open

@@ -44,8 +44,7 @@ def acknowledge(connection: "Connection", connections: "Connections", frame: Ack
     elif frame.done:
         connection.refuse(frame.id, "value_invalid", "`done` is said with a lease", session)
     elif not connection.identity.scopes.allows(Operation.SUBSCRIBE, key):
-        connections.forbidden(connection, Operation.SUBSCRIBE)
-        refuse("forbidden")
+        connection.refuse(frame.id, "forbidden", CODES["forbidden"].meaning, session, operation=Operation.SUBSCRIBE)
     elif connection.consumer is None:
         refuse("consumer_missing")
     elif not connections.cursors.acknowledge(ports.Ack(session, connection.consumer, position), answer, asked=asked):

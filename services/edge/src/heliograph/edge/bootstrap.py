@@ -37,6 +37,7 @@ from heliograph.service.health import Condition, Liveness, Readiness
 from heliograph.service.http import create_app
 from heliograph.service.lifecycle import Component, Service
 from heliograph.service.metrics import Metrics
+from heliograph.service.refusals import Refusals
 from heliograph.service.tenants import TenantDirectory, instance_name
 from heliograph.service.tokens import TokenVerifier
 from heliograph.service.tracing import Tracing, otlp_exporter
@@ -154,6 +155,7 @@ def compose(settings: EdgeSettings, stores: Stores) -> Service:
     )
     directory = TenantDirectory(stores.tenants, readiness.condition("tenants"), metrics, service=instance_name("edge"))
     expiries = ExpiryDirectory(stores.expiries, readiness.condition("expiries"), metrics)
+    refusals = Refusals(settings.refusal_log_interval_s)
     verifier = TokenVerifier(
         directory.find,
         metrics,
@@ -161,6 +163,7 @@ def compose(settings: EdgeSettings, stores: Stores) -> Service:
         leeway_s=settings.jwt_leeway_s,
         development=settings.development,
         max_remembered=settings.verified_tokens,
+        refusals=refusals,
     )
     writer = TickWriter(loop)
     path = PublishPath(
@@ -182,6 +185,7 @@ def compose(settings: EdgeSettings, stores: Stores) -> Service:
         edge_metrics,
         virtual_shards=settings.virtual_shards,
         subscribe_timeout_s=settings.subscribe_timeout_s,
+        refusals=refusals,
     )
     name = settings.edge_name or f"{socket.gethostname()}-{settings.port}"
     address = settings.advertise_address or f"{settings.host}:{settings.port}"
@@ -231,6 +235,7 @@ def compose(settings: EdgeSettings, stores: Stores) -> Service:
         readiness=readiness,
         liveness=liveness,
         max_request_bytes=settings.http_request_bytes,
+        refusals=refusals,
     )
     HttpPublishing(connections, path, edge_metrics, batch_messages=settings.http_batch_messages).install(
         app, verifier, serving

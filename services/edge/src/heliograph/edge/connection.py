@@ -63,6 +63,15 @@ if TYPE_CHECKING:
 
 log = get_logger(__name__)
 
+REFUSING = frozenset(
+    code
+    for code in CloseCode
+    if code >= CloseCode.TOKEN_REFUSED
+    or code in (CloseCode.TOKEN_EXPIRED, CloseCode.KEYS_CHANGED, CloseCode.OVERLOADED, CloseCode.HELLO_TIMEOUT)
+    or code in (CloseCode.UNSUPPORTED_DATA, CloseCode.INVALID_UTF8)
+)
+"""Closes that refuse the client something, rather than end or move it."""
+
 PING_FRAME = text_frame(encode(Ping()))
 MAX_TARGETS = 1_024
 """Sessions whose publish target a connection remembers; then they are looked up again."""
@@ -318,6 +327,7 @@ class Connection:
 
     def _bad_frame(self, code: str, message: str, request_id: int | None) -> None:
         self._metrics.errors.labels(code).n += 1
+        self._connections.say("bad_frame", code, self)
         self.send(Error(code, message, request_id))
         self._errors += 1
         if self._errors >= self._limits.max_errors:
@@ -331,9 +341,11 @@ class Connection:
         session: str | None = None,
         *,
         retry_after_ms: int | None = None,
+        operation: Operation | None = None,
     ) -> None:
-        """Answer a request that is not done."""
+        """Answer a request that is not done. `operation`: with `forbidden`, what the token does not allow."""
         self._metrics.refused.labels(code).n += 1
+        self._connections.say("refused", code, self, operation)
         if retry_after_ms is None and CODES[code].retry:
             retry_after_ms = RETRY_AFTER_MS
         self.send(Refused(code, message, request_id, session, retry_after_ms))
@@ -343,17 +355,16 @@ class Connection:
     def _hello(self, frame: Hello) -> None:
         if self.hello_done:
             raise FrameError("hello_repeated", CODES["hello_repeated"].meaning, frame.id)
+        for field, value in (("producer", frame.producer), ("consumer", frame.consumer), ("agent", frame.agent)):
+            if value is not None:
+                check_name(field, value)
         if self.identity is None:
             try:
                 self.identity = self._connections.verify(frame.token or "")
             except TokenError as error:
                 self.refuse(frame.id, error.code, error.message)
-                self._connections.token_refused(error, self.id)
                 self.close(close_of_refused(error.reason))
                 return
-        for field, value in (("producer", frame.producer), ("consumer", frame.consumer), ("agent", frame.agent)):
-            if value is not None:
-                check_name(field, value)
         identity = self.identity
         tenant = self._connections.tenant(identity.tenant)
         if tenant is None or tenant.record.suspended:
@@ -400,8 +411,7 @@ class Connection:
         key = SessionKey.parse(session)
         begin = Cursor(self.consumer or "") if start == CURSOR else parse_start(start)
         if not self.identity.scopes.allows(Operation.SUBSCRIBE, key):
-            self._connections.forbidden(self, Operation.SUBSCRIBE)
-            self.refuse(request_id, "forbidden", CODES["forbidden"].meaning, session)
+            self.refuse(request_id, "forbidden", CODES["forbidden"].meaning, session, operation=Operation.SUBSCRIBE)
             return
         if start == CURSOR and self.consumer is None:
             self.refuse(request_id, "consumer_missing", CODES["consumer_missing"].meaning, session)
@@ -479,8 +489,7 @@ class Connection:
         assert self.tenant is not None
         key = SessionKey.parse(frame.session)
         if not self.identity.scopes.allows(Operation.PUBLISH, key):
-            self._connections.forbidden(self, Operation.PUBLISH)
-            self.refuse(frame.id, "forbidden", CODES["forbidden"].meaning)
+            self.refuse(frame.id, "forbidden", CODES["forbidden"].meaning, operation=Operation.PUBLISH)
             return None
         session = str(key)
         tenant = self.tenant
@@ -501,7 +510,8 @@ class Connection:
     def refused(
         self, request_id: int | None, code: str, message: str, *, retry_after_ms: int | None, expected: int | None
     ) -> None:
-        """The other answer of the publish path."""
+        """The other answer of the publish path, which counts it."""
+        self._connections.say("refused", code, self, Operation.PUBLISH)
         self.send(refused_frame(request_id, code, message, retry_after_ms=retry_after_ms, expected=expected))
 
     # ---- status -----------------------------------------------------------------------------------------------------
@@ -511,8 +521,7 @@ class Connection:
         key, position = SessionKey.parse(frame.session), Position.parse(frame.position)
         scopes = self.identity.scopes
         if not (scopes.allows(Operation.PUBLISH, key) or scopes.allows(Operation.SUBSCRIBE, key)):
-            self._connections.forbidden(self, Operation.PUBLISH)
-            self.refuse(frame.id, "forbidden", CODES["forbidden"].meaning, frame.session)
+            self.refuse(frame.id, "forbidden", CODES["forbidden"].meaning, frame.session, operation=Operation.SUBSCRIBE)
             return
 
         def answer(durable: bool | None) -> None:
@@ -534,7 +543,6 @@ class Connection:
         self._targets = None
         for subscription in tuple(self.subscriptions.values()):
             if not identity.scopes.allows(Operation.SUBSCRIBE, SessionKey.parse(subscription.session)):
-                self._connections.forbidden(self, Operation.SUBSCRIBE)
                 self.end_subscription(subscription, "forbidden")
 
     def renew_tenant(self, tenant: TenantState) -> None:
@@ -580,7 +588,10 @@ class Connection:
         self._closing = True
         known = CLOSES[code]
         self._metrics.closed.labels(known.name).n += 1
-        log.debug("connection_closed", connection=self.id, code=known.code, reason=known.name)
+        if code in REFUSING:
+            self._connections.say("connection_refused", known.name, self)
+        else:
+            log.debug("connection_closed", connection=self.id, code=known.code, reason=known.name)
         if self.out:
             self.flush()
         if abort:

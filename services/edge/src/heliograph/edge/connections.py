@@ -18,9 +18,9 @@ from heliograph.edge.subscription import Subscription
 from heliograph.edge.tenants import TenantState
 from heliograph.protocol.codes import CloseCode
 from heliograph.protocol.frames import Reconnect
-from heliograph.service.logs import RateLimitedLog, get_logger
+from heliograph.service.refusals import Refusals
 from heliograph.service.tenants import TenantDirectory, TenantEntry
-from heliograph.service.tokens import Identity, TokenError, TokenVerifier
+from heliograph.service.tokens import Identity, TokenVerifier
 from heliograph.stores.keys import Topics
 from heliograph.stores.ports import LiveStore, StoreError
 
@@ -42,8 +42,6 @@ GIVEN_UP_RETRY_MS = 1_000
 STATUS_MOST = 10_000
 """Status questions under way; more are answered as unknown."""
 
-log = get_logger(__name__)
-
 
 class Connections:
     """The connections, and the tenants as they see them."""
@@ -59,6 +57,7 @@ class Connections:
         *,
         virtual_shards: int,
         subscribe_timeout_s: float,
+        refusals: Refusals | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._directory = directory
@@ -70,7 +69,7 @@ class Connections:
         self._virtual_shards = virtual_shards
         self._subscribe_timeout_s = subscribe_timeout_s
         self._clock = clock
-        self._limited = RateLimitedLog(log)
+        self.refusals = refusals or Refusals()
         self._tenants: dict[str, TenantState] = {}
         self._origins: Origins | None = None
         self._open: dict[str, Connection] = {}
@@ -116,15 +115,12 @@ class Connections:
             self._origins = Origins(pattern for record in records for pattern in record.allowed_origins)
         return self._origins
 
-    def token_refused(self, error: TokenError, connection: str) -> None:
-        self._limited.warning("token_refused", key=error.code, code=error.code, connection=connection)
-
-    def forbidden(self, connection: Connection, operation: Operation) -> None:
+    def say(self, event: str, code: str, connection: Connection, operation: Operation | None = None) -> None:
+        """What was refused to a connection, in the log. Whoever refuses it counts it."""
         identity = connection.identity
-        tenant = identity.tenant if identity is not None else ""
-        self._limited.warning(
-            "forbidden", key=f"{tenant} {operation}", tenant=tenant, operation=operation.value, connection=connection.id
-        )
+        tenant, subject = (identity.tenant, identity.subject) if identity is not None else (None, None)
+        named = operation.value if operation is not None else None
+        self.refusals.say(event, code, tenant, subject=subject, operation=named, connection=connection.id)
 
     def awaiting(self, subscription: Subscription) -> None:
         """Refuse it unless it is answered in time."""

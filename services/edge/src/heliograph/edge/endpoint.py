@@ -67,14 +67,13 @@ class Endpoint:
             try:
                 identity = self._connections.verify(token)
             except TokenError as error:
-                self._connections.token_refused(error, "handshake")
-                await self._refuse(scope, send, error.code)
+                await self._refuse(scope, send, error.code, tenant=error.tenant)
                 return
         origin = headers[b"origin"].decode("latin-1") if b"origin" in headers else None
         if origin is not None and self._origins.allow(origin):
             origin = None
         if origin is not None and not self._may_be_allowed(origin, identity):
-            await self._refuse(scope, send, "origin_refused")
+            await self._refuse(scope, send, "origin_refused", tenant=identity.tenant if identity else None)
             return
         offered = scope["subprotocols"]
         await send({"type": "websocket.accept", "subprotocol": SUBPROTOCOL if SUBPROTOCOL in offered else None})
@@ -118,8 +117,11 @@ class Endpoint:
         tenant = self._connections.tenant(identity.tenant)
         return tenant is not None and tenant.origins.allow(origin)
 
-    async def _refuse(self, scope: Scope, send: Send, code: str, retry_after_s: int | None = None) -> None:
+    async def _refuse(
+        self, scope: Scope, send: Send, code: str, retry_after_s: int | None = None, tenant: str | None = None
+    ) -> None:
         self._metrics.handshakes_refused.labels(code).n += 1
+        self._connections.refusals.say("handshake_refused", code, tenant)
         known = CODES[code]
         body: dict[str, Any] = problem(known.http, code, known.meaning)
         headers = [(b"content-type", PROBLEM.encode())]

@@ -204,6 +204,8 @@ class HttpPublishing:
         target = Target(session, tenant, tenant.log_topic(key), tenant.partition(key), session.encode())
         results = await self._publish_all(target, who, messages)
         if batch:
+            for code in {one.code for one in results if one.code is not None}:
+                self._connections.refusals.say("refused", code, who.tenant, subject=who.subject, operation="publish")
             return _answer(207 if any(one.code for one in results) else 200, {"results": results})
         result = results[0]
         if result.code is not None:
@@ -230,6 +232,7 @@ class HttpPublishing:
             one = HttpAnswers()
             answers.append(one)
             if refused is not None:
+                self._metrics.refused.labels("batch_stopped").n += 1
                 one.refused(None, "batch_stopped", CODES["batch_stopped"].meaning, retry_after_ms=None, expected=None)
                 continue
             self._publish_one(one, target, who, posted)

@@ -13,6 +13,7 @@ from heliograph.service.health import Liveness, Readiness
 from heliograph.service.http import create_app
 from heliograph.service.lifecycle import Component, Service
 from heliograph.service.metrics import Metrics
+from heliograph.service.refusals import Refusals
 from heliograph.service.tenants import TenantDirectory, instance_name
 from heliograph.service.tokens import TokenVerifier
 from heliograph.stores.ports import ConnectionStore, LiveStore, TenantStore
@@ -49,6 +50,7 @@ def compose(
     metrics = Metrics("registry", VERSION)
     readiness, liveness = Readiness(), Liveness()
     directory = TenantDirectory(tenants, readiness.condition("tenants"), metrics, service=instance_name("registry"))
+    refusals = Refusals(settings.refusal_log_interval_s)
     verifier = TokenVerifier(
         directory.find,
         metrics,
@@ -56,9 +58,15 @@ def compose(
         leeway_s=settings.jwt_leeway_s,
         development=settings.development,
         max_remembered=settings.verified_tokens,
+        refusals=refusals,
     )
     app = create_app(
-        title="Heliograph registry", version=VERSION, metrics=metrics, readiness=readiness, liveness=liveness
+        title="Heliograph registry",
+        version=VERSION,
+        metrics=metrics,
+        readiness=readiness,
+        liveness=liveness,
+        refusals=refusals,
     )
     http.install(app, store, verifier, metrics, settings.max_connections_per_page)
     census = Census(

@@ -23,6 +23,7 @@ from heliograph.service.health import Condition, Liveness, Readiness
 from heliograph.service.http import create_app
 from heliograph.service.lifecycle import Component, Service
 from heliograph.service.metrics import Metrics
+from heliograph.service.refusals import Refusals
 from heliograph.service.tenants import TenantDirectory, instance_name
 from heliograph.service.tokens import TokenVerifier
 from heliograph.stores.keys import Topics
@@ -120,6 +121,7 @@ def compose(settings: ReplaySettings, stores: Stores) -> Service:
         stores.tenants, readiness.condition("tenants"), metrics, service=instance_name("replay")
     )
     expiries = ExpiryDirectory(stores.expiries, readiness.condition("expiries"), metrics)
+    refusals = Refusals(settings.refusal_log_interval_s)
     verifier = TokenVerifier(
         directory.find,
         metrics,
@@ -127,6 +129,7 @@ def compose(settings: ReplaySettings, stores: Stores) -> Service:
         leeway_s=settings.jwt_leeway_s,
         development=settings.development,
         max_remembered=settings.verified_tokens,
+        refusals=refusals,
     )
     topics = Topics(settings.topic_prefix)
     http_slots = ReadSlots(
@@ -177,7 +180,12 @@ def compose(settings: ReplaySettings, stores: Stores) -> Service:
         seconds=settings.rehydration_seconds,
     )
     app = create_app(
-        title="Heliograph replay", version=VERSION, metrics=metrics, readiness=readiness, liveness=liveness
+        title="Heliograph replay",
+        version=VERSION,
+        metrics=metrics,
+        readiness=readiness,
+        liveness=liveness,
+        refusals=refusals,
     )
     history.install(app, verifier)
     tasks = BackgroundTasks(metrics)
