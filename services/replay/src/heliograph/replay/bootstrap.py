@@ -9,6 +9,8 @@ import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+from heliograph.replay.export_handlers import Export
+from heliograph.replay.exporting import Exporter
 from heliograph.replay.handlers import History, HistoryLimits
 from heliograph.replay.metrics import ReplayMetrics
 from heliograph.replay.places import Locator
@@ -140,6 +142,7 @@ def compose(settings: ReplaySettings, stores: Stores) -> Service:
     )
     metrics.sampled_gauge("reads_held", "HTTP requests that read the log now.", lambda: http_slots.held)
     metrics.sampled_gauge("reads_waiting", "HTTP requests that wait for a reader.", lambda: http_slots.waiting)
+    stream = Limits(settings.stream_messages, settings.stream_bytes, settings.stream_seconds)
     history = History(
         Locator(
             stores.http_log,
@@ -156,9 +159,12 @@ def compose(settings: ReplaySettings, stores: Stores) -> Service:
         counts,
         HistoryLimits(
             page=Limits(settings.page_messages, settings.page_bytes, settings.page_seconds),
-            stream=Limits(settings.stream_messages, settings.stream_bytes, settings.stream_seconds),
+            stream=stream,
         ),
         lambda: readiness.draining,
+    )
+    export = Export(
+        Exporter(stores.http_log, topics, counts), directory.find, http_slots, stream, lambda: readiness.draining
     )
     rehydrator = Rehydrator(
         stores.rehydration,
@@ -188,6 +194,7 @@ def compose(settings: ReplaySettings, stores: Stores) -> Service:
         refusals=refusals,
     )
     history.install(app, verifier)
+    export.install(app, verifier)
     tasks = BackgroundTasks(metrics)
 
     async def stop_log() -> None:

@@ -1,32 +1,30 @@
 """`GET /v1/history/{tenant}/{agent_type}/{session_id}`: pages and streams of a session's past."""
 
-import re
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
-from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, FastAPI, Path, Query, Request, Response
-from pydantic import BeforeValidator
 
 from heliograph.core.errors import HeliographError
 from heliograph.core.history import Gap, Why
 from heliograph.core.positions import EPOCH_PATTERN, Position
 from heliograph.core.scopes import Operation
-from heliograph.core.sessions import LABEL_PATTERN, SESSION_ID_PATTERN, SessionKey
+from heliograph.core.sessions import SESSION_ID_PATTERN, SessionKey
 from heliograph.protocol.codes import CODES
 from heliograph.protocol.tenants import Tenant
 from heliograph.replay.metrics import ReplayMetrics
 from heliograph.replay.openapi import document, responses
+from heliograph.replay.parameters import Label, Time, unix_ms
 from heliograph.replay.places import RESUME_PATTERN, Locator, Resume
 from heliograph.replay.reading import End, Ending, Epoch, Limits, Part, SessionRead
 from heliograph.replay.reading import Query as ReadQuery
 from heliograph.replay.rendering import JSON, NDJSON, Page, end_line, error_line, lines
 from heliograph.replay.scanning import Sources
-from heliograph.replay.slots import BusyError, ReadSlots
+from heliograph.replay.slots import RETRY_AFTER_MS, BusyError, ReadSlots
 from heliograph.replay.streaming import StreamedRead
 from heliograph.service.expiries import ExpiryDirectory
 from heliograph.service.health import describe_error
@@ -44,13 +42,6 @@ GIVEN_POSITION = rf"^{EPOCH_PATTERN}-[0-8][0-9]{{15}}$"
 MAX_KEPT = 1_000
 """Expired gaps and epochs at the beginning of a stream that are kept back; each is an epoch of the session."""
 
-RETRY_AFTER_MS = 1_000
-"""Told where reads are busy: pages take less."""
-
-_RFC3339 = re.compile(
-    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?([Zz]|[+-][0-9]{2}:[0-9]{2})", re.ASCII
-)
-
 log = get_logger(__name__)
 
 
@@ -59,18 +50,6 @@ class Format(StrEnum):
 
     JSON = "json"
     NDJSON = "ndjson"
-
-
-def _rfc3339(value: Any) -> Any:
-    """pydantic alone would take numbers, dates and times without an offset."""
-    if not isinstance(value, str) or not _RFC3339.fullmatch(value):
-        raise ValueError("must be an RFC 3339 time with an offset, such as 2025-11-24T16:00:00Z")
-    text = value.upper()
-    return text[:17] + "59" + text[19:] if text[17:19] == "60" else text  # a leap second (RFC 3339, 5.6)
-
-
-Time = Annotated[datetime, BeforeValidator(_rfc3339)]
-Label = Annotated[str, Path(pattern=f"^{LABEL_PATTERN}$")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,9 +126,9 @@ class History:
             record = self._tenant(identity)
             query = ReadQuery(
                 after=Position.parse(after) if after is not None else None,
-                from_ms=_ms(from_time) if after is None else None,
+                from_ms=unix_ms(from_time) if after is None else None,
                 until=Position.parse(until) if until is not None else None,
-                until_ms=_ms(until_time),
+                until_ms=unix_ms(until_time),
                 resume=Resume.parse(resume) if resume is not None else None,
             )
             if format_ is Format.NDJSON or (format_ is None and _accepts_ndjson(request)):
@@ -275,11 +254,6 @@ def _only_expired(parts: list[Part]) -> bool:
 
 def _limited(limits: Limits, messages: int | None) -> Limits:
     return Limits(min(messages or limits.messages, limits.messages), limits.bytes_, limits.seconds)
-
-
-def _ms(at: datetime | None) -> int | None:
-    """Unix ms; times before 1970 are its beginning."""
-    return None if at is None else max(0, int(at.timestamp() * 1000))
 
 
 def _accepts_ndjson(request: Request) -> bool:

@@ -15,6 +15,7 @@ class ReplayMetrics:
         self.duplicates = metrics.ticks("duplicates_total", "Records whose position was handed out already.")
         self.lookups = metrics.tick_family("starts_total", "Reads by how their start was found.", ["how"])
         self.ends = metrics.tick_family("reads_total", "Reads of sessions, by how they ended.", ["end"])
+        self.exports = metrics.tick_family("exports_total", "Answers to exports, by how they ended.", ["end"])
         self.readers_gone = metrics.ticks("readers_gone_total", "Streams whose reader went away; the read was stopped.")
         self.refused = metrics.tick_family("requests_refused_total", "Requests not served for now, by why.", ["reason"])
         self.store_failures = metrics.tick_family("store_failures_total", "Stores that failed a read.", ["store"])

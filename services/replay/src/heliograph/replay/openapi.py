@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 from fastapi import FastAPI
 
+from heliograph.protocol.exports import ExportedRecord
 from heliograph.protocol.frames import Epoch, Gap, MessageFrame
 from heliograph.replay.rendering import JSON, NDJSON
 
@@ -14,7 +15,7 @@ REF = "#/components/schemas/{name}"
 
 def components() -> dict[str, Any]:
     """Schemas of the frames, and of a page of them."""
-    refs, schemas = msgspec.json.schema_components([MessageFrame, Gap, Epoch], ref_template=REF)
+    refs, schemas = msgspec.json.schema_components([MessageFrame, Gap, Epoch, ExportedRecord], ref_template=REF)
     position = {"anyOf": [{"type": "string"}, {"type": "null"}]}
     return {
         **schemas,
@@ -46,6 +47,31 @@ def responses() -> dict[int | str, dict[str, Any]]:
                 NDJSON: {"schema": {"type": "string"}},
             },
         }
+    }
+
+
+def export_responses() -> dict[int | str, dict[str, Any]]:
+    """What the export route answers with 200."""
+    described = (
+        "Lines of JSON, told apart by `type`: `record` (ExportedRecord); `mark`, from whose `resume` on an answer that "
+        "was cut off is gone on with; `error`; and the last of type `end`, which says whether it is `complete`"
+    )
+    return {200: {"description": described, "content": {NDJSON: {"schema": {"type": "string"}}}}}
+
+
+def span_responses() -> dict[int | str, dict[str, Any]]:
+    """What the route of an export's partitions answers with 200."""
+    offset = {"type": "integer", "minimum": 0}
+    fields = {"topic": {"type": "string"}, "partition": offset, "start": offset, "end": offset}
+    properties = {**fields, "resume": {"type": "string", "description": "Asks for all of this partition."}}
+    span = {"type": "object", "required": list(properties), "properties": properties}
+    schema = {
+        "type": "object",
+        "required": ["tenant", "partitions"],
+        "properties": {"tenant": {"type": "string"}, "partitions": {"type": "array", "items": span}},
+    }
+    return {
+        200: {"description": "Every partition that holds records of the tenant", "content": {JSON: {"schema": schema}}}
     }
 
 

@@ -7,6 +7,9 @@ from contextlib import asynccontextmanager
 
 from heliograph.core.errors import HeliographError
 
+RETRY_AFTER_MS = 1_000
+"""Told where reads are busy: pages take less."""
+
 
 class BusyError(HeliographError):
     """No place came free in time, or too many wait already."""
