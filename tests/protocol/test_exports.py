@@ -52,6 +52,7 @@ def test_a_message_is_its_frame_with_its_place_and_comes_back_byte_for_byte(mess
         del shown[name]
     incarnation, producer_seq = shown.pop("incarnation", None), shown.pop("producer_seq", None)
     assert (incarnation, producer_seq) == (message.incarnation, message.producer_seq)
+    assert shown.pop("by_worker", False) is message.by_worker
     assert shown | {"type": "message"} == json.loads(frame(message))
 
 

@@ -79,6 +79,7 @@ class ExportedRecord(Struct, tag="record", tag_field="type", rename={"class_": "
     """JSON; a string of base64 where `content_type` is not JSON. Empty: there is none."""
     incarnation: str | None = None
     producer_seq: int | None = None
+    by_worker: bool = False
     record: Verbatim | None = None
     corrupt: str | None = None
     """Why the record is no message."""
@@ -112,6 +113,8 @@ def record_line(
     line = b"%b,%b" % (start, frame(message)[len(TELEMETRY_START) : -1])
     if message.incarnation is not None:
         line += b',"incarnation":%b,"producer_seq":%d' % (_quote(message.incarnation), message.producer_seq or 0)
+    if message.by_worker:
+        line += b',"by_worker":true'
     if (key, value, headers) != _record(message):
         line += b"," + _verbatim(key, value, headers)
     return line + b"}"
@@ -149,6 +152,7 @@ def record_of(line: ExportedRecord) -> Verbatim:
             content_type=line.content_type,
             incarnation=line.incarnation,
             producer_seq=line.producer_seq,
+            by_worker=line.by_worker,
         )
         key, value, headers = _record(message)
         if message_from_record(key, value, headers) != message:
