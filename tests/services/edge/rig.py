@@ -30,11 +30,12 @@ from heliograph.stores.memory.live_server import MemoryLiveServer
 from heliograph.stores.memory.log import MemoryLog, MemoryLogWriter
 from heliograph.stores.memory.metadata import (
     MemoryConnectionStore,
+    MemoryQuotaStore,
     MemoryRehydration,
     MemorySessionExpiries,
     MemoryTenantStore,
 )
-from heliograph.stores.ports import ConnectionStore, RehydratedPage, StoreError, TopicSpec
+from heliograph.stores.ports import ConnectionStore, QuotaStore, RehydratedPage, StoreError, TopicSpec
 
 DEADLINE_S = 20.0
 """For a state to be reached; a busy machine is slow, never this slow."""
@@ -196,6 +197,7 @@ class World:
         self.connections: ConnectionStore = MemoryConnectionStore()
         self.rehydration = MemoryRehydration()
         self.expiries = MemorySessionExpiries()
+        self.quotas: QuotaStore = MemoryQuotaStore()
         self.topics = Topics("heliograph")
         self.log_delivery_timeout_s = 10.0
         self._signers: dict[str, DevelopmentTenant] = {}
@@ -251,6 +253,7 @@ class World:
             "connections": self.connections,
             "rehydration": self.rehydration,
             "expiries": self.expiries,
+            "quotas": self.quotas,
             "start": nothing,
             "stop": nothing,
             **given,

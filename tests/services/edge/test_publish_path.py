@@ -11,11 +11,14 @@ from heliograph.core.messages import AckMode, MessageClass
 from heliograph.core.positions import Position
 from heliograph.edge.metrics import EdgeMetrics
 from heliograph.edge.publishing import Publication, PublishLimits, PublishPath
+from heliograph.edge.quotas import QuotaLeases
 from heliograph.edge.tenants import Target, TenantState
 from heliograph.protocol.messages import Message
 from heliograph.protocol.tenants import Tenant
+from heliograph.service.health import Readiness
 from heliograph.service.metrics import Metrics
 from heliograph.stores.keys import Topics
+from heliograph.stores.memory.metadata import MemoryConnectionStore, MemoryQuotaStore
 from heliograph.stores.ports import StoreError
 
 EPOCH = "1764000000000-1a2b3c4d"
@@ -56,8 +59,9 @@ class Bench:
         self.metrics = EdgeMetrics(Metrics("edge", process=False))
         live: Any = self.live
         unused: Any = None
+        leases = QuotaLeases(MemoryQuotaStore(), MemoryConnectionStore(), self.metrics, Readiness().condition("quotas"))
         self.path = PublishPath(live, unused, self.metrics, unused, PublishLimits(0.0, 10, **limits), lambda: 100.0)
-        self._tenant = TenantState(Tenant("acme"), Topics("heliograph"), 256)
+        self._tenant = TenantState(Tenant("acme"), Topics("heliograph"), 256, leases)
 
     def pending(self, seq: int, session: str = "acme:planner:1", started: float = 100.0) -> Publication:
         """A publication that is followed and was answered as pending."""

@@ -119,6 +119,11 @@ class SenderBucket:
         self._bytes_full_at_s = bytes_full_at_s
         return 0
 
+    def put_back(self, size_bytes: int) -> None:
+        """Undo the last `take`: somebody else refused the message."""
+        self._messages_full_at_s -= self.limits.messages.token_s
+        self._bytes_full_at_s -= size_bytes * self.limits.bytes.token_s
+
 
 def _wait_s(full_at_s: float, now: float, tokens: float, rate: Rate) -> float:
     """Seconds until `tokens` can be taken, at most 0 if now. More than the burst waits for a full bucket."""

@@ -131,7 +131,8 @@ CODES: dict[str, Code] = {
         Code("too_many_consumers", 429, False, "The session remembers as many consumers as it may."),
         Code("lease_lost", 409, False, "The session was given to another worker."),
         # limits and pressure
-        Code("rate_limited", 429, True, "Above the rate of the connection or tenant."),
+        Code("rate_limited", 429, True, "Above the rate of the connection, or of the subject over HTTP."),
+        Code("quota_exceeded", 429, True, "Above what all publishers of the tenant together may send of this class."),
         Code("backlog", 503, True, "Too much of the session, tenant or shard is not yet in the log."),
         Code("recovering", 503, True, "The session is being recovered after a failover."),
         Code("live_unavailable", 503, True, "The live path is away."),

@@ -95,6 +95,24 @@ class LimitSettings(Struct, omit_defaults=True):
     """Over all sessions, while the log is away; each virtual shard gets a share."""
 
 
+class Quota(Struct, frozen=True, omit_defaults=True):
+    """What all publishers of a tenant together may send of one class, over all edges. A burst is two seconds of it."""
+
+    messages_per_s: PositiveRate
+    bytes_per_s: PositiveRate
+
+
+class QuotaSettings(Struct, omit_defaults=True):
+    """A tenant's quotas by class: each has a bucket of its own, so that a flood of one class never costs another.
+
+    An event's append is some 20 µs of one Redis shard: the defaults are a fifth of it, with room for whoever is larger.
+    """
+
+    control: Quota = Quota(2_000.0, 8.0 * 1024 * 1024)
+    event: Quota = Quota(10_000.0, 40.0 * 1024 * 1024)
+    telemetry: Quota = Quota(10_000.0, 40.0 * 1024 * 1024)
+
+
 class AgentTypeSettings(Struct, omit_defaults=True):
     """An agent type with a retention, and so a log topic, of its own."""
 
@@ -108,6 +126,7 @@ class Tenant(Struct, omit_defaults=True):
     auth: AuthSettings = msgspec.field(default_factory=AuthSettings)
     topics: TopicsSettings = msgspec.field(default_factory=TopicsSettings)
     limits: LimitSettings = msgspec.field(default_factory=LimitSettings)
+    quotas: QuotaSettings = msgspec.field(default_factory=QuotaSettings)
     agent_types: dict[str, AgentTypeSettings] = {}
     allowed_origins: list[str] = []
     """Origins of web pages that may connect, besides the edge's own list; `https://*.example.com` is understood."""

@@ -62,6 +62,7 @@ REDIS_KEYS: tuple[KeyInfo, ...] = (
     KeyInfo("hg:{serve:<tenant>:<agent type>}:sessions", "metadata", "hash", "none", "edge, router", "Session → worker, fence, newest position to see, cursor (JSON); forgotten some minutes after it was done with."),
     KeyInfo("hg:{serve:<tenant>:<agent type>}:fence", "metadata", "counter", "none", "router", "The last fence; rises with every assignment."),
     KeyInfo("hg:edge:<edge>:orders", "metadata", "list", "60 s", "router", "Sessions assigned to workers of an edge, for it to take up (JSON)."),
+    KeyInfo("hg:quota:<tenant>:<class>", "token", "hash", "until full", "edge", "`m` and `b`: Unix time (s) at which the tenant's bucket of messages, and of bytes, would be full."),
 )  # fmt: skip
 
 
@@ -202,6 +203,14 @@ class ServeKeys:
 
 def edge_orders(name: str) -> str:
     return f"hg:edge:{name}:orders"
+
+
+# ---- token store ----------------------------------------------------------------------------------------------------
+
+
+def quota(bucket: str) -> str:
+    """`bucket`: `<tenant>:<class>`."""
+    return f"hg:quota:{bucket}"
 
 
 # ---- topics ---------------------------------------------------------------------------------------------------------

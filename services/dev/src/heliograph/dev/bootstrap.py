@@ -40,6 +40,7 @@ from heliograph.stores.memory.metadata import (
     MemoryConnectionStore,
     MemoryLeases,
     MemoryPositionIndex,
+    MemoryQuotaStore,
     MemoryRehydration,
     MemoryServeStore,
     MemorySessionExpiries,
@@ -87,6 +88,7 @@ class Memory:
         self.leases = MemoryLeases()
         self.serving = MemoryServeStore()
         self.expiries = MemorySessionExpiries()
+        self.quotas = MemoryQuotaStore()
 
     async def apply(self, tenant: Tenant) -> None:
         """Make the tenant's topics and write its record, as `heliograph tenant apply` does."""
@@ -101,6 +103,7 @@ class Memory:
             connections=self.connections,
             rehydration=self.rehydration,
             expiries=self.expiries,
+            quotas=self.quotas,
             start=_nothing,
             stop=_nothing,
         )

@@ -26,6 +26,7 @@ from heliograph.edge.http_protocol import EdgeHttpProtocol
 from heliograph.edge.joiner import History
 from heliograph.edge.metrics import EdgeMetrics
 from heliograph.edge.publishing import PublishLimits, PublishPath
+from heliograph.edge.quotas import QuotaLeases
 from heliograph.edge.registration import Registration
 from heliograph.edge.sessions import Sessions
 from heliograph.edge.settings import EdgeSettings
@@ -46,6 +47,7 @@ from heliograph.stores.ports import (
     ConnectionStore,
     LiveStore,
     LogWriter,
+    QuotaStore,
     Rehydration,
     SessionExpiries,
     TenantStore,
@@ -79,6 +81,7 @@ class Stores:
     connections: ConnectionStore
     rehydration: Rehydration
     expiries: SessionExpiries
+    quotas: QuotaStore
     start: Callable[[], Awaitable[None]]
     stop: Callable[[], Awaitable[None]]
 
@@ -91,6 +94,7 @@ def real_stores(settings: EdgeSettings) -> Stores:
     from heliograph.stores.redis.metadata import (  # noqa: PLC0415
         MetadataClient,
         RedisConnectionStore,
+        RedisQuotaStore,
         RedisRehydration,
         RedisSessionExpiries,
         RedisTenantStore,
@@ -98,10 +102,12 @@ def real_stores(settings: EdgeSettings) -> Stores:
 
     metadata = MetadataClient(settings.metadata_url())
     rehydration = RedisRehydration(metadata)
+    tokens = MetadataClient(settings.token_url())
 
     async def stop() -> None:
         await rehydration.close()
         await metadata.close()
+        await tokens.close()
 
     return Stores(
         RedisLiveStore(settings.live_url(), virtual_shards=settings.virtual_shards, uniform=random.random),
@@ -114,6 +120,7 @@ def real_stores(settings: EdgeSettings) -> Stores:
         RedisConnectionStore(metadata),
         rehydration,
         RedisSessionExpiries(metadata),
+        RedisQuotaStore(tokens),
         metadata.start,
         stop,
     )
@@ -176,6 +183,7 @@ def compose(settings: EdgeSettings, stores: Stores) -> Service:
     cursors = Cursors(stores.live, edge_metrics)
     history = History(stores.live, stores.rehydration, cursors, expiries, edge_metrics, settings.rehydration_timeout_s)
     sessions = Sessions(stores.live, history, writer, edge_metrics)
+    quotas = QuotaLeases(stores.quotas, stores.connections, edge_metrics, readiness.condition("quotas"))
     connections = Connections(
         directory,
         verifier,
@@ -183,6 +191,7 @@ def compose(settings: EdgeSettings, stores: Stores) -> Service:
         cursors,
         Topics(settings.topic_prefix),
         edge_metrics,
+        quotas,
         virtual_shards=settings.virtual_shards,
         subscribe_timeout_s=settings.subscribe_timeout_s,
         refusals=refusals,
@@ -255,6 +264,8 @@ def compose(settings: EdgeSettings, stores: Stores) -> Service:
         tasks.spawn("connections", connections.look_after)
         tasks.spawn("heads", lambda: sessions.check_heads(settings.heads_interval_s))
         tasks.spawn("cursors", cursors.run)
+        tasks.spawn("quotas", quotas.run)
+        tasks.spawn("edges", quotas.count_edges)
         tasks.spawn("overdue", lambda: _overdue(path))
         tasks.spawn("pending", lambda: _pending(path))
         tasks.spawn("stores", lambda: _watch(stores.live, readiness.condition("live")))

@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from heliograph.core.buckets import Rate, SenderBucket, TokenBucket
+from heliograph.core.buckets import Rate, TokenBucket
 from heliograph.core.errors import InvalidValueError
 from heliograph.core.heartbeat import Heartbeat, HeartbeatPolicy
 from heliograph.core.limits import PRODUCER_RING
@@ -23,6 +23,7 @@ from heliograph.edge.acknowledging import acknowledge
 from heliograph.edge.joiner import Cursor
 from heliograph.edge.metrics import EdgeMetrics
 from heliograph.edge.publishing import Publication, PublishPath, published_frame, refused_frame
+from heliograph.edge.senders import Sender
 from heliograph.edge.subscription import Subscription, parse_start
 from heliograph.edge.tenants import Target, TenantState
 from heliograph.edge.websocket import ClientSocket, TickWriter
@@ -99,7 +100,6 @@ class Connection:
 
     __slots__ = (
         "_beat",
-        "_bucket",
         "_closing",
         "_connections",
         "_errors",
@@ -113,6 +113,7 @@ class Connection:
         "_producer",
         "_published",
         "_refreshes",
+        "_sender",
         "_sessions",
         "_socket",
         "_targets",
@@ -172,7 +173,7 @@ class Connection:
         self._beat = Heartbeat(limits.heartbeat, random.random, now)
         self._outbox: Outbox | None = None
         """Made when something first waits for the reader: most readers never let it."""
-        self._bucket: SenderBucket | None = None
+        self._sender: Sender | None = None
         self._refreshes: TokenBucket | None = None
         self._targets: dict[str, Target] | None = None
         self._producer = ""
@@ -459,14 +460,14 @@ class Connection:
                 return
         now = time.monotonic()
         self.last_active_s = now
-        bucket = self._bucket
-        if bucket is None:
-            bucket = self._bucket = SenderBucket(target.tenant.limits)
-        wait_ms = bucket.take(now, len(frame.payload))
-        if wait_ms:
-            self._metrics.refused.labels("rate_limited").n += 1
-            message = CODES["rate_limited"].meaning
-            self.refused(frame.id, "rate_limited", message, retry_after_ms=wait_ms, expected=None)
+        sender = self._sender
+        if sender is None:
+            sender = self._sender = Sender()
+        refusal = sender.admit(target.tenant, frame.class_, now, len(frame.payload))
+        if refusal is not None:
+            code, wait_ms = refusal
+            self._connections.over_rate(target.tenant, code, frame.class_)
+            self.refused(frame.id, code, CODES[code].meaning, retry_after_ms=wait_ms, expected=None)
             return
         if frame.seq is not None and self._incarnation is None:
             self.refuse(frame.id, "producer_missing", CODES["producer_missing"].meaning)
@@ -549,8 +550,6 @@ class Connection:
         """The tenant's record changed."""
         self.tenant = tenant
         self._targets = None
-        if self._bucket is not None:
-            self._bucket.limits = tenant.limits
 
     def look(self, now: float, wall: float) -> None:
         """Once a second: time-outs, heartbeat, progress."""

@@ -6,6 +6,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 
+from heliograph.core.messages import MessageClass
 from heliograph.core.pacing import DrainPace, jittered_after_ms
 from heliograph.core.positions import Position
 from heliograph.core.scopes import Operation
@@ -14,6 +15,7 @@ from heliograph.edge.connection import Connection
 from heliograph.edge.cursors import Cursors
 from heliograph.edge.metrics import EdgeMetrics
 from heliograph.edge.origins import Origins
+from heliograph.edge.quotas import QuotaLeases
 from heliograph.edge.subscription import Subscription
 from heliograph.edge.tenants import TenantState
 from heliograph.protocol.codes import CloseCode
@@ -54,6 +56,7 @@ class Connections:
         cursors: Cursors,
         topics: Topics,
         metrics: EdgeMetrics,
+        quotas: QuotaLeases,
         *,
         virtual_shards: int,
         subscribe_timeout_s: float,
@@ -66,6 +69,7 @@ class Connections:
         self.cursors = cursors
         self._topics = topics
         self._metrics = metrics
+        self._quotas = quotas
         self._virtual_shards = virtual_shards
         self._subscribe_timeout_s = subscribe_timeout_s
         self._clock = clock
@@ -104,7 +108,7 @@ class Connections:
             entry = self._directory.find(name)
             if entry is None:
                 return None
-            state = self._tenants[name] = TenantState(entry.record, self._topics, self._virtual_shards)
+            state = self._tenants[name] = TenantState(entry.record, self._topics, self._virtual_shards, self._quotas)
         return state
 
     @property
@@ -121,6 +125,12 @@ class Connections:
         tenant, subject = (identity.tenant, identity.subject) if identity is not None else (None, None)
         named = operation.value if operation is not None else None
         self.refusals.say(event, code, tenant, subject=subject, operation=named, connection=connection.id)
+
+    def over_rate(self, tenant: TenantState, code: str, class_: MessageClass) -> None:
+        """A publish was refused by a bucket: its sender's or its tenant's."""
+        self._metrics.refused.labels(code).n += 1
+        name = tenant.record.tenant
+        self._limited.warning(code, key=f"{name} {class_}", tenant=name, message_class=class_.value)
 
     def awaiting(self, subscription: Subscription) -> None:
         """Refuse it unless it is answered in time."""
@@ -203,7 +213,7 @@ class Connections:
         elif state is not None:
             state.renew(entry.record)
         else:
-            state = self._tenants[name] = TenantState(entry.record, self._topics, self._virtual_shards)
+            state = self._tenants[name] = TenantState(entry.record, self._topics, self._virtual_shards, self._quotas)
         for connection in tuple(self._open.values()):
             identity = connection.identity
             if identity is None or identity.tenant != name:

@@ -15,7 +15,6 @@ import msgspec
 from fastapi import APIRouter, Depends, FastAPI, Path, Request, Response
 from msgspec import Meta, Raw, Struct
 
-from heliograph.core.buckets import SenderBucket
 from heliograph.core.errors import InvalidValueError
 from heliograph.core.messages import AckMode, MessageClass
 from heliograph.core.scopes import Operation
@@ -23,6 +22,7 @@ from heliograph.core.sessions import LABEL_PATTERN, SESSION_ID_PATTERN, SessionK
 from heliograph.edge.connections import Connections
 from heliograph.edge.metrics import EdgeMetrics
 from heliograph.edge.publishing import Publication, PublishPath
+from heliograph.edge.senders import Sender
 from heliograph.edge.tenants import Target
 from heliograph.protocol.codes import CODES
 from heliograph.protocol.frames import Name, Publish, SessionReference, TraceParent, is_utf8
@@ -31,7 +31,7 @@ from heliograph.service.http import HttpError, bearer, require
 from heliograph.service.tokens import Identity, TokenVerifier
 from heliograph.stores.ports import Appended, StoreError
 
-MAX_BUCKETS = 10_000
+MAX_SENDERS = 10_000
 """Publishers whose rate is remembered at once; the one unused longest is forgotten."""
 
 
@@ -160,7 +160,7 @@ class HttpPublishing:
         self._path = path
         self._metrics = metrics
         self._batch_messages = batch_messages
-        self._buckets: OrderedDict[tuple[str, str], SenderBucket] = OrderedDict()
+        self._senders: OrderedDict[tuple[str, str], Sender] = OrderedDict()
 
     def install(self, app: FastAPI, verifier: TokenVerifier, serving: Callable[[], bool]) -> None:
         """Add the route to the application. While not `serving` nothing is judged: tenants may not be known yet."""
@@ -242,11 +242,11 @@ class HttpPublishing:
         return list(await asyncio.gather(*(one.result for one in answers)))
 
     def _publish_one(self, answers: HttpAnswers, target: Target, who: Identity, posted: PostedMessage) -> None:
-        wait_ms = self._bucket(who, target).take(time.monotonic(), len(posted.payload))
-        if wait_ms:
-            self._metrics.refused.labels("rate_limited").n += 1
-            meaning = CODES["rate_limited"].meaning
-            answers.refused(None, "rate_limited", meaning, retry_after_ms=wait_ms, expected=None)
+        refusal = self._sender(who).admit(target.tenant, posted.class_, time.monotonic(), len(posted.payload))
+        if refusal is not None:
+            code, wait_ms = refusal
+            self._connections.over_rate(target.tenant, code, posted.class_)
+            answers.refused(None, code, CODES[code].meaning, retry_after_ms=wait_ms, expected=None)
             return
         frame = Publish(
             session=target.session,
@@ -270,17 +270,16 @@ class HttpPublishing:
             self._metrics.refused.labels(error.code).n += 1
             answers.refused(None, error.code, error.message, retry_after_ms=None, expected=None)
 
-    def _bucket(self, who: Identity, target: Target) -> SenderBucket:
+    def _sender(self, who: Identity) -> Sender:
         key = (who.tenant, who.subject)
-        bucket = self._buckets.get(key)
-        if bucket is None:
-            bucket = self._buckets[key] = SenderBucket(target.tenant.limits)
-            if len(self._buckets) > MAX_BUCKETS:
-                self._buckets.popitem(last=False)
+        sender = self._senders.get(key)
+        if sender is None:
+            sender = self._senders[key] = Sender()
+            if len(self._senders) > MAX_SENDERS:
+                self._senders.popitem(last=False)
         else:
-            self._buckets.move_to_end(key)
-        bucket.limits = target.tenant.limits
-        return bucket
+            self._senders.move_to_end(key)
+        return sender
 
 
 def _answer(status: int, body: object) -> Response:

@@ -35,6 +35,10 @@ class EdgeMetrics:
         self.lost_subscriptions = metrics.ticks("live_connection_lost_total", "Times the subscription link broke.")
         self.history_reads = metrics.tick_family("history_reads_total", "Pages read, by source.", ["source"])
         self.history_failures = metrics.tick_family("history_failures_total", "Pages not had.", ["source"])
+        self.quota_leases = metrics.ticks("quota_leases_total", "Leases of tenants' tokens from the token store.")
+        self.quota_store_failures = metrics.ticks(
+            "quota_store_failures_total", "Calls that the token store did not answer: edges spend their share."
+        )
         self.registry_failures = metrics.ticks("registry_failures_total", "Registry updates that failed.")
         self.expiries = metrics.ticks("session_expiries_total", "Times that a session's expiry was set.")
         self.append_s = metrics.tick_histogram("append_seconds", "From publish to the live store's answer.")

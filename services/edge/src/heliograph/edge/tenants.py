@@ -12,6 +12,7 @@ from heliograph.core.limits import (
 from heliograph.core.partitions import partition_of
 from heliograph.core.sessions import SessionKey
 from heliograph.edge.origins import Origins
+from heliograph.edge.quotas import QuotaLeases, Quotas
 from heliograph.protocol.tenants import Tenant
 from heliograph.stores.keys import Topics
 from heliograph.stores.ports import Bounds
@@ -27,6 +28,7 @@ class TenantState:
     record: Tenant
     topics: Topics
     virtual_shards: int
+    leases: QuotaLeases
     in_flight: int = 0
     """Records of this tenant that the log has not acknowledged."""
     limits: SenderLimits = field(init=False)
@@ -35,12 +37,17 @@ class TenantState:
     origins: Origins = field(init=False)
     """Of the tenant's own pages."""
     telemetry_topic: str | None = field(init=False)
+    quotas: Quotas = field(init=False)
+    """What all its publishers on this edge may spend, by class."""
 
     def __post_init__(self) -> None:
+        self.quotas = self.leases.make(self.record.tenant, self.record.quotas)
         self.renew(self.record)
 
     def renew(self, record: Tenant) -> None:
         """Obey another record of the same tenant."""
+        if record.quotas != self.record.quotas:
+            self.leases.renew(self.quotas, record.quotas)
         self.record = record
         settings = self.record.limits
         self.limits = SenderLimits(

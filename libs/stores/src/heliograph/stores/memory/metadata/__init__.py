@@ -4,6 +4,7 @@ from heliograph.stores.memory.metadata.connections import MemoryConnectionStore
 from heliograph.stores.memory.metadata.expiries import MemorySessionExpiries
 from heliograph.stores.memory.metadata.index import MemoryPositionIndex
 from heliograph.stores.memory.metadata.leases import MemoryLeases
+from heliograph.stores.memory.metadata.quotas import MemoryQuotaStore
 from heliograph.stores.memory.metadata.rehydration import MemoryRehydration
 from heliograph.stores.memory.metadata.serving import MemoryServeStore
 from heliograph.stores.memory.metadata.tenants import MemoryTenantStore
@@ -12,6 +13,7 @@ __all__ = [
     "MemoryConnectionStore",
     "MemoryLeases",
     "MemoryPositionIndex",
+    "MemoryQuotaStore",
     "MemoryRehydration",
     "MemoryServeStore",
     "MemorySessionExpiries",

@@ -5,6 +5,7 @@ from heliograph.stores.redis.metadata.connections import RedisConnectionStore
 from heliograph.stores.redis.metadata.expiries import RedisSessionExpiries
 from heliograph.stores.redis.metadata.index import RedisPositionIndex
 from heliograph.stores.redis.metadata.leases import RedisLeases
+from heliograph.stores.redis.metadata.quotas import RedisQuotaStore
 from heliograph.stores.redis.metadata.rehydration import RedisRehydration
 from heliograph.stores.redis.metadata.serving import RedisServeStore
 from heliograph.stores.redis.metadata.tenants import RedisTenantStore
@@ -14,6 +15,7 @@ __all__ = [
     "RedisConnectionStore",
     "RedisLeases",
     "RedisPositionIndex",
+    "RedisQuotaStore",
     "RedisRehydration",
     "RedisServeStore",
     "RedisSessionExpiries",
