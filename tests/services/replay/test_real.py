@@ -15,6 +15,7 @@ from tests.services.replay.rig import E1, PARTITIONS, World, frames_of, message
 
 from heliograph.core.partitions import partition_of
 from heliograph.core.positions import Position
+from heliograph.protocol.exports import LINE_START, Verbatim, decode_record_line, record_of
 from heliograph.protocol.messages import Message, record_headers, record_value
 from heliograph.protocol.tenants import AuthSettings, Tenant, encode_tenant
 from heliograph.replay.bootstrap import real_stores
@@ -163,3 +164,22 @@ async def test_a_reader_that_goes_away_frees_its_kafka_client(real: RealWorld) -
                 break
     page = await real.world.page(real.session, token=real.headers, limit=3)
     assert page.frames == frames_of(*big[:3])
+
+
+async def test_a_tenant_is_exported_byte_for_byte_and_from_any_mark_on(real: RealWorld) -> None:
+    sent = [
+        message(seq, E1, f"{real.tenant}:tool:{seq % 50}", correlation_id="gr\u00fc\u00dfe") for seq in range(1, 3_001)
+    ]
+    await real.write(*sent)
+    path = f"/v1/export/{real.tenant}"
+    answer = await real.world.client.get(path, headers=real.headers)
+    lines = answer.content.splitlines()
+    assert json.loads(lines[-1])["complete"]
+    records = [line for line in lines if line.startswith(LINE_START)]
+    expected = [Verbatim(one.session.encode(), record_value(one), list(record_headers(one))) for one in sent]
+    assert sorted(map(repr, map(record_of, map(decode_record_line, records)))) == sorted(map(repr, expected))
+    marks = [(number, json.loads(line)["resume"]) for number, line in enumerate(lines) if b'{"type":"mark"' in line]
+    for number, resume in (marks[0], marks[-1]):
+        rest = await real.world.client.get(path, params={"resume": resume}, headers=real.headers)
+        behind = [line for line in lines[number:] if line.startswith(LINE_START)]
+        assert [line for line in rest.content.splitlines() if line.startswith(LINE_START)] == behind

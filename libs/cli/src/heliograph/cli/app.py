@@ -8,6 +8,7 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 from heliograph.cli.exit_codes import MEANINGS, ExitCode
+from heliograph.cli.exporting.command import export
 from heliograph.cli.history import history
 from heliograph.cli.output import CommandError, fail
 from heliograph.cli.publish import publish
@@ -99,4 +100,5 @@ def heliograph(
 app.command()(publish)
 app.command()(tail)
 app.command()(history)
+app.command()(export)
 app.add_typer(token_app, name="token")

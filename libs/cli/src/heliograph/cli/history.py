@@ -178,7 +178,7 @@ async def _one_answer(
     try:
         async with http.stream("GET", path, params=query) as response:
             if response.status_code != httpx.codes.OK:
-                raise _refused(path, response, await response.aread())
+                raise refused_answer(path, response, await response.aread())
             async for line in response.aiter_lines():
                 item = _item(line)
                 if item is not None:
@@ -208,7 +208,7 @@ def _item(line: str) -> Message | Gap | Ended | None:
             return None
 
 
-def _refused(path: str, response: httpx.Response, body: bytes) -> HeliographError:
+def refused_answer(path: str, response: httpx.Response, body: bytes) -> HeliographError:
     try:
         problem = _problem.decode(body).error
     except msgspec.MsgspecError:

@@ -167,6 +167,8 @@ class ExportRead:
         self.ending: ExportEnding | None = None
         self.records = 0
         self.bytes = 0
+        self._marked_bytes = 0
+        self._marked_at = 0.0
         self.removed = 0
         """Offsets that retention took while the export was under way."""
 
@@ -194,7 +196,6 @@ class ExportRead:
     async def _partition(self, span: Span) -> AsyncGenerator[bytes, None]:
         self._at = span
         yield self._mark()
-        marked_bytes, marked_at = self.bytes, self._clock()
         steps = self._log.read(span.source.info.name, span.partition, span.start, span.end, BATCH)
         async with aclosing(steps):  # type: ignore[type-var] # every implementation is a generator
             async for records in steps:
@@ -206,9 +207,8 @@ class ExportRead:
                     self.ending = ExportEnding.STOPPED
                 if self.ending is None and now >= self._ends_at:
                     self.ending = ExportEnding.TIME
-                if self.bytes - marked_bytes >= MARK_BYTES or now - marked_at >= MARK_S:
+                if now - self._marked_at >= MARK_S:
                     lines.append(self._mark())
-                    marked_bytes, marked_at = self.bytes, now
                 if lines:
                     yield b"".join(lines)
                 if self.ending is not None:
@@ -243,6 +243,9 @@ class ExportRead:
                 lines.append(line)
                 self.records += 1
                 self.bytes += len(line)
+                if self.bytes - self._marked_bytes >= MARK_BYTES:
+                    self._go_to(record.offset + 1)
+                    lines.append(self._mark())
         self._go_to(records[-1].offset + 1)
         return lines
 
@@ -254,21 +257,20 @@ class ExportRead:
         place = Place(source.name, record.partition, record.offset, record.timestamp_ms)
         return record_line(place, record.key, record.value, record.headers, message) + b"\n"
 
-    @property
-    def resume(self) -> str | None:
-        """The token to go on with; None where nothing is left, or nothing was begun."""
-        return None if self._at is None else self._at.resume
-
-    def _counts(self) -> dict[str, int]:
-        return {"records": self.records, "removed": self.removed}
+    def _told(self) -> dict[str, object]:
+        counts = {"records": self.records, "removed": self.removed}
+        at = self._at
+        if at is None:
+            return {"resume": None, **counts}
+        return {
+            "topic": at.source.name, "partition": at.partition, "offset": at.start, "resume": at.resume, **counts
+        }  # fmt: skip
 
     def _mark(self) -> bytes:
         """Every record before it has been handed out."""
-        assert self._at is not None
-        at = {"topic": self._at.source.name, "partition": self._at.partition, "offset": self._at.start}
-        return encode({"type": "mark", **at, "resume": self._at.resume, **self._counts()}) + b"\n"
+        self._marked_bytes, self._marked_at = self.bytes, self._clock()
+        return encode({"type": "mark", **self._told()}) + b"\n"
 
     def end_line(self) -> bytes:
         """The last line of an answer: without it, the answer was cut off."""
-        complete = self.ending is ExportEnding.COMPLETE
-        return encode({"type": "end", "complete": complete, "resume": self.resume, **self._counts()}) + b"\n"
+        return encode({"type": "end", "complete": self.ending is ExportEnding.COMPLETE, **self._told()}) + b"\n"

@@ -1,0 +1,1 @@
+"""A tenant's records as files: what `heliograph export` writes and `heliograph import` reads."""
