@@ -466,7 +466,7 @@ class Connection:
         refusal = sender.admit(target.tenant, frame.class_, now, len(frame.payload))
         if refusal is not None:
             code, wait_ms = refusal
-            self._connections.over_rate(target.tenant, code, frame.class_)
+            self._metrics.refused.labels(code).n += 1
             self.refused(frame.id, code, CODES[code].meaning, retry_after_ms=wait_ms, expected=None)
             return
         if frame.seq is not None and self._incarnation is None:

@@ -6,7 +6,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 
-from heliograph.core.messages import MessageClass
 from heliograph.core.pacing import DrainPace, jittered_after_ms
 from heliograph.core.positions import Position
 from heliograph.core.scopes import Operation
@@ -125,12 +124,6 @@ class Connections:
         tenant, subject = (identity.tenant, identity.subject) if identity is not None else (None, None)
         named = operation.value if operation is not None else None
         self.refusals.say(event, code, tenant, subject=subject, operation=named, connection=connection.id)
-
-    def over_rate(self, tenant: TenantState, code: str, class_: MessageClass) -> None:
-        """A publish was refused by a bucket: its sender's or its tenant's."""
-        self._metrics.refused.labels(code).n += 1
-        name = tenant.record.tenant
-        self._limited.warning(code, key=f"{name} {class_}", tenant=name, message_class=class_.value)
 
     def awaiting(self, subscription: Subscription) -> None:
         """Refuse it unless it is answered in time."""

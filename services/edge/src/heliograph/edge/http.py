@@ -245,7 +245,7 @@ class HttpPublishing:
         refusal = self._sender(who).admit(target.tenant, posted.class_, time.monotonic(), len(posted.payload))
         if refusal is not None:
             code, wait_ms = refusal
-            self._connections.over_rate(target.tenant, code, posted.class_)
+            self._metrics.refused.labels(code).n += 1
             answers.refused(None, code, CODES[code].meaning, retry_after_ms=wait_ms, expected=None)
             return
         frame = Publish(
