@@ -32,6 +32,7 @@ from heliograph.stores.memory.metadata import (
     MemoryConnectionStore,
     MemoryQuotaStore,
     MemoryRehydration,
+    MemoryServeStore,
     MemorySessionExpiries,
     MemoryTenantStore,
 )
@@ -198,6 +199,7 @@ class World:
         self.rehydration = MemoryRehydration()
         self.expiries = MemorySessionExpiries()
         self.quotas: QuotaStore = MemoryQuotaStore()
+        self.serving = MemoryServeStore()
         self.topics = Topics("heliograph")
         self.log_delivery_timeout_s = 10.0
         self._signers: dict[str, DevelopmentTenant] = {}
@@ -254,6 +256,7 @@ class World:
             "rehydration": self.rehydration,
             "expiries": self.expiries,
             "quotas": self.quotas,
+            "serving": self.serving,
             "start": nothing,
             "stop": nothing,
             **given,

@@ -17,6 +17,7 @@ from heliograph.protocol.messages import Message
 from heliograph.protocol.tenants import Tenant
 from heliograph.service.health import Readiness
 from heliograph.service.metrics import Metrics
+from heliograph.service.serving import ServeMarks
 from heliograph.stores.keys import Topics
 from heliograph.stores.memory.metadata import MemoryConnectionStore, MemoryQuotaStore
 from heliograph.stores.ports import StoreError
@@ -62,13 +63,14 @@ class Bench:
         leases = QuotaLeases(MemoryQuotaStore(), MemoryConnectionStore(), self.metrics, Readiness().condition("quotas"))
         self.path = PublishPath(live, unused, self.metrics, unused, PublishLimits(0.0, 10, **limits), lambda: 100.0)
         self._tenant = TenantState(Tenant("acme"), Topics("heliograph"), 256, leases)
+        self._marks = ServeMarks(unused, Metrics("edge", process=False))
 
     def pending(self, seq: int, session: str = "acme:planner:1", started: float = 100.0) -> Publication:
         """A publication that is followed and was answered as pending."""
         message = Message(
             session=session, message_id="m", time_ms=1, producer="p", class_=MessageClass.EVENT, payload=b"1"
         )
-        target = Target(session, self._tenant, "topic", 0, b"key")
+        target = Target(session, self._tenant, "topic", 0, b"key", self._marks.kind("acme:planner"))
         publication = Publication(self.path, self.told, target, message, AckMode.DURABLE, seq)
         publication.epoch, publication.seq, publication.started = EPOCH, seq, started
         message.position = publication.position

@@ -27,12 +27,24 @@ MAX_PENDING = 100_000
 class Kind:
     """An agent type of a tenant. `pending` is None while nobody serves it: then there is nothing to mark."""
 
-    __slots__ = ("__weakref__", "name", "pending")
+    __slots__ = ("__weakref__", "_marks", "name", "pending")
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, marks: "ServeMarks") -> None:
         self.name = name
+        self._marks = marks
         self.pending: dict[str, str] | None = None
         """Session → the newest position to tell."""
+
+    def mark(self, session: str, position: str) -> None:
+        """A message that a worker should see. Call it only while `pending` is not None."""
+        pending = self.pending
+        assert pending is not None
+        if position > pending.get(session, ""):
+            if len(pending) >= MAX_PENDING and session not in pending:
+                self._marks.dropped()
+                return
+            pending[session] = position
+            self._marks.wake()
 
 
 class ServeMarks:
@@ -56,7 +68,7 @@ class ServeMarks:
         """The one object for `<tenant>:<agent type>`."""
         found = self._kinds.get(name)
         if found is None:
-            found = self._kinds[name] = Kind(name)
+            found = self._kinds[name] = Kind(name, self)
         return found
 
     def serve(self, name: str) -> None:
@@ -68,16 +80,12 @@ class ServeMarks:
         """No client of this process serves it any more; the store says whether another does."""
         self._here.discard(name)
 
-    def mark(self, kind: Kind, session: str, position: str) -> None:
-        """A message that a worker should see. Call it only while `kind.pending` is not None."""
-        pending = kind.pending
-        assert pending is not None
-        if position > pending.get(session, ""):
-            if len(pending) >= MAX_PENDING and session not in pending:
-                self._dropped.n += 1
-                return
-            pending[session] = position
-            self._wake.set()
+    def wake(self) -> None:
+        """Something is pending."""
+        self._wake.set()
+
+    def dropped(self) -> None:
+        self._dropped.n += 1
 
     async def tell(self) -> None:
         """For ever: tell the store what is pending."""
@@ -107,7 +115,7 @@ class ServeMarks:
                 if kind.pending is not None:
                     newer, kind.pending = kind.pending, pending
                     for session, position in newer.items():
-                        self.mark(kind, session, position)
+                        kind.mark(session, position)
                 raise
             self._told.n += len(pending)
 

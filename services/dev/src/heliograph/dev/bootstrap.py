@@ -102,6 +102,7 @@ class Memory:
             tenants=self.tenants,
             connections=self.connections,
             rehydration=self.rehydration,
+            serving=self.serving,
             expiries=self.expiries,
             quotas=self.quotas,
             start=_nothing,

@@ -40,7 +40,7 @@ def acknowledge(connection: "Connection", connections: "Connections", frame: Ack
             connection.send(Acked(session, str(found.cursor or BEFORE_ALL), frame.id))
 
     if frame.lease is not None:
-        refuse("lease_lost")
+        connections.serving.acknowledge(connection, frame, session, position)
     elif frame.done:
         connection.refuse(frame.id, "value_invalid", "`done` is said with a lease", session)
     elif not connection.identity.scopes.allows(Operation.SUBSCRIBE, key):

@@ -4,6 +4,7 @@ import asyncio
 import importlib.metadata
 import logging
 import random
+import secrets
 import socket
 import time
 from collections.abc import Awaitable, Callable
@@ -28,6 +29,7 @@ from heliograph.edge.metrics import EdgeMetrics
 from heliograph.edge.publishing import PublishLimits, PublishPath
 from heliograph.edge.quotas import QuotaLeases
 from heliograph.edge.registration import Registration
+from heliograph.edge.serving import Serving
 from heliograph.edge.sessions import Sessions
 from heliograph.edge.settings import EdgeSettings
 from heliograph.edge.websocket import ClientSocket, TickWriter
@@ -39,6 +41,7 @@ from heliograph.service.http import create_app
 from heliograph.service.lifecycle import Component, Service
 from heliograph.service.metrics import Metrics
 from heliograph.service.refusals import Refusals
+from heliograph.service.serving import ServeMarks
 from heliograph.service.tenants import TenantDirectory, instance_name
 from heliograph.service.tokens import TokenVerifier
 from heliograph.service.tracing import Tracing, otlp_exporter
@@ -49,6 +52,7 @@ from heliograph.stores.ports import (
     LogWriter,
     QuotaStore,
     Rehydration,
+    ServeStore,
     SessionExpiries,
     TenantStore,
 )
@@ -82,6 +86,7 @@ class Stores:
     rehydration: Rehydration
     expiries: SessionExpiries
     quotas: QuotaStore
+    serving: ServeStore
     start: Callable[[], Awaitable[None]]
     stop: Callable[[], Awaitable[None]]
 
@@ -96,15 +101,17 @@ def real_stores(settings: EdgeSettings) -> Stores:
         RedisConnectionStore,
         RedisQuotaStore,
         RedisRehydration,
+        RedisServeStore,
         RedisSessionExpiries,
         RedisTenantStore,
     )
 
     metadata = MetadataClient(settings.metadata_url())
-    rehydration = RedisRehydration(metadata)
     tokens = MetadataClient(settings.token_url())
+    rehydration, serving = RedisRehydration(metadata), RedisServeStore(metadata)
 
     async def stop() -> None:
+        await serving.close()
         await rehydration.close()
         await metadata.close()
         await tokens.close()
@@ -121,6 +128,7 @@ def real_stores(settings: EdgeSettings) -> Stores:
         rehydration,
         RedisSessionExpiries(metadata),
         RedisQuotaStore(tokens),
+        serving,
         metadata.start,
         stop,
     )
@@ -184,11 +192,20 @@ def compose(settings: EdgeSettings, stores: Stores) -> Service:
     history = History(stores.live, stores.rehydration, cursors, expiries, edge_metrics, settings.rehydration_timeout_s)
     sessions = Sessions(stores.live, history, writer, edge_metrics)
     quotas = QuotaLeases(stores.quotas, stores.connections, edge_metrics, readiness.condition("quotas"))
+    name = settings.edge_name or f"{socket.gethostname()}-{settings.port}"
+    incarnation = secrets.token_urlsafe(9)
+    marks = ServeMarks(stores.serving, metrics)
+    serving = Serving(
+        stores.serving, marks, cursors, sessions, edge_metrics,
+        edge=name, incarnation=incarnation, check_s=settings.serve_check_s,
+    )  # fmt: skip
     connections = Connections(
         directory,
         verifier,
         stores.live,
         cursors,
+        serving,
+        marks,
         Topics(settings.topic_prefix),
         edge_metrics,
         quotas,
@@ -196,7 +213,6 @@ def compose(settings: EdgeSettings, stores: Stores) -> Service:
         subscribe_timeout_s=settings.subscribe_timeout_s,
         refusals=refusals,
     )
-    name = settings.edge_name or f"{socket.gethostname()}-{settings.port}"
     address = settings.advertise_address or f"{settings.host}:{settings.port}"
     registration = Registration(
         stores.connections,
@@ -206,9 +222,10 @@ def compose(settings: EdgeSettings, stores: Stores) -> Service:
         edge=name,
         address=lambda: address,
         lease_s=settings.lease_s,
+        incarnation=incarnation,
     )
 
-    def serving() -> bool:
+    def takes_clients() -> bool:
         """Clients are still taken in while a balancer learns that it is over (`drain_notice_s`)."""
         noticing = readiness.draining and not readiness.waiting_for() and not connections.draining
         return readiness.ready or noticing
@@ -235,7 +252,7 @@ def compose(settings: EdgeSettings, stores: Stores) -> Service:
         ),
         HandshakeAdmission(_admission(settings), random.random),
         settings.allowed_origins,
-        serving,
+        takes_clients,
     )
     app = create_app(
         title="Heliograph edge",
@@ -247,9 +264,11 @@ def compose(settings: EdgeSettings, stores: Stores) -> Service:
         refusals=refusals,
     )
     HttpPublishing(connections, path, edge_metrics, batch_messages=settings.http_batch_messages).install(
-        app, verifier, serving
+        app, verifier, takes_clients
     )
-    HttpExpiries(connections, stores.live, stores.log, stores.expiries, edge_metrics).install(app, verifier, serving)
+    HttpExpiries(connections, stores.live, stores.log, stores.expiries, edge_metrics).install(
+        app, verifier, takes_clients
+    )
     _document(app)
     tasks = BackgroundTasks(metrics)
     log_condition = readiness.condition("log")
@@ -266,6 +285,11 @@ def compose(settings: EdgeSettings, stores: Stores) -> Service:
         tasks.spawn("cursors", cursors.run)
         tasks.spawn("quotas", quotas.run)
         tasks.spawn("edges", quotas.count_edges)
+        tasks.spawn("serve marks", marks.tell)
+        tasks.spawn("serve kinds", marks.follow)
+        tasks.spawn("serving", serving.run)
+        tasks.spawn("orders", serving.take_orders)
+        tasks.spawn("workers", serving.look_after)
         tasks.spawn("overdue", lambda: _overdue(path))
         tasks.spawn("pending", lambda: _pending(path))
         tasks.spawn("stores", lambda: _watch(stores.live, readiness.condition("live")))
@@ -273,6 +297,7 @@ def compose(settings: EdgeSettings, stores: Stores) -> Service:
     async def stop_passes() -> None:
         await tasks.close()
         await cursors.flush()
+        await serving.close()
         await sessions.close()
         tracing.shutdown()
 

@@ -6,6 +6,7 @@ callback of the publish path or a sink of a join.
 
 import random
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -20,14 +21,16 @@ from heliograph.core.scopes import Operation
 from heliograph.core.sessions import SessionKey
 from heliograph.edge.access import close_of_refused, refresh
 from heliograph.edge.acknowledging import acknowledge
+from heliograph.edge.assignment import NOTHING, Assignment, Offer
 from heliograph.edge.joiner import Cursor
 from heliograph.edge.metrics import EdgeMetrics
+from heliograph.edge.offering import serve
 from heliograph.edge.publishing import Publication, PublishPath, published_frame, refused_frame
 from heliograph.edge.senders import Sender
 from heliograph.edge.subscription import Subscription, parse_start
 from heliograph.edge.tenants import Target, TenantState
 from heliograph.edge.websocket import ClientSocket, TickWriter
-from heliograph.protocol.codes import CLOSES, CODES, CloseCode
+from heliograph.protocol.codes import CLOSES, CODES, CloseCode, RevokeReason
 from heliograph.protocol.frames import (
     CURSOR,
     Ack,
@@ -40,6 +43,7 @@ from heliograph.protocol.frames import (
     Publish,
     Refresh,
     Refused,
+    Serve,
     Status,
     StatusAnswer,
     Subscribe,
@@ -128,6 +132,7 @@ class Connection:
         "origin",
         "out",
         "parked",
+        "serves",
         "since_ms",
         "subscriptions",
         "tenant",
@@ -157,6 +162,8 @@ class Connection:
         """Of the page that connected, where only some tenants allow it: for `hello` to judge."""
         self.since_ms = int(time.time() * 1000)
         self.subscriptions: dict[str, Subscription] = {}
+        self.serves: Mapping[str, Offer] = NOTHING
+        """By agent type."""
         self.out: list[bytes] = []
         """WebSocket frames of this tick."""
         self.parked: list[Joiner] = []
@@ -322,6 +329,9 @@ class Connection:
             acknowledge(self, self._connections, frame)
         elif type(frame) is Refresh:
             refresh(self, self._connections, frame)
+        elif type(frame) is Serve:
+            serve(self, self._connections, frame)
+            self._targets = None
         else:
             assert type(frame) is Status
             self._status(frame)
@@ -431,12 +441,33 @@ class Connection:
         self._connections.changed(self)
 
     def _unsubscribe(self, frame: Unsubscribe) -> None:
-        subscription = self.subscriptions.pop(frame.session, None)
+        subscription = self.subscriptions.get(frame.session)
+        if type(subscription) is Assignment:
+            self.refuse(frame.id, "value_invalid", "a session to work on is given back by `ack` with `done`")
+            return
         if subscription is not None:
-            self._sessions.unsubscribe(subscription)
-            self._connections.changed(self)
+            self.drop(subscription)
             self.last_active_s = time.monotonic()
         self.send(Unsubscribed(frame.session, frame.id))
+
+    def drop(self, subscription: Subscription) -> None:
+        """Forget a subscription: nothing of the session follows."""
+        if self.subscriptions.get(subscription.session) is subscription:
+            del self.subscriptions[subscription.session]
+            self._sessions.unsubscribe(subscription)
+            self._connections.changed(self)
+
+    def take(self, subscription: Subscription) -> None:
+        """Have a subscription, in the place of one of that session that there may be."""
+        before = self.subscriptions.get(subscription.session)
+        if before is not None:
+            self._sessions.unsubscribe(before)
+            if not before.answered:
+                before.answered = True
+                self.refuse(before.request_id, "value_invalid", "it is this connection's to work on", before.session)
+        self.subscriptions[subscription.session] = subscription
+        self._sessions.subscribe(subscription)
+        self._connections.changed(self)
 
     def end_subscription(self, subscription: Subscription, code: str, retry_after_ms: int | None = None) -> None:
         """Refuse a subscription that can't begin, or go on: nothing of the session follows."""
@@ -492,12 +523,10 @@ class Connection:
         if not self.identity.scopes.allows(Operation.PUBLISH, key):
             self.refuse(frame.id, "forbidden", CODES["forbidden"].meaning, operation=Operation.PUBLISH)
             return None
-        session = str(key)
-        tenant = self.tenant
-        target = Target(session, tenant, tenant.log_topic(key), tenant.partition(key), session.encode())
+        target = self._connections.target(key, self.tenant, by_worker=key.agent_type in self.serves)
         if self._targets is None or len(self._targets) >= MAX_TARGETS:
             self._targets = {}
-        self._targets[session] = target
+        self._targets[target.session] = target
         return target
 
     def published(self, publication: Publication, *, durable: bool, pending: bool, duplicate: bool) -> None:
@@ -542,7 +571,13 @@ class Connection:
         """Another token speaks for the connection: from here on that counts, also for what was begun before."""
         self.identity = identity
         self._targets = None
+        for agent_type in tuple(self.serves):
+            if not identity.scopes.allows_every(Operation.SERVE, identity.tenant, agent_type):
+                self.refuse(None, "forbidden", CODES["forbidden"].meaning, operation=Operation.SERVE)
+                self._connections.serving.end(self, RevokeReason.UNSERVED, agent_type)
         for subscription in tuple(self.subscriptions.values()):
+            if type(subscription) is Assignment:
+                continue
             if not identity.scopes.allows(Operation.SUBSCRIBE, SessionKey.parse(subscription.session)):
                 self.end_subscription(subscription, "forbidden")
 
@@ -568,7 +603,7 @@ class Connection:
         if waiting or self._outbox is not None:
             self._observe(waiting, 0)
         self._unpark()
-        if not self.subscriptions and now - self.last_active_s > self._limits.idle_timeout_s:
+        if not self.subscriptions and not self.serves and now - self.last_active_s > self._limits.idle_timeout_s:
             self.close(CloseCode.IDLE)
             return
         taken = self._written_bytes - waiting - self._ping_bytes
@@ -601,6 +636,7 @@ class Connection:
     def on_closed(self) -> None:
         """The socket is gone."""
         self._closing = True
+        self._connections.serving.end(self, None)
         for subscription in self.subscriptions.values():
             self._sessions.unsubscribe(subscription)
         self.subscriptions.clear()

@@ -9,17 +9,20 @@ from collections.abc import Callable, Iterator
 from heliograph.core.pacing import DrainPace, jittered_after_ms
 from heliograph.core.positions import Position
 from heliograph.core.scopes import Operation
+from heliograph.core.sessions import SessionKey
 from heliograph.edge.access import close_of_invalid
 from heliograph.edge.connection import Connection
 from heliograph.edge.cursors import Cursors
 from heliograph.edge.metrics import EdgeMetrics
 from heliograph.edge.origins import Origins
 from heliograph.edge.quotas import QuotaLeases
+from heliograph.edge.serving import Serving
 from heliograph.edge.subscription import Subscription
-from heliograph.edge.tenants import TenantState
-from heliograph.protocol.codes import CloseCode
+from heliograph.edge.tenants import Target, TenantState
+from heliograph.protocol.codes import CloseCode, RevokeReason
 from heliograph.protocol.frames import Reconnect
 from heliograph.service.refusals import Refusals
+from heliograph.service.serving import ServeMarks
 from heliograph.service.tenants import TenantDirectory, TenantEntry
 from heliograph.service.tokens import Identity, TokenVerifier
 from heliograph.stores.keys import Topics
@@ -53,6 +56,8 @@ class Connections:
         verifier: TokenVerifier,
         live: LiveStore,
         cursors: Cursors,
+        serving: Serving,
+        marks: ServeMarks,
         topics: Topics,
         metrics: EdgeMetrics,
         quotas: QuotaLeases,
@@ -66,6 +71,8 @@ class Connections:
         self._verifier = verifier
         self._live = live
         self.cursors = cursors
+        self.serving = serving
+        self._marks = marks
         self._topics = topics
         self._metrics = metrics
         self._quotas = quotas
@@ -109,6 +116,12 @@ class Connections:
                 return None
             state = self._tenants[name] = TenantState(entry.record, self._topics, self._virtual_shards, self._quotas)
         return state
+
+    def target(self, key: SessionKey, tenant: TenantState, *, by_worker: bool = False) -> Target:
+        """Where publishes to a session go."""
+        session = str(key)
+        kind = self._marks.kind(f"{key.tenant}:{key.agent_type}")
+        return Target(session, tenant, tenant.log_topic(key), tenant.partition(key), session.encode(), kind, by_worker)
 
     @property
     def origins(self) -> Origins:
@@ -176,6 +189,7 @@ class Connections:
         close all who are left at once, and without the code that says why.
         """
         self.draining = True
+        self.serving.drain()
         begin = self._clock()
         spread_s = min(DRAIN_SPREAD_S, within_s / 4)
         tick_s = min(DRAIN_TICK_S, within_s / 20)
@@ -185,6 +199,7 @@ class Connections:
             now = self._clock()
             for _ in range(pace.due(now, len(untold))):
                 connection = untold.popleft()
+                self.serving.end(connection, RevokeReason.DRAINED)
                 after_ms = jittered_after_ms(0, spread_s * 1000, random.random)
                 connection.send(Reconnect(after_ms, "draining"))
             while untold and untold[0].id not in self._open:

@@ -200,8 +200,7 @@ class HttpPublishing:
         if tenant is None:
             raise HttpError("unauthenticated")
         messages, batch = self._decode(body)
-        session = str(key)
-        target = Target(session, tenant, tenant.log_topic(key), tenant.partition(key), session.encode())
+        target = self._connections.target(key, tenant)
         results = await self._publish_all(target, who, messages)
         if batch:
             for code in {one.code for one in results if one.code is not None}:

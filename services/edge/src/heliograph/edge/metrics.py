@@ -41,6 +41,11 @@ class EdgeMetrics:
         )
         self.registry_failures = metrics.ticks("registry_failures_total", "Registry updates that failed.")
         self.expiries = metrics.ticks("session_expiries_total", "Times that a session's expiry was set.")
+        self.assigned = metrics.ticks("assigned_total", "Sessions given to a worker of this edge.")
+        self.revoked = metrics.tick_family("revoked_total", "Sessions taken from a worker here, by reason.", ["reason"])
+        self.done = metrics.ticks("sessions_done_total", "Sessions that a worker gave back.")
+        self.orders_void = metrics.ticks("orders_void_total", "Orders for a worker or lease that was gone.")
+        self.serve_failures = metrics.ticks("serve_failures_total", "Calls about workers that failed; repeated.")
         self.append_s = metrics.tick_histogram("append_seconds", "From publish to the live store's answer.")
         self.log_s = metrics.tick_histogram("log_seconds", "From publish to the log's acknowledgement.")
         self.in_flight = 0

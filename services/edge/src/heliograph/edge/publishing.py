@@ -120,6 +120,9 @@ class Publication:
             elif self.ack is DURABLE:
                 path.await_log(self)
             path.write(self, answer.partition)
+            kind = self.target.kind
+            if kind.pending is not None and not self.message.by_worker:
+                kind.mark(self.target.session, self.message.position)
         elif status is DUPLICATE:
             self.epoch, self.seq = answer.epoch, answer.seq
             path.metrics.duplicates.n += 1
@@ -258,6 +261,7 @@ class PublishPath:
             content_type=content_type,
             incarnation=incarnation if seq is not None else None,
             producer_seq=seq,
+            by_worker=target.by_worker,
         )
         ack = frame.ack
         if ack is None:

@@ -39,6 +39,7 @@ class Registration:
         edge: str,
         address: Callable[[], str],
         lease_s: float,
+        incarnation: str | None = None,
     ) -> None:
         self._store = store
         self._connections = connections
@@ -47,7 +48,7 @@ class Registration:
         self._edge = edge
         self._address = address
         self._lease_s = lease_s
-        self._incarnation = secrets.token_urlsafe(9)
+        self._incarnation = incarnation or secrets.token_urlsafe(9)
         self._started_ms = int(time.time() * 1000)
         self._changed: dict[str, Connection] = {}
         self._gone: dict[str, ports.Connection] = {}

@@ -78,6 +78,9 @@ class EdgeSettings(ServiceSettings, KafkaSettings, RedisSettings, TokenSettings)
     subscribe_timeout_s: float = setting(
         10.0, "Until a subscription that the live path can't take is refused; the client comes back.", gt=0
     )
+    serve_check_s: float = setting(
+        2.0, "How often it is made sure that this edge's workers are still known: one that is not is told.", gt=0
+    )
     lease_s: float = setting(
         6.0, "Of this edge in the registry: agents of an edge that died are known lost after this.", ge=1
     )

@@ -14,6 +14,7 @@ from heliograph.core.sessions import SessionKey
 from heliograph.edge.origins import Origins
 from heliograph.edge.quotas import QuotaLeases, Quotas
 from heliograph.protocol.tenants import Tenant
+from heliograph.service.serving import Kind
 from heliograph.stores.keys import Topics
 from heliograph.stores.ports import Bounds
 
@@ -87,3 +88,6 @@ class Target:
     topic: str
     partition: int
     key: bytes
+    kind: Kind
+    by_worker: bool = False
+    """The connection serves the session's agent type: what it publishes needs no worker."""

@@ -141,7 +141,7 @@ class Router:
             own = batch.by_worker.get((session, epoch), ())
             seq = max((seq for seq, _ in pairs if seq not in own), default=0)
             if seq:
-                self._marks.mark(kind, session, str(Position(epoch, seq)))
+                kind.mark(session, str(Position(epoch, seq)))
 
     def _count(self, records: list[LogRecord], batch: Batch) -> None:
         metrics = self._metrics
