@@ -26,9 +26,12 @@ from heliograph.core.positions import Position
 from heliograph.core.producers import Accept, Claim, Duplicate, OutOfOrder, ProducerLedger
 from heliograph.protocol.codes import CloseCode
 from heliograph.protocol.frames import (
+    CURSOR,
     EARLIEST,
     LATEST,
     SUBPROTOCOL,
+    Ack,
+    Acked,
     ClientFrame,
     Confirmed,
     Epoch,
@@ -160,6 +163,11 @@ class FakeEdge:
         self.token_life_s: float | None = None
         """What `welcome` and `refreshed` say is left of a token; None: it has no end."""
         self.refreshes: list[Refresh] = []
+        self.on_ack: Callable[[FakeConnection, Ack], Struct | object | None] | None = None
+        """Instead of storing: an answer frame, SILENT (store, don't answer), or None (store and answer)."""
+        self.acks: list[Ack] = []
+        self.cursors: dict[tuple[str, str], str] = {}
+        """By consumer and session."""
         self.publishes: list[Publish] = []
         self.subscribes: list[Subscribe] = []
         self.unsubscribes = 0
@@ -360,6 +368,8 @@ class FakeEdge:
                 self.unsubscribes += 1
                 connection.subscribed.discard(frame.session)
                 connection.send(Unsubscribed(frame.session, frame.id))
+            case Ack():
+                self._ack(connection, frame)
             case Status():
                 self.statuses.append(frame)
                 fake = self.session(frame.session)
@@ -380,6 +390,20 @@ class FakeEdge:
         result = self._judge(connection, frame)
         if answer is not SILENT and result is not None:
             connection.send(result)
+
+    def _ack(self, connection: FakeConnection, frame: Ack) -> None:
+        self.acks.append(frame)
+        answer = self.on_ack(connection, frame) if self.on_ack is not None else None
+        if isinstance(answer, Struct):
+            connection.send(answer)
+            return
+        consumer = connection.hello.consumer
+        assert consumer is not None
+        assert Position.parse(frame.position) <= self.session(frame.session).head, "never given"
+        key = (consumer, frame.session)
+        self.cursors[key] = max(self.cursors.get(key, ""), frame.position)
+        if answer is not SILENT and frame.id is not None:
+            connection.send(Acked(frame.session, self.cursors[key], frame.id))
 
     def _judge(self, connection: FakeConnection, frame: Publish) -> Struct | None:
         fake = self.session(frame.session)
@@ -451,8 +475,14 @@ class FakeEdge:
         if frame.start == LATEST:
             connection.send(Subscribed(frame.session, str(fake.head) if fake.log else BEFORE_ALL, id=frame.id))
             return
-        after = Position("", 0) if frame.start == EARLIEST else Position.parse(frame.start)
-        connection.send(Subscribed(frame.session, BEFORE_ALL if frame.start == EARLIEST else frame.start, id=frame.id))
+        start, missing = frame.start, False
+        if start == CURSOR:
+            assert connection.hello.consumer is not None
+            found = self.cursors.get((connection.hello.consumer, frame.session))
+            start, missing = found or EARLIEST, found is None
+        after = Position("", 0) if start == EARLIEST else Position.parse(start)
+        told = BEFORE_ALL if start == EARLIEST else start
+        connection.send(Subscribed(frame.session, told, id=frame.id, cursor_missing=missing))
         last = after
         for position, message in fake.log:
             if position > after:

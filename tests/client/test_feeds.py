@@ -16,6 +16,7 @@ from heliograph.client.settings import ClientSettings
 from heliograph.core.messages import MessageClass
 from heliograph.core.positions import Position
 from heliograph.protocol.frames import (
+    CURSOR,
     EARLIEST,
     LATEST,
     Epoch,
@@ -53,6 +54,8 @@ class Wired:
         self.feed = Feed(SESSION, settings, lambda: 0.5)
         self.log: list[tuple[int, int]] = []
         self.epochs = [1]
+        self.cursor: tuple[int, int] | None = None
+        """What this consumer acknowledged, here or in another process."""
         self.to_server: deque[Subscribe | Unsubscribe] = deque()
         self.to_client: deque[Frame] = deque()
         self.subscribed = False
@@ -93,6 +96,13 @@ class Wired:
         if self.subscribed and self.online and last:
             self.to_client.append(Epoch(SESSION, epoch(self.epochs[-1]), True, at(last[1], last[0])))
 
+    def ack(self) -> None:
+        self.cursor = self.log[-1] if self.log else None
+
+    def after_cursor(self) -> int:
+        """How many messages follow the cursor."""
+        return sum(one > (self.cursor or (0, 0)) for one in self.log)
+
     def serve(self) -> None:
         while self.to_server:
             frame = self.to_server.popleft()
@@ -110,12 +120,15 @@ class Wired:
             position = at(self.log[-1][1], self.log[-1][0]) if self.log else BEFORE_ALL
             self.to_client.append(Subscribed(SESSION, position, id=frame.id))
             return
+        start, missing = frame.start, False
+        if start == CURSOR:
+            start, missing = (EARLIEST, True) if self.cursor is None else (at(self.cursor[1], self.cursor[0]), False)
         after = (0, 0)
-        if frame.start != EARLIEST:
-            position_ = Position.parse(frame.start)
+        if start != EARLIEST:
+            position_ = Position.parse(start)
             after = (position_.epoch_ms - 1764000000000, position_.seq)
-        told = BEFORE_ALL if frame.start == EARLIEST else frame.start
-        self.to_client.append(Subscribed(SESSION, told, id=frame.id))
+        told = BEFORE_ALL if start == EARLIEST else start
+        self.to_client.append(Subscribed(SESSION, told, id=frame.id, cursor_missing=missing))
         last = after
         for number, seq in self.log:
             if (number, seq) > after:
@@ -210,6 +223,35 @@ def test_a_position_gets_what_comes_after_it() -> None:
     inbox = wired.attach(at(2))
     wired.settle()
     assert wired.got(inbox) == [(1, 3)]
+
+
+def test_a_cursor_gets_what_comes_after_it_and_goes_on_from_there() -> None:
+    wired = Wired()
+    for _ in range(3):
+        wired.publish()
+    wired.cursor = (1, 2)
+    inbox = wired.attach(CURSOR)
+    wired.settle()
+    assert wired.got(inbox) == [(1, 3)]
+    assert not inbox.cursor_missing
+    wired.drop()
+    wired.publish()
+    wired.settle()
+    assert wired.subscribes == [CURSOR, at(3)]
+    assert wired.got(inbox) == [(1, 3), (1, 4)]
+
+
+def test_a_missing_cursor_is_the_earliest_and_stays_it() -> None:
+    wired = Wired()
+    inbox = wired.attach(CURSOR)
+    wired.settle()
+    assert inbox.cursor_missing
+    wired.drop()
+    wired.publish()
+    wired.ack()
+    wired.settle()
+    assert wired.subscribes == [CURSOR, EARLIEST]
+    assert wired.got(inbox) == [(1, 1)]
 
 
 def test_after_a_reconnect_it_goes_on_from_the_last_message() -> None:
@@ -412,9 +454,9 @@ def test_a_start_that_is_no_place_is_refused(start: str) -> None:
 
 
 ACTIONS = st.one_of(
-    st.tuples(st.sampled_from(["publish", "lose", "new_epoch", "drop", "connect", "serve"]), st.none()),
+    st.tuples(st.sampled_from(["publish", "lose", "new_epoch", "drop", "connect", "serve", "ack"]), st.none()),
     st.tuples(st.sampled_from(["deliver", "take"]), st.integers(1, 12)),
-    st.tuples(st.just("attach"), st.sampled_from([EARLIEST, LATEST, "now"])),
+    st.tuples(st.just("attach"), st.sampled_from([EARLIEST, LATEST, CURSOR, "now"])),
     st.tuples(st.just("detach"), st.integers(0, 5)),
     st.tuples(st.just("burst"), st.integers(5, 20)),
 )
@@ -425,6 +467,7 @@ ACTIONS = st.one_of(
 def test_whatever_happens_each_inbox_gets_one_unbroken_run_to_the_end(actions: list[tuple[str, Any]]) -> None:
     wired = Wired()
     starts: dict[Inbox, str] = {}
+    cursors: dict[Inbox, tuple[int, int]] = {}
     for action, argument in actions:
         match action:
             case "lose":
@@ -438,6 +481,7 @@ def test_whatever_happens_each_inbox_gets_one_unbroken_run_to_the_end(actions: l
                     start = at(wired.log[-1][1], wired.log[-1][0]) if wired.log else EARLIEST
                 inbox = wired.attach(start)
                 starts[inbox] = argument
+                cursors[inbox] = wired.cursor or (0, 0)
                 wired.taken[inbox] = []
             case "detach":
                 if argument < len(wired.feed.inboxes):
@@ -462,5 +506,8 @@ def test_whatever_happens_each_inbox_gets_one_unbroken_run_to_the_end(actions: l
         assert got[-1] == wired.log[-1]
         if starts[inbox] == EARLIEST:
             assert got == wired.log
+        if starts[inbox] == CURSOR:
+            assert len(got) >= wired.after_cursor()
+            assert got[0] > cursors[inbox]
     if not wired.feed.inboxes:
         assert not wired.subscribed

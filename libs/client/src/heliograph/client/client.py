@@ -7,12 +7,13 @@ import random
 import secrets
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 from uuid import uuid4
 
 import msgspec
 from msgspec import Raw
 
+from heliograph.client.acks import Acks
 from heliograph.client.addresses import Addresses
 from heliograph.client.errors import ClosedError, ConnectError, RequestTimeout
 from heliograph.client.messages import Message, encode_payload
@@ -32,7 +33,7 @@ from heliograph.core.limits import MAX_NAME_LENGTH
 from heliograph.core.messages import AckMode, MessageClass
 from heliograph.core.positions import Position
 from heliograph.core.sessions import SessionKey
-from heliograph.protocol.frames import EARLIEST, LATEST, Hello, Publish, TraceParent, check_name
+from heliograph.protocol.frames import CURSOR, EARLIEST, LATEST, Hello, Publish, TraceParent, check_name
 
 logger = logging.getLogger("heliograph.client")
 
@@ -105,11 +106,14 @@ class Client:
             settings, sender, durabilities, self.stats,
             incarnation=lambda: secrets.token_urlsafe(12), uniform=self._uniform,
         )  # fmt: skip
-        self._reader = Reader(settings, sender, self.stats, self._uniform)
+        self._acks = Acks(self._hello.consumer, settings, sender, self.stats, self._uniform)
+        self._reader = Reader(settings, sender, self._acks, self.stats, self._uniform)
         self._durabilities = durabilities
         token = TokenSource(self._token, settings.open_timeout_s)
         refresh = TokenRefresh(token, sender, settings, self.stats, self._uniform)
-        traffic = ClientTraffic(self._hello, sender, self._publisher, self._reader, durabilities, refresh, self.stats)
+        traffic = ClientTraffic(
+            self._hello, sender, self._publisher, self._reader, self._acks, durabilities, refresh, self.stats
+        )
         self._runner = traffic.runner = Runner(
             self._addresses, token, traffic, settings,
             uniform=self._uniform, on_state=self._on_state, options=self._options,
@@ -151,10 +155,12 @@ class Client:
             self._publisher.end(error)
             self._reader.end(error)
             self._durabilities.end(error)
+            self._acks.end()
             runner.set_state(ClientState.CLOSED, error.code)
 
     async def close(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - as asyncio's own waits read
-        """Wait for the answers to what was published, at most `timeout` seconds (default: the setting), and leave.
+        """Wait for the answers to what was published and acknowledged, at most `timeout` seconds (default: the
+        setting), and leave.
 
         A publish that has no answer by then raises PublishUncertain, a subscription ends with ClosedError.
         """
@@ -166,7 +172,7 @@ class Client:
             self._runner.set_state(ClientState.CLOSING, "close() was called")
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self.settings.close_timeout_s if timeout is None else timeout):
-                    await self._publisher.answered()
+                    await asyncio.gather(self._publisher.answered(), self._acks.stored())
             self._runner.stopping = True
             link = self._runner.link
             if link is not None:
@@ -249,9 +255,15 @@ class Client:
 
     # ---- subscribing -------------------------------------------------------------------------------------------------
 
-    def subscribe(self, session: str | SessionKey, start: str = LATEST) -> Subscription:
+    def subscribe(
+        self, session: str | SessionKey, start: str = LATEST, *, ack: Literal["auto", "manual"] = "manual"
+    ) -> Subscription:
         """The session's messages from `latest`, `earliest` or after a position, as `Message | Gap`, in order, without
         holes and repeats, over any number of connections.
+
+        `cursor` begins behind what this client's `consumer` acknowledged last, in whatever process that was, and at the
+        earliest where it never did. Acknowledge by `message.ack()`, or `ack="auto"`: asking for the next message says
+        that the one before is done with.
 
             async for item in client.subscribe("acme:planner:42"): ...
             async with client.subscribe("acme:planner:42") as subscription: ...
@@ -261,9 +273,13 @@ class Client:
         publishing, don't wait for it.
         """
         self._check_open()
-        if start not in (LATEST, EARLIEST):
+        if start not in (LATEST, EARLIEST, CURSOR):
             start = str(Position.parse(start))
-        return self._reader.subscribe(_session(session), start)
+        if ack not in ("auto", "manual"):
+            raise InvalidValueError("value_invalid", "ack", ack, "auto or manual")
+        if self._hello.consumer is None and (start == CURSOR or ack == "auto"):
+            raise InvalidValueError("consumer_missing", "consumer", None, "a stable name, for its cursors")
+        return self._reader.subscribe(_session(session), start, auto_ack=ack == "auto")
 
     subscription = subscribe
 

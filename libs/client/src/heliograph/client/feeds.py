@@ -29,6 +29,7 @@ from heliograph.core.limits import RECORD_OVERHEAD_BYTES
 from heliograph.core.positions import EPOCH_LENGTH, Position, check_epoch
 from heliograph.protocol.codes import GapReason
 from heliograph.protocol.frames import (
+    CURSOR,
     EARLIEST,
     LATEST,
     Epoch,
@@ -64,8 +65,9 @@ class Inbox:
         self._wake = wake
         self._start = start
         self._stream: Contiguity | None = None
-        """None: its place is not known yet (`earliest`, `latest`)."""
-        if start not in (EARLIEST, LATEST):
+        """None: its place is not known yet (`earliest`, `latest`, `cursor`)."""
+        self.cursor_missing = False
+        if start not in (EARLIEST, LATEST, CURSOR):
             self._stream = Contiguity(Position.parse(start))
         self._open_gap = False
         """A gap without an end: the next message is where it ends."""
@@ -86,7 +88,7 @@ class Inbox:
 
     @property
     def needs(self) -> str:
-        """`latest`, `earliest`, or the position after which it needs everything."""
+        """`latest`, `cursor`, `earliest`, or the position after which it needs everything."""
         last = self.last
         if last is None:
             return self._start
@@ -109,6 +111,13 @@ class Inbox:
         """Its place, for one that had none: messages after `at` are its."""
         if self._stream is None or self._stream.last is None:
             self._stream = Contiguity(at)
+
+    def found_cursor(self, at: Position | None) -> None:
+        """Where the server says that its consumer stands; None: nowhere, so it begins at the earliest."""
+        if at is None:
+            self.cursor_missing, self._start = True, EARLIEST
+        else:
+            self.begin(at)
 
     def go_live(self) -> None:
         self.state = InboxState.LIVE
@@ -321,9 +330,9 @@ class Feed:
         if not wanting:
             return
         needs = [inbox.needs for inbox in wanting]
-        # `latest` first: it tells those readers their place, after which everybody has one. `earliest` sorts last as
-        # text, positions by age.
-        self.asked_from = LATEST if LATEST in needs else EARLIEST if EARLIEST in needs else min(needs)
+        # `latest` and `cursor` first: they tell those readers their place, after which everybody has one. `earliest`
+        # sorts last as text, positions by age.
+        self.asked_from = next((one for one in (LATEST, CURSOR, EARLIEST) if one in needs), min(needs))
         self.asked_id = request_id()
         self.wire = Wire.ASKED
         send(Subscribe(self.session, id=self.asked_id, start=self.asked_from))
@@ -334,6 +343,11 @@ class Feed:
         at: Position | None = Position.parse(answer.position)
         if answer.position.startswith(NO_EPOCH):
             at = NOTHING if self.asked_from == LATEST else None
+        if self.asked_from == CURSOR:
+            for inbox in self.wanting():
+                if inbox.needs == CURSOR:
+                    inbox.found_cursor(at)
+            self.asked_from = EARLIEST if at is None else str(at)
         for inbox in self.wanting():
             needs = inbox.needs
             if self.asked_from == LATEST:
@@ -342,7 +356,9 @@ class Feed:
                     inbox.go_live()
                 elif inbox.last == at:
                     inbox.go_live()
-            elif needs == LATEST or (self.asked_from != EARLIEST and (needs == EARLIEST or needs < self.asked_from)):
+            elif needs in (LATEST, CURSOR) or (
+                self.asked_from != EARLIEST and (needs == EARLIEST or needs < self.asked_from)
+            ):
                 continue  # came after the question: ask again
             else:
                 if needs == EARLIEST:

@@ -3,14 +3,18 @@
 import base64
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from heliograph.client.errors import ClientError
 from heliograph.core.errors import InvalidValueError
 from heliograph.core.messages import MessageClass
 from heliograph.protocol.frames import MessageFrame
 from heliograph.protocol.messages import is_json
+
+if TYPE_CHECKING:
+    from heliograph.client.acks import Acks
 
 OCTETS = "application/octet-stream"
 
@@ -25,6 +29,7 @@ class Message:
     """
 
     __slots__ = (
+        "_acks",
         "_data",
         "causation_id",
         "class_",
@@ -41,7 +46,9 @@ class Message:
         "traceparent",
     )
 
-    def __init__(self, frame: MessageFrame) -> None:
+    def __init__(self, frame: MessageFrame, acks: "Acks | None" = None) -> None:
+        """`acks`: where it can be acknowledged; None: nowhere."""
+        self._acks = acks
         self.session: str = frame.session
         self.id: str = frame.message_id
         self.position: str | None = frame.position
@@ -71,6 +78,16 @@ class Message:
     def time(self) -> datetime:
         """When it was accepted, in UTC."""
         return datetime.fromtimestamp(self.time_ms / 1000, UTC)
+
+    async def ack(self) -> None:
+        """This message and all before it in its session are done with: `start="cursor"` goes on behind it, also after
+        this program was killed. Returns at once; the client tells the server every `settings.ack_interval_s`.
+
+        Raises ClientError(`consumer_missing`) where the client has no `consumer`.
+        """
+        if self._acks is None:
+            raise ClientError("consumer_missing", "this message was not read from a subscription")
+        self._acks.record(self.session, self.position)
 
     def __repr__(self) -> str:
         return f"<Message {self.id} {self.class_} of {self.session} at {self.position}, {len(self.payload)} bytes>"

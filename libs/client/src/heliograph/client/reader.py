@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 
+from heliograph.client.acks import Acks
 from heliograph.client.errors import ClosedError, SubscribeRefused
 from heliograph.client.feeds import Feed, Inbox, InboxState, Wire
 from heliograph.client.lanes import is_retryable
@@ -18,10 +19,11 @@ class Reader:
     """All subscriptions of one client."""
 
     def __init__(
-        self, settings: ClientSettings, sender: Sender, stats: ClientStats, uniform: Callable[[], float]
+        self, settings: ClientSettings, sender: Sender, acks: Acks, stats: ClientStats, uniform: Callable[[], float]
     ) -> None:
         self._settings = settings
         self._sender = sender
+        self._acks = acks
         self._stats = stats
         self._uniform = uniform
         self._feeds: dict[str, Feed] = {}
@@ -29,10 +31,10 @@ class Reader:
         self._error: ClosedError | None = None
         self._loop = asyncio.get_running_loop()
 
-    def subscribe(self, session: str, start: str) -> Subscription:
+    def subscribe(self, session: str, start: str, *, auto_ack: bool = False) -> Subscription:
         bell = Bell()
         inbox = Inbox(session, start, self._settings, bell.ring)
-        subscription = Subscription(inbox, bell, self._detach_soon, self._has_room)
+        subscription = Subscription(inbox, bell, self._detach_soon, self._has_room, self._acks, auto_ack=auto_ack)
         if self._error is not None:
             inbox.fail(self._error)
             return subscription
@@ -141,7 +143,7 @@ class Reader:
         if not live:
             self._stats.dropped += 1
             return
-        message = Message(frame)
+        message = Message(frame, self._acks)
         self._deliver(frame.session, live, lambda inbox: inbox.message(message))
 
     def gap(self, frame: Gap) -> None:
@@ -167,6 +169,7 @@ class Reader:
                     feed.resume_s = now + feed.backoff.failed(now)
             elif inbox.state is InboxState.PARKED:
                 self._stats.parked += 1
+                self._acks.flush()
                 behind = True
             added = len(inbox.items) - before
             self._stats.received += added

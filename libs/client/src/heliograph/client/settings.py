@@ -29,6 +29,8 @@ class ClientSettings:
     it is resumed from its last message once the reader is through with three quarters."""
     buffered_bytes: int = 8 * 1024 * 1024
     """The same, in bytes of payload."""
+    ack_interval_s: float = 0.5
+    """Acknowledgements of a session are gathered for this long: what may come again after this program was killed."""
     silent_heartbeats: float = 2.5
     """A connection without a byte for so many of the server's heartbeats is dead."""
     rotation_patience_s: float = 5.0

@@ -26,6 +26,10 @@ class ClientStats:
     """Messages and gaps that reached a subscription."""
     dropped: int = 0
     """Message frames that nobody needed: had already, or for a parked or ended subscription."""
+    acks: int = 0
+    """Acknowledgements sent: the furthest of each session, now and then."""
+    acks_refused: int = 0
+    """Of these, the ones that will never be taken."""
     parked: int = 0
     """Times a slow reader's subscription was stopped at the server."""
     holes: int = 0

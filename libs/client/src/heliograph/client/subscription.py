@@ -6,6 +6,7 @@ from types import TracebackType
 from typing import Self
 from weakref import finalize
 
+from heliograph.client.acks import Acks
 from heliograph.client.feeds import Inbox, InboxState, Item
 from heliograph.client.messages import Message
 
@@ -42,11 +43,24 @@ class Subscription:
     closed is ended as well. One reader at a time.
     """
 
-    def __init__(self, inbox: Inbox, bell: Bell, end: Callable[[Inbox], None], more: Callable[[Inbox], None]) -> None:
+    def __init__(
+        self,
+        inbox: Inbox,
+        bell: Bell,
+        end: Callable[[Inbox], None],
+        more: Callable[[Inbox], None],
+        acks: Acks,
+        *,
+        auto_ack: bool,
+    ) -> None:
         """`end` takes the inbox off its feed, from any thread; `more` says that a parked one has room again."""
         self._inbox = inbox
         self._bell = bell
         self._more = more
+        self._acks = acks
+        self._auto_ack = auto_ack
+        self._taken: Item | None = None
+        """The last item taken, where the next one acknowledges it."""
         self._closed = False
         self._position: str | None = None
         self._finalizer = finalize(self, end, inbox)
@@ -82,6 +96,11 @@ class Subscription:
         return self._inbox.holes
 
     @property
+    def cursor_missing(self) -> bool:
+        """Whether it was to begin at the consumer's cursor and there was none, so that it began at the earliest."""
+        return self._inbox.cursor_missing
+
+    @property
     def live(self) -> bool:
         """Whether the server sends it messages now."""
         return self._inbox.state is InboxState.LIVE
@@ -99,15 +118,24 @@ class Subscription:
     def __aiter__(self) -> Self:
         return self
 
+    async def ack(self, item: Item) -> None:
+        """`item`, a message or gap of this subscription, and all before it are done with. See `Message.ack`."""
+        self._acks.record(self.session, _end_of(item))
+
     async def __anext__(self) -> Item:
+        if self._taken is not None:
+            taken, self._taken = self._taken, None
+            self._acks.record(self.session, _end_of(taken))
         while True:
             item, has_room = self._inbox.take()
             if has_room:
                 self._more(self._inbox)
             if item is not None:
-                position = item.position if isinstance(item, Message) else item.last
+                position = _end_of(item)
                 if position is not None:
                     self._position = position
+                if self._auto_ack:
+                    self._taken = item
                 return item
             if self._closed:
                 raise StopAsyncIteration
@@ -116,8 +144,9 @@ class Subscription:
             await self._bell.wait()
 
     async def close(self) -> None:
-        """End it. What is buffered is dropped."""
+        """End it. What is buffered is dropped; what was acknowledged is told to the server now."""
         self._closed = True
+        self._acks.flush()
         self._inbox.items.clear()
         self._finalizer()
         self._bell.ring()
@@ -129,3 +158,7 @@ class Subscription:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self.close()
+
+
+def _end_of(item: Item) -> str | None:
+    return item.position if isinstance(item, Message) else item.last

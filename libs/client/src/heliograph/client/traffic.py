@@ -3,6 +3,7 @@
 import asyncio
 from copy import copy
 
+from heliograph.client.acks import Acks
 from heliograph.client.publisher import Publisher
 from heliograph.client.reader import Reader
 from heliograph.client.receipts import Durabilities
@@ -11,6 +12,7 @@ from heliograph.client.sender import Sender
 from heliograph.client.stats import ClientStats
 from heliograph.client.tokens import TokenRefresh
 from heliograph.protocol.frames import (
+    Acked,
     Confirmed,
     Epoch,
     Error,
@@ -41,6 +43,7 @@ class ClientTraffic:
         sender: Sender,
         publisher: Publisher,
         reader: Reader,
+        acks: Acks,
         durabilities: Durabilities,
         refresh: TokenRefresh,
         stats: ClientStats,
@@ -49,6 +52,7 @@ class ClientTraffic:
         self._sender = sender
         self._publisher = publisher
         self._reader = reader
+        self._acks = acks
         self._durabilities = durabilities
         self._refresh = refresh
         self._stats = stats
@@ -65,6 +69,7 @@ class ClientTraffic:
         self._stats.connections += 1
         self._sender.connected()
         self._reader.connected()
+        self._acks.connected()
         self._durabilities.connected()
         self._publisher.connected(welcome)
         self._refresh.connected(welcome.expires_at_ms)
@@ -73,6 +78,7 @@ class ClientTraffic:
         self._wake_at(None)
         self._sender.disconnected()
         self._reader.disconnected()
+        self._acks.disconnected()
         self._publisher.disconnected()
         self._refresh.disconnected()
 
@@ -111,10 +117,12 @@ class ClientTraffic:
             case Confirmed():
                 self._durabilities.confirmed(frame.session, frame.position)
             case Refused() | Error():
-                if not self._publisher.refused(frame) and not self._refresh.refused(frame):
-                    self._reader.refused(frame)
+                parts = (self._publisher, self._refresh, self._acks, self._reader)
+                any(part.refused(frame) for part in parts)
             case Subscribed():
                 self._reader.subscribed(frame)
+            case Acked():
+                self._acks.acked(frame)
             case Gap():
                 self._reader.gap(frame)
             case Epoch():
@@ -126,6 +134,7 @@ class ClientTraffic:
             case Ping():
                 self._sender.send(Pong())
             case Reconnect():
+                self._acks.flush()
                 self.runner.asked_to_reconnect(frame)
             case _:
                 pass  # `unsubscribed` needs nothing; a second `welcome` changes nothing

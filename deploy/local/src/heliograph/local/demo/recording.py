@@ -88,8 +88,8 @@ class RecordedClient(Client):
             raise
         return call.receipt
 
-    def subscribe(self, session: str | SessionKey, start: str = "latest") -> Subscription:
-        after = start if start not in ("latest", "earliest") else None
+    def subscribe(self, session: str | SessionKey, start: str = "latest", **options: Any) -> Subscription:
+        after = start if start not in ("latest", "earliest", "cursor") else None
         reading = Reading(self.name, str(session), after)
         self.readings.append(reading)
 
@@ -103,7 +103,7 @@ class RecordedClient(Client):
                 self.answers.append((item.causation_id, item.data["answer"]))
             self._on_message(self.name, item)
 
-        return RecordedSubscription(super().subscribe(session, start), note)
+        return RecordedSubscription(super().subscribe(session, start, **options), note)
 
     def counters(self) -> ClientCounters:
         stats = self.stats
