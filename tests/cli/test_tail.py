@@ -100,3 +100,61 @@ def test_a_reader_that_goes_away_is_no_error(running: EdgeThread) -> None:
     )
     assert "Traceback" not in done.stderr
     assert done.stdout.strip() == "0"
+
+
+# ---- consumers ------------------------------------------------------------------------------------------------------
+
+
+def test_a_consumer_goes_on_behind_what_it_was_shown(running: EdgeThread, invoke: Invoke) -> None:
+    running.call(running.edge.publish_many, SESSION, [1, 2, 3])
+    command = ("tail", SESSION, "--consumer", "desk", "--from", "cursor", "--json", "--url", running.edge.url)
+    done = invoke(*command, "-n", "2")
+    assert [json.loads(line)["payload"] for line in done.stdout.splitlines()] == [1, 2]
+    assert running.edge.cursors["desk", SESSION] == str(running.edge.session(SESSION).log[1][0])
+    done = invoke(*command, "-n", "1")
+    assert [json.loads(line)["payload"] for line in done.stdout.splitlines()] == [3]
+
+
+def test_a_consumer_that_is_new_is_told_so(running: EdgeThread, invoke: Invoke) -> None:
+    running.call(running.edge.publish_many, SESSION, [1, 2])
+    command = ("tail", SESSION, "--consumer", "desk", "--from", "cursor", "-n", "1", "--url", running.edge.url)
+    assert "nothing was acknowledged under this name yet" in invoke(*command).stderr
+    assert "nothing was acknowledged" not in invoke(*command).stderr
+
+
+def test_a_consumer_is_acknowledged_from_wherever_it_began(running: EdgeThread, invoke: Invoke) -> None:
+    running.call(running.edge.publish_many, SESSION, [1, 2])
+    done = invoke("tail", SESSION, "--consumer", "desk", "--from", "earliest", "-n", "2", "--url", running.edge.url)
+    assert done.exit_code == 0, done.output
+    assert running.edge.cursors["desk", SESSION] == str(running.edge.session(SESSION).head)
+
+
+def test_without_a_consumer_nothing_is_acknowledged_and_a_cursor_is_a_usage_error(
+    running: EdgeThread, invoke: Invoke
+) -> None:
+    running.call(running.edge.publish_many, SESSION, [1])
+    invoke("tail", SESSION, "--from", "earliest", "-n", "1", "--url", running.edge.url)
+    done = invoke("tail", SESSION, "--from", "cursor", "--url", running.edge.url)
+    assert done.exit_code == 2
+    assert "--consumer NAME" in done.stderr
+    assert running.edge.acks == []
+
+
+def test_ctrl_c_tells_what_was_shown_and_how_to_go_on(running: EdgeThread) -> None:
+    position = running.call(running.edge.publish, SESSION, 1)
+    command = [sys.executable, "-m", "heliograph.cli", "tail", SESSION, "--consumer", "my desk", "--from", "cursor"]
+    environment = {"PATH": os.environ["PATH"], "NO_PROXY": "127.0.0.1", "HOME": str(Path.home())}
+    with subprocess.Popen(
+        [*command, "--url", running.edge.url],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+    ) as tail:
+        assert tail.stdout is not None
+        assert tail.stdout.readline()
+        tail.send_signal(signal.SIGINT)
+        _, errors = tail.communicate(timeout=20)
+    assert tail.returncode == 130
+    assert f"tail {SESSION} --consumer 'my desk' --from cursor" in errors
+    assert running.edge.cursors["my desk", SESSION] == str(position)

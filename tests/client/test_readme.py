@@ -12,6 +12,11 @@ import heliograph.client as sdk
 from heliograph.client import Client
 
 README = Path(__file__).parents[2] / "libs/client/README.md"
+SNIPPETS = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+
+
+def body(snippet: str) -> str:
+    return "\n".join(f"    {line}" for line in snippet.splitlines())
 
 
 async def test_the_agent_of_the_readme_answers_the_request_of_the_readme(
@@ -20,7 +25,7 @@ async def test_the_agent_of_the_readme_answers_the_request_of_the_readme(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    agent, request = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+    agent, request = SNIPPETS[:2]
     assert len([line for line in agent.splitlines() if line.strip()]) <= 10
     monkeypatch.setenv("HELIOGRAPH_URL", edge.url)
     monkeypatch.setenv("HELIOGRAPH_TOKEN", "t")
@@ -29,12 +34,26 @@ async def test_the_agent_of_the_readme_answers_the_request_of_the_readme(
     running = asyncio.create_task(names["main"]())
     await edge.until(lambda: len(edge.subscribes) == 1)
     async with make_client() as client:
-        body = "\n".join(f"    {line}" for line in request.splitlines())
-        exec(f"async def ask(client):\n{body}", names)
+        exec(f"async def ask(client):\n{body(request)}", names)
         await names["ask"](client)
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
     assert capsys.readouterr().out == "6\n"
+
+
+async def test_the_consumer_of_the_readme_goes_on_where_it_was(
+    edge: FakeEdge, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (consumer,) = [snippet for snippet in SNIPPETS if "consumer=" in snippet]
+    monkeypatch.setenv("HELIOGRAPH_URL", edge.url)
+    monkeypatch.setenv("HELIOGRAPH_TOKEN", "t")
+    edge.publish_many("demo:adder:1", ["first", "second"])
+    names: dict[str, Any] = {}
+    exec(f"import os\nfrom heliograph.client import Client\nasync def work():\n{body(consumer)}", names)
+    for position, _ in edge.session("demo:adder:1").log:
+        await names["work"]()
+        assert str(position) in capsys.readouterr().out
+        assert edge.cursors["biller", "demo:adder:1"] == str(position)
 
 
 def test_the_examples_in_docstrings_are_right() -> None:

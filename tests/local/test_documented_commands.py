@@ -249,11 +249,15 @@ async def test_every_conversation_goes_as_shown(desk: Desk) -> None:
 async def _converse(block: Block, desk: Desk) -> None:
     address = desk.url.replace("http", "ws") + CONNECT_PATH
     async with connect(address, subprotocols=[Subprotocol(SUBPROTOCOL)], proxy=None) as ws:
+        last = ""  # position of the last message
         for said, answers in _turns(block):
             if said.get("token") == ANYTHING:
                 said["token"] = desk.token
+            if said.get("position") == ANYTHING:
+                said["position"] = last
             await ws.send(msgspec.json.encode(said).decode())
             got = [await _next_frame(ws, block) for _ in answers]
+            last = next((frame["position"] for frame in reversed(got) if frame["type"] == "message"), last)
             for expected in answers:
                 found = next((frame for frame in got if _matches(expected, frame)), None)
                 assert found is not None, f"{block}: expected {expected}, got {got}"

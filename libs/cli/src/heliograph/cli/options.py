@@ -47,11 +47,12 @@ def make_client(
     token: str | None,
     connect_timeout_s: float,
     on_state: Callable[[ClientState, str], None] | None = None,
+    consumer: str | None = None,
 ) -> Client:
     """A client for one command."""
     urls = [part.strip() for part in url.split(",") if part.strip()]
     settings = ClientSettings(connect_timeout_s=connect_timeout_s)
-    return Client(urls, token=token, producer="cli", settings=settings, on_state=on_state)
+    return Client(urls, token=token, producer="cli", consumer=consumer, settings=settings, on_state=on_state)
 
 
 def parse_duration_s(text: str) -> float:
