@@ -6,10 +6,12 @@ from typing import Any
 
 from tests.services.edge.rig import Edge, World, until, until_told
 
+from heliograph.edge.announcing import Announcer
 from heliograph.edge.metrics import EdgeMetrics
 from heliograph.edge.registration import Registration
 from heliograph.service.health import Readiness
 from heliograph.service.metrics import Metrics
+from heliograph.stores.memory.live import MemoryLiveStore
 from heliograph.stores.memory.metadata import MemoryConnectionStore
 from heliograph.stores.ports import Connection, EdgeLease, StoreError
 
@@ -187,7 +189,11 @@ async def test_after_the_release_there_is_nothing_more_to_tell(world: World) -> 
     edge: Any = Edges()
     metrics = EdgeMetrics(Metrics("edge", process=False))
     condition = Readiness().condition("registry")
-    registration = Registration(store, edge, metrics, condition, edge="edge-1", address=lambda: "here:1", lease_s=9.0)
+    live = MemoryLiveStore(world.live)
+    announcer = Announcer(live, metrics, edge="edge-1", subscribers_most=200, draining=lambda: True)
+    registration = Registration(
+        store, edge, announcer, metrics, condition, edge="edge-1", address=lambda: "here:1", lease_s=9.0
+    )
     await registration.tell(100.0)
     assert [lease.edge for lease in await store.edges()] == ["edge-1"]
     await registration.release()
@@ -218,6 +224,25 @@ async def test_a_store_that_is_away_at_the_end_does_not_hold_it_up(world: World)
     edge.begin_stop()
     await edge.stopped()
     assert "edge-1" in store._leases, "its lease ends by itself"
+
+
+async def test_the_lease_says_what_the_edge_carries(world: World) -> None:
+    edge, store = await registered(world)
+    reader, writer = await edge.client(), await edge.client()
+    await reader.subscribe(SESSION)
+
+    async def busy() -> bool:
+        await writer.publish(SESSION, "x", ack="accepted")
+        (lease,) = await store.edges()
+        return lease.messages_in_per_s > 0 and lease.messages_out_per_s > 0
+
+    await until_told(busy)
+
+    async def at_rest() -> bool:
+        (lease,) = await store.edges()
+        return (lease.messages_in_per_s, lease.messages_out_per_s, lease.outbound_bytes) == (0, 0, 0)
+
+    await until_told(at_rest)
 
 
 async def test_many_connections_are_told_in_batches(world: World) -> None:

@@ -48,13 +48,19 @@ class Lost:
 
 
 async def tell_lost(
-    store: ConnectionStore, live: LiveStore, lease: EdgeLease, lost: Lost, answered: Callable[[], None]
+    store: ConnectionStore,
+    live: LiveStore,
+    lease: EdgeLease,
+    now_ms: int,
+    lost: Lost,
+    answered: Callable[[], None] = lambda: None,
 ) -> None:
     """Tell the sessions concerned that the connections registered under a lease are lost, and forget them.
 
     `answered` is called whenever the store has answered; `lost` is counted up, also where this breaks off. Ends at once
     where the edge is back. Raises StoreError: what was not told stays registered, and can be told by a later call.
     """
+    time_ms = min(lease.ends_ms, now_ms)
     while found := await store.left_behind(lease, PAGE):
         answered()
         subscribers = [_subscribers(lease.edge, connection) for connection in found]
@@ -65,7 +71,7 @@ async def tell_lost(
         suppressed = []
         for ofs in subscribers:
             missing = [of for of in ofs if (of.subject, of.agent) not in there[of.session]]
-            batch += [announcement(of, PresenceEvent.LEAVE, lease.ends_ms, LeaveReason.LOST) for of in missing]
+            batch += [announcement(of, PresenceEvent.LEAVE, time_ms, LeaveReason.LOST) for of in missing]
             suppressed.append(len(ofs) - len(missing))
         for said in await live.announce_many(batch):
             if isinstance(said, StoreError):

@@ -17,6 +17,7 @@ from heliograph.core.buckets import Rate
 from heliograph.core.heartbeat import HeartbeatPolicy
 from heliograph.core.outbox import OutboxMarks
 from heliograph.core.pacing import AdmissionPolicy, HandshakeAdmission
+from heliograph.edge.announcing import Announcer
 from heliograph.edge.connection import ConnectionLimits
 from heliograph.edge.connections import Connections
 from heliograph.edge.cursors import Cursors
@@ -214,9 +215,18 @@ def compose(settings: EdgeSettings, stores: Stores) -> Service:
         refusals=refusals,
     )
     address = settings.advertise_address or f"{settings.host}:{settings.port}"
+    announcer = Announcer(
+        stores.live,
+        edge_metrics,
+        edge=name,
+        subscribers_most=settings.presence_subscribers,
+        draining=lambda: connections.draining,
+    )
+    sessions.on_joined, sessions.on_left = announcer.joined, announcer.left
     registration = Registration(
         stores.connections,
         connections,
+        announcer,
         edge_metrics,
         readiness.condition("registry"),
         edge=name,
@@ -303,6 +313,7 @@ def compose(settings: EdgeSettings, stores: Stores) -> Service:
 
     async def start_registration() -> None:
         tasks.spawn("registration", registration.run)
+        tasks.spawn("presence", announcer.run)
 
     async def stop_log() -> None:
         await stores.log.close(FLUSH_S)

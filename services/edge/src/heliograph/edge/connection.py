@@ -208,6 +208,14 @@ class Connection:
         self._metrics.deliveries.n += 1
         self.post(data)
 
+    def post_presence(self, data: bytes) -> None:
+        """Queue a join or leave: shed like telemetry, and who was shed asks the registry."""
+        if self._outbox is not None and self._outbox.fate(MessageClass.TELEMETRY) is not Fate.SEND:
+            self._metrics.presence_shed.n += 1
+            return
+        self._metrics.presence_sent.n += 1
+        self.post(data)
+
     def send(self, frame: object) -> None:
         """Queue a frame of the protocol."""
         self.post(text_frame(encode(frame)))
@@ -258,6 +266,12 @@ class Connection:
             return False
         waiting: int = self._socket.transport.get_write_buffer_size()
         return waiting + sum(map(len, self.out)) <= self._limits.marks.soft_bytes
+
+    @property
+    def outbound_bytes(self) -> int:
+        """Written for the client and not taken by it yet."""
+        waiting: int = self._socket.transport.get_write_buffer_size()
+        return waiting
 
     def _unpark(self) -> None:
         if self.parked and self.has_room():
@@ -322,7 +336,7 @@ class Connection:
         elif not self.hello_done:
             raise FrameError("hello_expected", CODES["hello_expected"].meaning, getattr(frame, "id", None))
         elif type(frame) is Subscribe:
-            self._subscribe(frame.session, frame.start, frame.id)
+            self._subscribe(frame.session, frame.start, frame.id, presence=frame.presence)
         elif type(frame) is Unsubscribe:
             self._unsubscribe(frame)
         elif type(frame) is Ack:
@@ -410,19 +424,19 @@ class Connection:
         self._connections.changed(self)
         for wanted in frame.subscriptions:
             try:
-                self._subscribe(wanted.session, wanted.start, None)
+                self._subscribe(wanted.session, wanted.start, None, presence=wanted.presence)
             except InvalidValueError as error:
                 self.refuse(None, error.code, error.message, wanted.session)
 
     # ---- subscribe --------------------------------------------------------------------------------------------------
 
-    def _subscribe(self, session: str, start: str, request_id: int | None) -> None:
-        assert self.identity is not None
+    def _subscribe(self, session: str, start: str, request_id: int | None, *, presence: bool) -> None:
         assert self.tenant is not None
         key = SessionKey.parse(session)
         begin = Cursor(self.consumer or "") if start == CURSOR else parse_start(start)
-        if not self.identity.scopes.allows(Operation.SUBSCRIBE, key):
-            self.refuse(request_id, "forbidden", CODES["forbidden"].meaning, session, operation=Operation.SUBSCRIBE)
+        forbidden = self._forbidden(key, presence=presence)
+        if forbidden is not None:
+            self.refuse(request_id, "forbidden", CODES["forbidden"].meaning, session, operation=forbidden)
             return
         if start == CURSOR and self.consumer is None:
             self.refuse(request_id, "consumer_missing", CODES["consumer_missing"].meaning, session)
@@ -434,11 +448,21 @@ class Connection:
             self.refuse(request_id, "too_many_subscriptions", CODES["too_many_subscriptions"].meaning, session)
             return
         session = str(key)
-        subscription = Subscription(session, begin, self, self._sessions, request_id)
+        subscription = Subscription(session, begin, self, self._sessions, request_id, presence=presence)
         self.subscriptions[session] = subscription
         self._sessions.subscribe(subscription)
         self._connections.awaiting(subscription)
         self._connections.changed(self)
+
+    def _forbidden(self, key: SessionKey, *, presence: bool) -> Operation | None:
+        """What such a subscription needs and the token does not allow."""
+        assert self.identity is not None
+        scopes = self.identity.scopes
+        if not scopes.allows(Operation.SUBSCRIBE, key):
+            return Operation.SUBSCRIBE
+        if presence and not scopes.allows(Operation.PRESENCE, key):
+            return Operation.PRESENCE
+        return None
 
     def _unsubscribe(self, frame: Unsubscribe) -> None:
         subscription = self.subscriptions.get(frame.session)
@@ -578,7 +602,8 @@ class Connection:
         for subscription in tuple(self.subscriptions.values()):
             if type(subscription) is Assignment:
                 continue
-            if not identity.scopes.allows(Operation.SUBSCRIBE, SessionKey.parse(subscription.session)):
+            forbidden = self._forbidden(SessionKey.parse(subscription.session), presence=subscription.presence)
+            if forbidden is not None:
                 self.end_subscription(subscription, "forbidden")
 
     def renew_tenant(self, tenant: TenantState) -> None:

@@ -22,6 +22,15 @@ class EdgeMetrics:
         self.cursors_written = metrics.ticks("cursors_written_total", "Acks written: the furthest of each batch.")
         self.cursors_missing = metrics.ticks("cursors_missing_total", "Subscriptions from a cursor that was not there.")
         self.telemetry_shed = metrics.ticks("telemetry_shed_total", "Telemetry not sent to a slow reader.")
+        self.presence_sent = metrics.ticks("presence_sent_total", "Joins and leaves sent to subscribers.")
+        self.presence_shed = metrics.ticks("presence_shed_total", "Joins and leaves not sent to a slow reader.")
+        self.presence_announced = metrics.ticks("presence_announced_total", "Joins and leaves told to their sessions.")
+        self.presence_unannounced = metrics.ticks(
+            "presence_unannounced_total", "Joins not told: the session has too many subscribers here."
+        )
+        self.presence_failures = metrics.tick_family(
+            "presence_failures_total", "Joins and leaves the live store did not take; told again.", ["code"]
+        )
         self.deliveries = metrics.ticks("deliveries_total", "Messages sent to subscribers.")
         self.frames_in = metrics.ticks("frames_in_total", "Frames from clients.")
         self.opened = metrics.ticks("connections_opened_total", "Connections accepted.")

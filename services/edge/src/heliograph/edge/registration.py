@@ -1,7 +1,8 @@
 """What the registry is told: this edge's lease, and its connections, in batches.
 
 Presence is never waited for: while the metadata store is away, clients are served all the same, and what changed is
-told when it is back. A lease that ran out meanwhile is taken anew, and every connection registered again.
+told when it is back. A lease that ran out meanwhile is taken anew, and every connection registered again. What the
+registry knows is told to the sessions concerned (`announcing`), behind the batch that brought it.
 """
 
 import asyncio
@@ -9,6 +10,8 @@ import secrets
 import time
 from collections.abc import Callable
 
+from heliograph.core.reaping import RENEWALS_PER_LEASE
+from heliograph.edge.announcing import Announcer
 from heliograph.edge.connection import Connection
 from heliograph.edge.connections import Connections
 from heliograph.edge.metrics import EdgeMetrics
@@ -23,6 +26,9 @@ BATCH_S = 0.25
 BATCH_MOST = 1_000
 """Connections of one update."""
 
+LAST_WORDS_S = 2.0
+"""At the end, for the live store to take what is still to be told."""
+
 log = get_logger(__name__)
 
 
@@ -33,6 +39,7 @@ class Registration:
         self,
         store: ConnectionStore,
         connections: Connections,
+        announcer: Announcer,
         metrics: EdgeMetrics,
         condition: Condition,
         *,
@@ -43,6 +50,7 @@ class Registration:
     ) -> None:
         self._store = store
         self._connections = connections
+        self._announcer = announcer
         self._metrics = metrics
         self._condition = condition
         self._edge = edge
@@ -53,6 +61,7 @@ class Registration:
         self._changed: dict[str, Connection] = {}
         self._gone: dict[str, ports.Connection] = {}
         self._renew_at = 0.0
+        self._load = Load(metrics)
         self._telling = asyncio.Lock()
         self._released = False
         connections.on_changed = self._on_changed
@@ -77,27 +86,44 @@ class Registration:
 
     async def _tell(self, now: float) -> None:
         if now >= self._renew_at:
-            known = await self._store.renew(
-                EdgeLease(
-                    self._edge,
-                    self._incarnation,
-                    self._address(),
-                    len(self._connections),
-                    self._started_ms,
-                    draining=self._connections.draining,
-                ),
-                self._lease_s,
+            await self._renew(now)
+        events = self._announcer.take()
+        try:
+            await self._update()
+        except StoreError:
+            self._announcer.give_back(events)
+            raise
+        self._announcer.tell(events)
+
+    async def _renew(self, now: float) -> None:
+        if not self._announcer.registration:
+            await self._announcer.tell_former_lost(self._store, self._incarnation)
+        lease = EdgeLease(
+            self._edge,
+            self._incarnation,
+            self._address(),
+            len(self._connections),
+            self._started_ms,
+            draining=self._connections.draining,
+            outbound_bytes=sum(connection.outbound_bytes for connection in self._connections),
+        )
+        self._load.measure(lease, now)
+        known = await self._store.renew(lease, self._lease_s)
+        self._renew_at = now + self._lease_s / RENEWALS_PER_LEASE
+        if not known:
+            log.info("registered", edge=self._edge, connections=len(self._connections))
+            self._gone.clear()
+            for connection in self._connections:
+                self._on_changed(connection)
+            self._announcer.registering_anew(
+                subscription for connection in self._connections for subscription in connection.subscriptions.values()
             )
-            self._renew_at = now + self._lease_s / 3
-            if not known:
-                log.info("registered", edge=self._edge, connections=len(self._connections))
-                self._gone.clear()
-                for connection in self._connections:
-                    self._on_changed(connection)
+
+    async def _update(self) -> None:
         while self._changed or self._gone:
             changed = {id_: self._changed[id_] for id_ in list(self._changed)[:BATCH_MOST]}
             gone = {id_: self._gone[id_] for id_ in list(self._gone)[:BATCH_MOST]}
-            records = [_record(connection) for connection in changed.values()]
+            records = [self._record(connection) for connection in changed.values()]
             for id_ in changed:
                 self._changed.pop(id_)
             for id_ in gone:
@@ -112,9 +138,19 @@ class Registration:
                 raise
 
     async def release(self) -> None:
-        """Leave the registry for good; its lease ends by itself where that can't be said."""
+        """Leave the registry for good; its lease ends by itself where that can't be said.
+
+        The last leaves are told first: what stays registered without having been told, a registry tells as lost.
+        """
         async with self._telling:
             self._released = True
+            for connection in self._connections:  # the server ends them after this
+                for subscription in connection.subscriptions.values():
+                    self._announcer.left(subscription)
+            self._announcer.tell(self._announcer.take())
+            if not await self._announcer.told(LAST_WORDS_S):
+                log.warning("leaves_not_told", edge=self._edge)
+                return
             try:
                 await self._store.release(self._edge)
             except StoreError as error:
@@ -127,17 +163,37 @@ class Registration:
     def _on_gone(self, connection: Connection) -> None:
         self._changed.pop(connection.id, None)
         if connection.hello_done:
-            self._gone[connection.id] = _record(connection)
+            self._gone[connection.id] = self._record(connection)
+
+    def _record(self, connection: Connection) -> ports.Connection:
+        identity = connection.identity
+        assert identity is not None
+        subscriptions = connection.subscriptions
+        return ports.Connection(
+            connection.id,
+            identity.tenant,
+            identity.subject,
+            connection.agent,
+            connection.since_ms,
+            list(subscriptions),
+            self._announcer.registration,
+            [subscription.number for subscription in subscriptions.values()],
+        )
 
 
-def _record(connection: Connection) -> ports.Connection:
-    identity = connection.identity
-    assert identity is not None
-    return ports.Connection(
-        connection.id,
-        identity.tenant,
-        identity.subject,
-        connection.agent,
-        connection.since_ms,
-        list(connection.subscriptions),
-    )
+class Load:
+    """What this edge carries, from one renewal of its lease to the next."""
+
+    def __init__(self, metrics: EdgeMetrics) -> None:
+        self._metrics = metrics
+        self._in, self._out, self._at = 0, 0, 0.0
+
+    def measure(self, lease: EdgeLease, now: float) -> None:
+        """Put it into the lease. The first time there is nothing to compare with."""
+        came = int(sum(ticks.n for ticks in self._metrics.published.values()))
+        went = int(self._metrics.deliveries.n)
+        if self._at:
+            past_s = max(now - self._at, 0.001)
+            lease.messages_in_per_s = round((came - self._in) / past_s, 1)
+            lease.messages_out_per_s = round((went - self._out) / past_s, 1)
+        self._in, self._out, self._at = came, went, now

@@ -6,6 +6,7 @@ Subscribers that come from behind join by themselves and are attached where the 
 """
 
 import asyncio
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from heliograph.core.history import Gap, Start
@@ -14,7 +15,7 @@ from heliograph.edge.joiner import Cursor, History, Joiner, position_of
 from heliograph.edge.metrics import EdgeMetrics
 from heliograph.edge.subscription import Subscription, epoch_frame, gap_frame
 from heliograph.edge.websocket import TickWriter
-from heliograph.protocol.frames import encode
+from heliograph.protocol.frames import PRESENCE_START, encode
 from heliograph.protocol.messages import FRAME_START, TELEMETRY_START
 from heliograph.protocol.websocket import text_frame
 from heliograph.stores.ports import LiveStore, StoreError
@@ -35,7 +36,18 @@ _EPOCH = slice(_AT, _EPOCH_END)
 class SessionHub:
     """One session, as long as a connection here is subscribed to it."""
 
-    __slots__ = ("ahead", "epoch", "joins", "live", "name", "next_seq", "repair", "subscribed", "subscriptions")
+    __slots__ = (
+        "ahead",
+        "epoch",
+        "joins",
+        "live",
+        "name",
+        "next_seq",
+        "presence",
+        "repair",
+        "subscribed",
+        "subscriptions",
+    )
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -45,11 +57,18 @@ class SessionHub:
         self.ahead: dict[Connection, Position] | None = None
         """Subscribers that already have more than the hub handed on."""
         self.joins: dict[Joiner, None] | None = None
+        self.presence: set[Subscription] | None = None
+        """Those that asked for joins and leaves, live or not."""
         self.repair: Joiner | None = None
         self.epoch: bytes = b""
         """Of the last position handed on; empty before there is one."""
         self.next_seq = 1
         self.subscribed = False
+
+    @property
+    def subscribers(self) -> int:
+        """How many there are here, live or joining."""
+        return len(self.live) + (len(self.subscriptions) if self.subscriptions is not None else 0)
 
     @property
     def last(self) -> Position | None:
@@ -115,6 +134,8 @@ class Sessions:
         self._tasks: set[asyncio.Task[None]] = set()
         self._check_soon: set[str] = set()
         self._wake = asyncio.Event()
+        self.on_joined: Callable[[Subscription], None] = lambda _subscription: None
+        self.on_left: Callable[[Subscription], None] = lambda _subscription: None
         metrics.metrics.sampled_gauge("sessions", "Sessions subscribed to.", lambda: float(len(self._hubs)))
 
     # ---- the live store's listener ----------------------------------------------------------------------------------
@@ -158,6 +179,11 @@ class Sessions:
             data = text_frame(frame)
             for connection in hub.live:
                 connection.post_telemetry(data)
+        elif frame.startswith(PRESENCE_START):
+            data = text_frame(frame)
+            for subscription in hub.presence or ():
+                if subscription.answered:
+                    subscription.connection.post_presence(data)
         else:
             self.metrics.corrupt_frames.n += 1
 
@@ -200,11 +226,20 @@ class Sessions:
             hub = self._hubs[subscription.session] = SessionHub(subscription.session)
             self._live.subscribe(subscription.session)
         subscription.hub = hub
+        if subscription.presence:
+            if hub.presence is None:
+                hub.presence = set()
+            hub.presence.add(subscription)
+        self.on_joined(subscription)
         self.join(subscription, subscription.start)
 
     def unsubscribe(self, subscription: Subscription) -> None:
         """Take a subscription away; nothing is sent for it from here on."""
         hub, connection = subscription.hub, subscription.connection
+        self.on_left(subscription)
+        if subscription.presence and hub.presence is not None:
+            hub.presence.discard(subscription)
+            hub.presence = hub.presence or None
         self.detach(subscription)
         if hub.subscriptions is not None:
             hub.subscriptions.pop(connection, None)

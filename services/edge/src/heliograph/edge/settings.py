@@ -84,6 +84,13 @@ class EdgeSettings(ServiceSettings, KafkaSettings, RedisSettings, TokenSettings)
     lease_s: float = setting(
         6.0, "Of this edge in the registry: agents of an edge that died are known lost after this.", ge=1
     )
+    presence_subscribers: int = setting(
+        200,
+        "Of a session on this edge. Who comes to one that has more is not announced: each join would go to all of them,"
+        " so a session's joins would cost its square. The registry answers instead.",
+        unit="subscribers",
+        ge=0,
+    )
     http_batch_messages: int = setting(
         limits.MAX_BATCH_MESSAGES, "Messages of one HTTP batch.", unit="messages", ge=1, le=10_000
     )

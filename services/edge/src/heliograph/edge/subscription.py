@@ -44,10 +44,13 @@ class Subscription:
         "cursor_missing",
         "hub",
         "joiner",
+        "number",
+        "presence",
         "request_id",
         "session",
         "sessions",
         "start",
+        "told",
         "told_loss",
     )
 
@@ -60,6 +63,8 @@ class Subscription:
         connection: "Connection",
         sessions: "Sessions",
         id_: int | None,
+        *,
+        presence: bool = False,
     ) -> None:
         self.session = session
         self.start = start
@@ -67,6 +72,12 @@ class Subscription:
         self.connection = connection
         self.sessions = sessions
         self.request_id = id_
+        self.presence = presence
+        """It gets the session's joins and leaves."""
+        self.number = 0
+        """Of this edge's subscriptions that are announced; 0: this one isn't."""
+        self.told = 0
+        """The registration (`Announcer.registration`) under which its join was last told; 0: not yet."""
         self.answered = False
         self.told_loss = False
         self.joiner: Joiner | None = None

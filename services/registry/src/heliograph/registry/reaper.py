@@ -75,7 +75,7 @@ class Reaper:
     async def _reap(self, lease: EdgeLease) -> bool:
         lost = Lost()
         try:
-            await tell_lost(self._store, self._live, lease, lost, self._answered)
+            await tell_lost(self._store, self._live, lease, int(time.time() * 1000), lost, self._answered)
             buried = await self._store.bury(lease)
         except StoreError as error:
             if error.code == "unavailable":
