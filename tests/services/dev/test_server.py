@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 
+import httpx
 import pytest
 
 from heliograph.cli.keys import Algorithm, SigningKey
@@ -114,6 +115,24 @@ async def test_a_service_that_fails_is_told() -> None:
         next(service for service in dev.services if service.name == "replay").liveness.fail("broken for good")
         async with asyncio.timeout(20):
             assert await failed == "replay"
+
+
+async def test_what_is_past_its_retention_is_forgotten_and_readers_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "RETENTION_CHECK_S", 0.01)
+    bounded = {"tenant": "demo", "topics": {"log": {"partitions": 1, "retention_bytes": 20_000}}}
+    async with DevServer(DevOptions(port=0, tenants=(bounded,))) as dev, client(dev) as one:
+        for _ in range(30):
+            receipt = await one.publish("demo:planner:1", "x" * 1_000)
+        deadline = time.monotonic() + 20
+        while len(dev.memory.log.records("heliograph.demo.log")) == 30:
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.01)
+        assert receipt.position is not None
+        first = receipt.position[:23] + f"{1:016d}"
+        headers = {"authorization": f"Bearer {dev.token()}"}
+        async with httpx.AsyncClient(trust_env=False, headers=headers) as http:
+            page = await http.get(dev.url("replay") + "/v1/history/demo/planner/1", params={"after": first})
+        assert [gap["reason"] for gap in page.json()["gaps"]] == ["retention"]
 
 
 async def test_two_of_them_share_nothing() -> None:

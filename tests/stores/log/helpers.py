@@ -7,6 +7,9 @@ from contextlib import AsyncExitStack
 from typing import Any
 from uuid import uuid4
 
+from confluent_kafka import TopicPartition
+from confluent_kafka.admin import AdminClient
+
 from heliograph.stores.kafka import KafkaLogAdmin, KafkaLogConsumer, KafkaLogReader, KafkaLogWriter
 from heliograph.stores.memory.log import (
     MemoryLog,
@@ -79,6 +82,15 @@ class Stores:
         settings = {key.replace("_", "."): value for key, value in config.items()}
         await (await self.admin()).create(TopicSpec(name, partitions, None, settings))
         return name
+
+    async def forget_before(self, topic: str, offset: int) -> None:
+        """What retention does to the topic's first partition."""
+        if self.bootstrap is None:
+            self.memory.truncate(topic, 0, offset)
+            return
+        admin = AdminClient(self.properties)  # type: ignore[arg-type]
+        for future in admin.delete_records([TopicPartition(topic, 0, offset)]).values():
+            await asyncio.wrap_future(future)
 
 
 async def write(

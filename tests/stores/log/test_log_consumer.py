@@ -4,7 +4,7 @@ import asyncio
 
 from tests.stores.log.helpers import Stores, read_until, until, write, write_all
 
-from heliograph.stores.ports import LogRecord
+from heliograph.stores.ports import LogRecord, TopicSpec
 
 
 def values(records: list[LogRecord]) -> list[bytes | None]:
@@ -192,3 +192,50 @@ async def test_a_new_topics_first_record_is_read_within_5_s_of_its_creation(stor
     await write(writer, topic, b"first", partition=5)
     assert values(await read_until(consumer, 1)) == [b"first"]
     assert loop.time() - begin < 5.0
+
+
+async def test_what_retention_took_before_it_was_read_is_passed_over_and_counts_as_read(stores: Stores) -> None:
+    topic, writer = await stores.topic(), await stores.writer()
+    await write_all(writer, topic, [b"%d" % number for number in range(10)])
+    first = await stores.consumer(topic)
+    await first.commit((await read_until(first, 10))[:2])
+    await first.close()
+    await stores.forget_before(topic, 6)
+    second = await stores.consumer(topic)
+    assert [record.offset for record in await read_until(second, 4)] == [6, 7, 8, 9]
+    assert await second.committed_past({(topic, 0): 6, (topic, 1): 0}) == {(topic, 0): True, (topic, 1): False}
+    assert await second.committed_past({(topic, 0): 7}) == {(topic, 0): False}
+
+
+async def test_a_topic_made_again_under_its_name_is_read_from_its_beginning(stores: Stores) -> None:
+    admin, topic, writer = await stores.admin(), await stores.topic(), await stores.writer()
+    consumer = await stores.consumer(topic)
+    await write_all(writer, topic, [b"old"] * 3)
+    await consumer.commit(await read_until(consumer, 3))
+    await admin.delete(topic)
+    await admin.create(TopicSpec(topic, 1, None, {}))
+    await write_all(await stores.writer(), topic, [b"new %d" % number for number in range(8)])
+    seen: set[bytes | None] = set()
+
+    async def all_read() -> bool:
+        records = await consumer.poll(100, 0.1)
+        seen.update(record.value for record in records)
+        await consumer.commit(records)
+        return seen >= {b"new %d" % number for number in range(8)}
+
+    await until(all_read)
+    assert b"old" not in seen
+
+
+async def test_a_deleted_topic_is_no_error_for_the_others(stores: Stores) -> None:
+    admin, writer = await stores.admin(), await stores.writer()
+    gone, stays = await stores.topic(), await stores.topic()
+    consumer = await stores.consumer(gone, stays)
+    await write(writer, gone, b"1")
+    await write(writer, stays, b"1")
+    records = await read_until(consumer, 2)
+    await admin.delete(gone)
+    await consumer.commit(records)
+    await write(writer, stays, b"2")
+    assert [(record.topic, record.value) for record in await read_until(consumer, 1)] == [(stays, b"2")]
+    assert {topic for topic, _ in await consumer.lag()} == {stays}

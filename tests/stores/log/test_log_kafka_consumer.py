@@ -8,8 +8,7 @@ from typing import Any
 
 import confluent_kafka
 import pytest
-from confluent_kafka import Producer, TopicPartition
-from confluent_kafka.admin import AdminClient
+from confluent_kafka import Producer
 from tests.stores.log.helpers import Stores, read_until, until, write, write_all
 
 from heliograph.core.errors import InvalidValueError
@@ -115,28 +114,12 @@ async def test_what_retention_took_before_it_was_read_is_counted(kafka: Stores) 
     first = await kafka_consumer(kafka, topic)
     await first.commit((await read_until(first, 10))[:2])
     await first.close()
-    admin = AdminClient(kafka.properties)  # type: ignore[arg-type]
-    for future in admin.delete_records([TopicPartition(topic, 0, 6)]).values():
-        await asyncio.wrap_future(future)
+    await kafka.forget_before(topic, 6)
     second = await kafka_consumer(kafka, topic)
     assert offsets(await read_until(second, 4)) == [6, 7, 8, 9]
     assert second.stats.skipped == 4
     assert await second.committed_past({(topic, 0): 6}) == {(topic, 0): True}
     assert await second.committed_past({(topic, 0): 7}) == {(topic, 0): False}
-
-
-async def test_a_deleted_topic_is_no_error_for_the_others(kafka: Stores) -> None:
-    admin, writer = await kafka.admin(), await kafka.writer()
-    gone, stays = await kafka.topic(), await kafka.topic()
-    consumer = await kafka_consumer(kafka, gone, stays)
-    await write(writer, gone, b"1")
-    await write(writer, stays, b"1")
-    records = await read_until(consumer, 2)
-    await admin.delete(gone)
-    await consumer.commit(records)
-    await write(writer, stays, b"2")
-    assert [(record.topic, record.value) for record in await read_until(consumer, 1)] == [(stays, b"2")]
-    assert {topic for topic, _ in await consumer.lag()} == {stays}
 
 
 async def test_headers_whose_names_are_not_utf8_are_poison_not_a_crash(kafka: Stores) -> None:

@@ -60,18 +60,6 @@ async def test_a_new_topics_first_record_is_read_within_5_s_though_its_writer_as
     assert early.told == [None]
 
 
-async def test_a_topic_known_as_missing_can_be_written_to_once_it_is_there(kafka: Stores) -> None:
-    name = f"late-{kafka.group}"
-    writer = await kafka_writer(kafka)
-    with pytest.raises(StoreError) as missing:
-        await write(writer, name, b"v")
-    assert not missing.value.maybe_done
-    with pytest.raises(StoreError):
-        writer.write(name, 0, b"k", b"v", [], None)
-    await (await kafka.admin()).create(TopicSpec(name, 1, None, {}))
-    await until(lambda: written(writer, name), deadline_s=5.0)
-
-
 async def test_a_full_queue_refuses_at_once(kafka: Stores) -> None:
     topic = await kafka.topic()
     writer = KafkaLogWriter({**kafka.properties, "queue.buffering.max.messages": 10}, linger_ms=1_000)

@@ -1,5 +1,7 @@
 """What every reader of ranges promises."""
 
+from contextlib import aclosing
+
 import pytest
 from tests.stores.log.helpers import Stores, until, write, write_all
 
@@ -103,3 +105,28 @@ async def test_a_scan_gives_the_records_of_one_key_and_how_far_it_is(stores: Sto
     assert found == [b"3", b"11"]
     assert come_to[-1] == 18
     assert [step.records async for step in reader.scan(topic, 0, 12, 20, b"rare", batch=50)] == [[]]
+
+
+async def test_a_read_begins_at_what_retention_left(stores: Stores) -> None:
+    topic = await stores.topic()
+    await write_all(await stores.writer(), topic, [b"%d" % number for number in range(10)])
+    await stores.forget_before(topic, 6)
+    reader = await stores.reader()
+    assert await reader.bounds(topic, 0) == (6, 10)
+    read = [record.offset async for records in reader.read(topic, 0, 2, 9) for record in records]
+    assert read == [6, 7, 8]
+    assert [batch async for batch in reader.read(topic, 0, 2, 5)] == []
+
+
+async def test_a_read_goes_on_behind_what_retention_takes_meanwhile(stores: Stores) -> None:
+    topic = await stores.topic()
+    await write_all(await stores.writer(), topic, [b"%d" % number * 20_000 for number in range(100)])
+    reader = await stores.reader()
+    seen: list[int] = []
+    async with aclosing(reader.read(topic, 0, 0, 100, batch=1)) as batches:  # type: ignore[type-var]
+        async for records in batches:
+            if not seen:
+                await stores.forget_before(topic, 90)
+            seen += [record.offset for record in records]
+    assert seen == sorted(set(seen))
+    assert seen[-1] == 99

@@ -6,7 +6,7 @@ import pytest
 from tests.stores.log.helpers import Stores, read_until, until, write, write_all
 
 from heliograph.core.partitions import partition_of
-from heliograph.stores.ports import StoreError
+from heliograph.stores.ports import LogWriter, StoreError, TopicSpec
 
 
 async def test_a_written_record_is_read_as_it_was(stores: Stores) -> None:
@@ -106,3 +106,39 @@ async def test_a_record_without_a_partition_goes_where_javas_clients_would_put_i
     await asyncio.gather(*(write(writer, topic, b"v", partition=-1, key=key) for key in keys))
     records = await read_until(await stores.consumer(topic), 20)
     assert {record.key: record.partition for record in records} == {key: partition_of(key, 4) for key in keys}
+
+
+async def written(writer: LogWriter, topic: str) -> bool:
+    """Whether a record could be written now."""
+    try:
+        await write(writer, topic, b"v")
+    except StoreError:
+        return False
+    return True
+
+
+async def test_a_topic_known_as_missing_can_be_written_to_once_it_is_there(stores: Stores) -> None:
+    name = f"late-{stores.group}"
+    writer = await stores.writer()
+    with pytest.raises(StoreError) as missing:
+        await write(writer, name, b"v")
+    assert not missing.value.maybe_done
+    with pytest.raises(StoreError):
+        writer.write(name, 0, b"k", b"v", [], None)
+    await (await stores.admin()).create(TopicSpec(name, 1, None, {}))
+    await until(lambda: written(writer, name), deadline_s=5.0)
+
+
+async def test_one_callback_that_fails_keeps_no_other_from_being_told(stores: Stores) -> None:
+    topic, writer = await stores.topic(), await stores.writer()
+    told: list[StoreError | None] = []
+
+    def broken(_error: StoreError | None) -> None:
+        raise RuntimeError("a bug of the caller")
+
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, _context: None)  # where it may be told to
+    for done in (broken, told.append, broken, told.append):
+        writer.write(topic, 0, b"k", b"v", [], done)
+    await until(lambda: writer.in_flight == 0)
+    await until(lambda: len(told) == 2)
+    assert told == [None, None]

@@ -1,7 +1,7 @@
 """Each metadata store twice: in memory, and on a real Redis whose database is empty before each test."""
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from urllib.parse import urlsplit, urlunsplit
 
 import pytest
@@ -94,13 +94,26 @@ def client_if_redis(kind: str, request: pytest.FixtureRequest) -> MetadataClient
 
 
 @pytest.fixture
-async def rehydration(client_if_redis: MetadataClient | None) -> AsyncIterator[Rehydration]:
-    if client_if_redis is None:
-        yield MemoryRehydration(tenant_bytes=1_000)
-        return
-    store = RedisRehydration(client_if_redis, tenant_bytes=1_000, claim_idle_s=0.2, block_s=0.1)
-    yield store
-    await store.close()
+async def rehydrations(client_if_redis: MetadataClient | None) -> AsyncIterator[Callable[[], Rehydration]]:
+    """Makes what one process has; all of a test meet in one store."""
+    memory = MemoryRehydration(tenant_bytes=1_000, total_bytes=1_500, claim_idle_s=0.2)
+    made: list[RedisRehydration] = []
+
+    def make() -> Rehydration:
+        if client_if_redis is None:
+            return memory
+        store = RedisRehydration(client_if_redis, tenant_bytes=1_000, total_bytes=1_500, claim_idle_s=0.2, block_s=0.1)
+        made.append(store)
+        return store
+
+    yield make
+    for store in made:
+        await store.close()
+
+
+@pytest.fixture
+def rehydration(rehydrations: Callable[[], Rehydration]) -> Rehydration:
+    return rehydrations()
 
 
 @pytest.fixture

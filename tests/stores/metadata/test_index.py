@@ -69,7 +69,18 @@ async def test_entries_expire(index: PositionIndex) -> None:
         await asyncio.sleep(0.01)
 
 
-async def test_adding_keeps_the_older_entries_alive(client: MetadataClient) -> None:
+async def test_adding_keeps_older_entries_alive(index: PositionIndex) -> None:
+    other = SESSION + "-other"
+    await index.add([(SESSION, entry(100, 1_000)), (other, entry(100, 1_000))], 0.2)
+    await index.add([(SESSION, entry(200, 2_000))], 60)
+    deadline = time.monotonic() + 5
+    while await index.last(other) is not None:
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.01)
+    assert await index.first(SESSION) == entry(100, 1_000)
+
+
+async def test_the_time_to_live_is_the_last_one_given(client: MetadataClient) -> None:
     index = RedisPositionIndex(client)
     await index.add([(SESSION, entry(100, 1_000))], 5)
     await index.add([(SESSION, entry(200, 2_000))], 500)

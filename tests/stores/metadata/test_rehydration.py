@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 
 import pytest
@@ -134,32 +134,65 @@ async def test_pages_of_a_tenant_are_bounded_in_bytes(rehydration: Rehydration) 
     assert (await rehydration.ask(other, 5)).frames == [b"z" * 200]
 
 
-async def test_a_dead_workers_request_is_taken_by_another(client: MetadataClient) -> None:
-    dead = RedisRehydration(client, claim_idle_s=0.1, block_s=0.05)
-    alive = RedisRehydration(client, claim_idle_s=0.1, block_s=0.05)
+async def test_pages_of_all_tenants_are_bounded_in_bytes(rehydration: Rehydration) -> None:
+    def page(tenant: str) -> RehydrationRequest:
+        return RehydrationRequest(f"{tenant}:planner:1", None, None)
+
+    for tenant, size in (("acme", 900), ("beta", 500), ("gamma", 200)):
+        await rehydration.answer(page(tenant), RehydratedPage([b"x" * size], more=True))
+    assert (await rehydration.ask(page("beta"), 5)).code is None
+    assert (await rehydration.ask(page("gamma"), 5)).code == "too_many_requests"
+    assert rehydration.pages_refused == 1  # type: ignore[attr-defined]
+
+
+async def test_a_full_tenant_is_not_asked_for(rehydration: Rehydration) -> None:
+    await rehydration.answer(REQUEST, RehydratedPage([b"x" * 1_001], more=True))
+    page = await rehydration.ask(RehydrationRequest(SESSION, position(20), None), 5)
+    assert page.code == "too_many_requests"
+    other = RehydrationRequest("beta:planner:1", None, None)
+    asked = asyncio.create_task(rehydration.ask(other, 5))
+    assert await first(rehydration) == other
+    await rehydration.answer(other, PAGE)
+    assert await asked == PAGE
+
+
+async def test_a_dead_workers_request_is_taken_by_another(rehydrations: Callable[[], Rehydration]) -> None:
+    dead, alive = rehydrations(), rehydrations()
     asked = asyncio.create_task(alive.ask(REQUEST, 5))
     dying = dead.requests("worker-1")
     assert await asyncio.wait_for(anext(dying), 5) == REQUEST
     assert await first(alive, "worker-2") == REQUEST
     await alive.answer(REQUEST, PAGE)
     assert await asked == PAGE
-    await alive.close()
 
 
-async def test_a_worker_is_not_given_what_it_is_working_on(client: MetadataClient) -> None:
-    store = RedisRehydration(client, claim_idle_s=0.05, block_s=0.05)
-    asked = asyncio.create_task(store.ask(REQUEST, 5))
-    async with aclosing(store.requests("worker-1")) as taken:  # type: ignore[type-var]
+async def test_a_worker_is_not_given_what_it_is_working_on(rehydration: Rehydration) -> None:
+    asked = asyncio.create_task(rehydration.ask(REQUEST, 5))
+    async with aclosing(requests(rehydration)) as taken:  # type: ignore[type-var]
         assert await asyncio.wait_for(anext(taken), 5) == REQUEST
         again = asyncio.ensure_future(anext(taken))
-        done, _ = await asyncio.wait({again}, timeout=0.5)
+        done, _ = await asyncio.wait({again}, timeout=0.7)  # more than three times what makes it another's
         assert not done
         while not again.done():  # redis-py waits by `wait_for`, which in Python 3.11 may swallow a cancellation
             again.cancel()
             await asyncio.wait({again}, timeout=0.1)
-    await store.answer(REQUEST, PAGE)
+    await rehydration.answer(REQUEST, PAGE)
     await asked
-    await store.close()
+
+
+async def test_a_request_that_was_answered_is_nobodys(rehydrations: Callable[[], Rehydration]) -> None:
+    """Also after the time that makes one that a worker took another's."""
+    one, other = rehydrations(), rehydrations()
+    asked = asyncio.create_task(one.ask(REQUEST, 5))
+    async with aclosing(requests(one)) as taken:  # type: ignore[type-var]
+        await one.answer(await asyncio.wait_for(anext(taken), 5), PAGE)
+        assert await asked == PAGE
+        again = asyncio.ensure_future(first(other, "worker-2"))
+        done, _ = await asyncio.wait({again}, timeout=0.5)
+        assert not done
+        while not again.done():
+            again.cancel()
+            await asyncio.wait({again}, timeout=0.1)
 
 
 async def test_an_answered_request_leaves_the_stream(client: MetadataClient) -> None:
@@ -213,13 +246,11 @@ async def test_a_stream_that_was_lost_is_made_again(client: MetadataClient) -> N
     await store.close()
 
 
-async def test_a_full_tenant_is_not_asked_for(client: MetadataClient) -> None:
+async def test_a_full_tenant_costs_no_request(client: MetadataClient) -> None:
     store = RedisRehydration(client, tenant_bytes=10)
     await store.answer(REQUEST, RehydratedPage([b"x" * 11], more=True))
-    page = await store.ask(RehydrationRequest(SESSION, position(20), None), 5)
-    assert page.code == "too_many_requests"
+    await store.ask(RehydrationRequest(SESSION, position(20), None), 5)
     assert await client.redis.exists(keys.REPLAY_REQUESTS) == 0
-    assert store.pages_refused == 1
     await store.close()
 
 

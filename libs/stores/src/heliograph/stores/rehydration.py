@@ -1,4 +1,4 @@
-"""What every rehydration store must agree on: how long a page is good for, and how large it may be. Pure."""
+"""What every rehydration store must agree on: how long a page is good for, how large it may be, how many. Pure."""
 
 from heliograph.core.limits import PAGE_BYTES
 from heliograph.protocol.messages import frame_position
@@ -9,6 +9,16 @@ PAGE_TTL_S = 60.0
 
 PASSING_PAGE_TTL_S = 2.0
 """An error, or a page that ended where the log did: long enough for all who wait for it now."""
+
+TENANT_BYTES = 64 * 1024 * 1024
+TOTAL_BYTES = 256 * 1024 * 1024
+"""Pages of a tenant, and of all, in this minute and the last: what a store may hold of them."""
+
+FULL_S = 5.0
+"""Edges leave a tenant alone this long after its bound was met."""
+
+CLAIM_IDLE_S = 3.0
+"""A request that a worker took so long ago is another's: a page is read in well under a second."""
 
 TOO_MANY = "too_many_requests"
 

@@ -5,7 +5,6 @@ wants otherwise than an installation.
 """
 
 import os
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -46,6 +45,8 @@ from heliograph.stores.memory.metadata import (
     MemorySessionExpiries,
     MemoryTenantStore,
 )
+from heliograph.stores.memory.metadata.clock import now_ms
+from heliograph.stores.memory.retention import retain
 
 S = TypeVar("S", bound=ServiceSettings)
 
@@ -78,7 +79,7 @@ class Memory:
     """What the services have in common where others have Redis and Kafka."""
 
     def __init__(self) -> None:
-        self.live = MemoryLiveServer(lambda: time.time_ns() // 1_000_000)
+        self.live = MemoryLiveServer(now_ms)
         self.log = MemoryLog()
         self.admin = MemoryLogAdmin(self.log)
         self.tenants = MemoryTenantStore()
@@ -94,6 +95,10 @@ class Memory:
         """Make the tenant's topics and write its record, as `heliograph tenant apply` does."""
         change = await plan(tenant, Topics(TOPIC_PREFIX), self.admin, self.tenants)
         await apply(tenant, change, self.admin, self.tenants, lambda _step: None)
+
+    def forget(self) -> None:
+        """Forget what is past its retention."""
+        retain(self.log, now_ms())
 
     def edge(self) -> edge.Stores:
         return edge.Stores(

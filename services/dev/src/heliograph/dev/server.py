@@ -17,6 +17,9 @@ from heliograph.dev.options import NOTHING_IS_DURABLE, SCOPES, TOKEN_TTL_S, DevO
 from heliograph.service.command_line import ExitCode
 from heliograph.service.lifecycle import Service, serve
 
+RETENTION_CHECK_S = 1.0
+"""Between looks at what is past its retention: what can be published meanwhile is the memory above the bound."""
+
 START_TIMEOUT_S = 30.0
 """For all services to be ready: they wait for nothing outside, so longer means a fault."""
 
@@ -31,6 +34,7 @@ class DevServer:
         self.memory = Memory()
         self._tenants = [tenant_of(given, self.key.jwks()) for given in self.options.tenants]
         self._lives: list[_Life] = []
+        self._forgetting: asyncio.Task[None] | None = None
 
     @property
     def tenants(self) -> list[str]:
@@ -73,6 +77,7 @@ class DevServer:
         """Return when every service is ready. Raises DevServerError, and then nothing is left running."""
         for tenant in self._tenants:
             await self.memory.apply(tenant)
+        self._forgetting = asyncio.create_task(self._forget(), name="retention")
         try:
             async with asyncio.timeout(START_TIMEOUT_S):
                 for service in compose(self.options, self.memory):
@@ -97,7 +102,16 @@ class DevServer:
     async def stop(self) -> bool:
         """End the services, each after the one that it serves: edge, router, replay, registry. Whether all did well."""
         codes = [await life.stop() for life in self._lives]
+        if self._forgetting is not None:
+            self._forgetting.cancel()
+            await asyncio.gather(self._forgetting, return_exceptions=True)
         return all(code is ExitCode.OK for code in codes)
+
+    async def _forget(self) -> None:
+        """What the brokers of an installation do in the background, and what bounds the memory of this one."""
+        while True:
+            await asyncio.sleep(RETENTION_CHECK_S)
+            self.memory.forget()
 
     async def __aenter__(self) -> Self:
         await self.start()

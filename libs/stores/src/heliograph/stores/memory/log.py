@@ -28,6 +28,7 @@ class _Partition:
 
     first: int = 0
     records: list[LogRecord] = field(default_factory=list)
+    size_bytes: int = 0
 
     @property
     def end(self) -> int:
@@ -37,6 +38,17 @@ class _Partition:
         begin = max(start, self.first) - self.first
         return self.records[begin : begin + count]
 
+    def append(self, record: LogRecord) -> None:
+        record.offset = self.end
+        self.records.append(record)
+        self.size_bytes += record_bytes(record)
+
+    def forget_before(self, offset: int) -> None:
+        gone = self.records[: max(0, offset - self.first)]
+        del self.records[: len(gone)]
+        self.size_bytes -= sum(map(record_bytes, gone))
+        self.first = max(self.first, offset)
+
 
 @dataclass
 class _Topic:
@@ -44,6 +56,12 @@ class _Topic:
     replication_factor: int
     config: dict[str, str]
     partitions: list[_Partition]
+
+
+def record_bytes(record: LogRecord) -> int:
+    """What a record counts in `retention.bytes`: about what it takes in Kafka."""
+    headers = sum(len(name) + len(value or b"") for name, value in record.headers)
+    return len(record.key or b"") + len(record.value or b"") + headers
 
 
 class MemoryLog:
@@ -78,16 +96,14 @@ class MemoryLog:
         partition = self.partition((record.topic, record.partition))
         if partition is None:
             raise KeyError(record.topic)
-        record.offset, record.timestamp_ms = partition.end, self._clock_ms()
-        partition.records.append(record)
+        record.timestamp_ms = self._clock_ms()
+        partition.append(record)
         self._notify()
         return record
 
     def truncate(self, topic: str, partition: int, before: int) -> None:
         """What retention does: offsets below `before` are gone."""
-        found = self.topics[topic].partitions[partition]
-        del found.records[: max(0, before - found.first)]
-        found.first = max(found.first, before)
+        self.topics[topic].partitions[partition].forget_before(before)
 
     def records(self, topic: str) -> list[LogRecord]:
         """Everything in a topic, partition by partition."""
@@ -334,7 +350,7 @@ class MemoryLogReader:
             while position < end:
                 found = self._partition(topic, partition)
                 position = max(position, found.first)
-                records = found.slice(position, min(batch, end - position))
+                records = found.slice(position, min(batch, end - position)) if position < end else []
                 if not records:
                     return
                 position = records[-1].offset + 1

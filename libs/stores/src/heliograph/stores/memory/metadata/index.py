@@ -8,6 +8,9 @@ from heliograph.stores.ports import IndexEntry
 ENTRIES_PER_SESSION = 2_000
 """As on Redis: the first and the newest."""
 
+LOOK_MS = 60_000
+"""Between looks for sessions whose entries have expired."""
+
 
 class MemoryPositionIndex:
     """`heliograph.stores.ports.PositionIndex`."""
@@ -15,10 +18,14 @@ class MemoryPositionIndex:
     def __init__(self, clock: Clock = now_ms, *, entries_per_session: int = ENTRIES_PER_SESSION) -> None:
         self._clock = clock
         self._kept = entries_per_session
+        self._look_ms = 0
         self._sessions: dict[str, tuple[int, dict[tuple[str, str, int, int], IndexEntry]]] = {}
 
     async def add(self, entries: Sequence[tuple[str, IndexEntry]], ttl_s: float) -> None:
         now = self._clock()
+        if now >= self._look_ms:
+            self._look_ms = now + LOOK_MS
+            self._sessions = {name: held for name, held in self._sessions.items() if held[0] > now}
         for session, entry in entries:
             ends, known = self._sessions.get(session, (0, {}))
             if ends <= now:

@@ -17,26 +17,26 @@ from heliograph.stores import keys
 from heliograph.stores.ports import RehydratedPage, RehydrationRequest, StoreError
 from heliograph.stores.redis.metadata.client import MetadataClient, store_errors, store_ms
 from heliograph.stores.redis.metadata.ready import Ready
-from heliograph.stores.rehydration import TOO_MANY, bounded, page_bytes, page_ttl_s, tenant_of
+from heliograph.stores.rehydration import (
+    CLAIM_IDLE_S,
+    FULL_S,
+    TENANT_BYTES,
+    TOO_MANY,
+    TOTAL_BYTES,
+    bounded,
+    page_bytes,
+    page_ttl_s,
+    tenant_of,
+)
 
 GROUP = "replay"
 STREAM_LENGTH = 10_000
 """Requests on the stream, about; past it the oldest fall off, and their edges meet their deadline."""
 
-TENANT_BYTES = 64 * 1024 * 1024
-TOTAL_BYTES = 256 * 1024 * 1024
-"""Pages of a tenant, and of all, in this minute and the last: what Redis may hold of them."""
-
-FULL_S = 5.0
-"""Edges leave a tenant alone this long after its bound was met."""
-
 POLL_S = 0.25
 """How often who waits looks for itself, should the announcement be lost."""
 
 BLOCK_S = 1.0
-CLAIM_IDLE_S = 3.0
-"""A request that a worker took so long ago is another's: a page is read in well under a second."""
-
 TAKE = 32
 """Requests taken at once."""
 
