@@ -115,6 +115,18 @@ async def test_a_new_epoch_is_above_every_position_of_the_old_one(mortal: Live) 
     assert await ack(store, session, positions[4]) == Acknowledged(OK, later, 0)
 
 
+async def test_what_the_former_epoch_has_not_given_is_refused(mortal: Live) -> None:
+    store, session = await mortal.store(), new_session()
+    positions = await put_many(store, session, [b"1"] * 3)
+    await mortal.restart(keep=True)
+    later = await put(store, message(session))
+    between = Position(f"{positions[0].epoch_ms + 1:013d}-00000000", 1)
+    assert positions[0].epoch < between.epoch < later.epoch
+    for never in (positions[2].next, Position(positions[0].epoch, 10**6), between):
+        assert await ack(store, session, never) == Acknowledged(AHEAD, None, 0)
+    assert await ack(store, session, positions[2]) == Acknowledged(OK, positions[2], 0)
+
+
 async def test_a_live_store_that_lost_its_data_has_no_cursors_and_says_so(mortal: Live) -> None:
     store, session = await mortal.store(), new_session()
     position = await put(store, message(session))

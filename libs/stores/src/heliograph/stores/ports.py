@@ -149,7 +149,7 @@ class AckStatus(StrEnum):
 
     OK = "ok"
     AHEAD = "ahead"
-    """Above the session's head, of a later epoch than the session's, or the session has no keys."""
+    """Above the session's head, or the former epoch's last; of no epoch of the session's; or it has no keys."""
     FENCED = "fenced"
     """A higher fence was there before."""
     FULL = "full"

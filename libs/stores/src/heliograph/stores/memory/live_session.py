@@ -201,6 +201,12 @@ class Session:
     def cursor(self, consumer: str) -> Cursor:
         return self.cursors.get(consumer, NO_CURSOR)
 
+    def _given(self, position: Position) -> bool:
+        """Of epochs before the former one nobody knows the end."""
+        if position.epoch >= self.epoch.name:
+            return position <= (self.epoch.name, self.epoch.seq)
+        return self.old is None or position <= (self.old.name, self.old.seq)
+
     def acknowledge(self, ack: Ack) -> Acknowledged:
         known = self.cursors.get(ack.consumer)
         stands, asked = known or NO_CURSOR, ack.position
@@ -209,7 +215,7 @@ class Session:
         status = AckStatus.OK
         if 0 < ack.fence < stands.fence:
             status = AckStatus.FENCED
-        elif asked is not None and asked > (self.epoch.name, self.epoch.seq):
+        elif asked is not None and not self._given(asked):
             status = AckStatus.AHEAD
         elif asked is not None or ack.fence:
             if known is None and not ack.fence and len(self.cursors) >= CONSUMERS_PER_SESSION:

@@ -32,8 +32,15 @@ local function cursor_one(meta, cursors, consumer, to_epoch, fixed)
     if seq > MAX_SEQ then return corrupt(cursors, 'not a cursor') end
   end
   if claim > 0 and claim < fence then return answer_of('fenced', epoch, seq, fence) end
-  if to_epoch ~= '' and (to_epoch > head_epoch or (to_epoch == head_epoch and to_seq > head_seq)) then
-    return answer_of('ahead', epoch, seq, fence)
+  if to_epoch ~= '' then
+    local last_epoch, last_seq = head_epoch, head_seq
+    if to_epoch < head_epoch then -- of epochs before the former one nobody knows the end
+      last_epoch, last_seq = old_of(meta)
+      if not last_epoch and last_seq then return last_seq end
+    end
+    if last_epoch and (to_epoch > last_epoch or (to_epoch == last_epoch and to_seq > last_seq)) then
+      return answer_of('ahead', epoch, seq, fence)
+    end
   end
   local moves = to_epoch ~= '' and (to_epoch > epoch or (to_epoch == epoch and to_seq > seq))
   if not moves and claim <= fence and (known or to_epoch == '') then return answer_of('ok', epoch, seq, fence) end
