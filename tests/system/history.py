@@ -3,7 +3,7 @@
 Written by the drivers (`drivers.py`) and the log's reader (`rig.py`), judged by `checker.py`. Nothing here judges, and
 nothing here does I/O: a test can write a history by hand. Times are seconds since the history began.
 
-What a later room records (leases, cursors, shed counters) becomes a list here and a rule there.
+What a later room records (leases, shed counters) becomes a list here and a rule there.
 """
 
 import time
@@ -141,6 +141,62 @@ class View:
         return [sight for sight in self.sights if isinstance(sight, Delivered)]
 
 
+# ---- what consumers acknowledge -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class AckSent:
+    """A consumer says that it is done with everything up to a position."""
+
+    at_s: float
+    consumer: str
+    session: str
+    position: str
+    connection: str = ""
+    request: int = 0
+    given: bool = True
+    """The session gave that position; False: a lie, to be refused."""
+
+
+@dataclass(frozen=True, slots=True)
+class AckAnswered:
+    """What the consumer was told: where its cursor stands, or the code of a refusal."""
+
+    at_s: float
+    consumer: str
+    session: str
+    connection: str = ""
+    request: int = 0
+    position: str | None = None
+    code: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CursorFound:
+    """A consumer came back with `from: cursor`; `position` None: there was none, it begins at the earliest."""
+
+    at_s: float
+    consumer: str
+    session: str
+    position: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class CursorRead:
+    """A cursor as the live store has it; None: it has none."""
+
+    at_s: float
+    consumer: str
+    session: str
+    position: str | None
+
+
+CursorEvent = AckSent | AckAnswered | CursorFound | CursorRead
+
+LIFE = "~"
+"""Between a consumer's name and the number of its life, in the name of a view: each life begins at the cursor."""
+
+
 # ---- what the log holds ---------------------------------------------------------------------------------------------
 
 
@@ -192,6 +248,8 @@ class History:
     attempts: list[Attempt] = field(default_factory=list)
     confirmed: list[Confirmed] = field(default_factory=list)
     views: dict[tuple[str, str], View] = field(default_factory=dict)
+    cursors: list[CursorEvent] = field(default_factory=list)
+    """In the order in which they were known."""
     log: list[LogEntry] = field(default_factory=list)
     ended: set[str] = field(default_factory=set)
     """Connections that ended under their client: answers that were due may be missing, and only there."""

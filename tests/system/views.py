@@ -7,10 +7,13 @@ from tests.system.history import Delivered, EpochTold, GapTold, Subscribed, View
 
 from heliograph.core.contiguity import NOTHING, Contiguity, EpochChange, Hole, Verdict
 from heliograph.core.positions import Position
-from heliograph.protocol.frames import EARLIEST, LATEST
+from heliograph.protocol.frames import CURSOR, EARLIEST, LATEST
 
 BEFORE_ALL = "0" * 13
 """How the position begins that a server tells where a session has no message yet."""
+
+NAMED = (LATEST, CURSOR)
+"""Starts whose place the server tells."""
 
 FOR_EVER = Position("9" * 13 + "-ffffffff", 0)
 
@@ -57,8 +60,9 @@ class _Story:
         at = place(sight.position)
         last = self._last
         if last is None:
-            self._stream = Contiguity(None if sight.asked == EARLIEST else at)
-            if sight.asked not in (EARLIEST, LATEST):
+            from_nothing = sight.asked == EARLIEST or (sight.asked == CURSOR and at == NOTHING)
+            self._stream = Contiguity(None if from_nothing else at)
+            if sight.asked not in (EARLIEST, LATEST, CURSOR):
                 self._stream = Contiguity(Position.parse(sight.asked))
                 last = self._last
         if last is not None and last != NOTHING and sight.recovered and at != last:
@@ -150,7 +154,7 @@ def seen_of(view: View) -> Seen:
             if not begun:
                 begun = True
                 asked = sight.asked
-                seen.start = None if asked == EARLIEST else place(sight.position if asked == LATEST else asked)
+                seen.start = None if asked == EARLIEST else place(sight.position if asked in NAMED else asked)
                 seen.last = seen.start
         elif isinstance(sight, Delivered) and sight.position is not None:
             if not begun:
