@@ -136,7 +136,8 @@ def test_all_tenants_are_listed(stores: Stores, invoke: Invoke, file: File) -> N
     invoke_here(invoke, "tenant", "apply", file(auth={"jwks": key.jwks()}))
     done = invoke_here(invoke, "tenant", "list", "--json")
     assert json.loads(done.stdout) == {
-        "tenant": "acme", "state": "active", "keys": ["key-1"], "log_partitions": 6, "retention_s": 604800,
+        "tenant": "acme", "state": "active", "isolation": "dedicated",
+        "keys": ["key-1"], "log_partitions": 6, "retention_s": 604800,
     }  # fmt: skip
     assert "7d" in invoke_here(invoke, "tenant", "list").stdout
 
@@ -155,6 +156,90 @@ def test_its_messages_go_only_when_that_is_said(stores: Stores, invoke: Invoke, 
     invoke_here(invoke, "tenant", "delete", "acme", "--topics", "--yes")
     assert asyncio.run(stores.admin.describe(["hg.acme.log", "hg.acme.deferred"])) == {}
     assert "hg.dead" in asyncio.run(stores.admin.describe(["hg.dead"]))
+
+
+def test_shared_tenants_get_topics_that_others_share_too(stores: Stores, invoke: Invoke, file: File) -> None:
+    shared = {"isolation": "shared", "topics": {"log": {"partitions": 4, "retention_s": 2 * 86_400}}}
+    done = json.loads(invoke_here(invoke, "tenant", "apply", file(**shared), "--json").stdout)
+    assert done["created"] == ["hg._shared.7d.log", "hg._shared.30d.deferred", "hg.dead"]
+    found = asyncio.run(stores.admin.describe(["hg._shared.7d.log"]))["hg._shared.7d.log"]
+    assert (found.partitions, found.config["retention.ms"]) == (4, str(7 * 86_400_000))
+    again = json.loads(invoke_here(invoke, "tenant", "apply", file(**shared), "--json").stdout)
+    assert again["changed"] is False
+    other = file(tenant="beta", isolation="shared", topics={"log": {"partitions": 2}})
+    done = json.loads(invoke_here(invoke, "tenant", "apply", other, "--json").stdout)
+    assert (done["created"], done["grown"], done["warnings"]) == ([], [], [])
+    assert stored(stores, "beta").topics.log.partitions == 4
+
+
+def test_a_shared_topic_grows_for_who_asks_for_more_and_others_go_on(
+    stores: Stores, invoke: Invoke, file: File
+) -> None:
+    for tenant, partitions in (("acme", 4), ("beta", 9), ("acme", 4)):
+        path = file(tenant=tenant, isolation="shared", topics={"log": {"partitions": partitions}})
+        done = json.loads(invoke_here(invoke, "tenant", "apply", path, "--json").stdout)
+        if tenant == "beta":
+            assert done["grown"] == [{"topic": "hg._shared.7d.log", "from": 4, "to": 9}]
+    assert [stored(stores, name).topics.log.partitions for name in ("acme", "beta")] == [9, 9]
+    assert stored(stores, "acme").topics.log.earlier_partitions == [4]
+
+
+def test_counts_of_partitions_that_sessions_were_begun_with_are_remembered(
+    stores: Stores, invoke: Invoke, file: File
+) -> None:
+    for partitions in (2, 4, 9, 3):
+        invoke_here(invoke, "tenant", "apply", file(topics=topics(partitions)))
+    assert stored(stores).topics.log.earlier_partitions == [2, 4, 9]
+    asyncio.run(stores.tenants.delete("acme"))
+    invoke_here(invoke, "tenant", "apply", file(topics=topics(12)))
+    assert stored(stores).topics.log.earlier_partitions == [9]
+
+
+@pytest.mark.parametrize(("before", "after"), [("dedicated", "shared"), ("shared", "dedicated")])
+def test_isolation_can_not_be_changed(stores: Stores, invoke: Invoke, file: File, before: str, after: str) -> None:
+    invoke_here(invoke, "tenant", "apply", file(isolation=before))
+    for arguments in ([], ["--dry-run"]):
+        refused = invoke("tenant", "apply", file(isolation=after), *arguments)
+        assert refused.exit_code != 0
+        assert f"{before}, as it is: messages can't move between topics" in refused.stderr
+    assert stored(stores).isolation == before
+
+
+def test_a_tenant_whose_record_was_lost_is_not_made_shared_over_its_own_topics(
+    stores: Stores, invoke: Invoke, file: File
+) -> None:
+    invoke_here(invoke, "tenant", "apply", file())
+    asyncio.run(stores.tenants.delete("acme"))
+    refused = invoke("tenant", "apply", file(isolation="shared"))
+    assert refused.exit_code != 0
+    assert "there is a topic hg.acme.log" in refused.stderr
+
+
+def test_a_shared_tenants_retention_changes_within_its_class(stores: Stores, invoke: Invoke, file: File) -> None:
+    def kept(days: float) -> str:
+        return file(isolation="shared", topics={"log": {"retention_s": int(days * 86_400)}})
+
+    invoke_here(invoke, "tenant", "apply", kept(7))
+    invoke_here(invoke, "tenant", "apply", kept(3))
+    assert stored(stores).topics.log.retention_s == 3 * 86_400
+    for days in (1, 7.5):
+        refused = invoke("tenant", "apply", kept(days))
+        assert refused.exit_code != 0
+        assert "tenant.topics.log.retention_s" in refused.stderr
+        assert "it is in the shared topics of 7d" in refused.stderr
+
+
+def test_deleting_a_shared_tenant_leaves_the_topics_to_the_others(stores: Stores, invoke: Invoke, file: File) -> None:
+    invoke_here(invoke, "tenant", "apply", file(isolation="shared"))
+    done = invoke_here(invoke, "tenant", "delete", "acme", "--topics", "--yes")
+    assert "until their retention is over" in done.stderr
+    assert asyncio.run(stores.admin.describe(["hg._shared.7d.log"])).keys() == {"hg._shared.7d.log"}
+
+
+def stored(stores: Stores, tenant: str = "acme") -> Tenant:
+    record = asyncio.run(stores.tenants.get(tenant))
+    assert record is not None
+    return decode_tenant(record)
 
 
 def revoked(stores: Stores) -> list[Revocation]:

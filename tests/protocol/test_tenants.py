@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from heliograph.core.errors import InvalidValueError
-from heliograph.protocol.tenants import DAY_S, Tenant, decode_tenant, encode_tenant, parse_tenant
+from heliograph.protocol.tenants import DAY_S, Tenant, decode_tenant, encode_tenant, parse_tenant, retention_class
 
 KEY = {"kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo", "kid": "k1"}
 
@@ -45,7 +45,8 @@ def test_a_name_is_all_that_is_needed() -> None:
     assert tenant.topics.log.partitions == 6
     assert tenant.topics.log.retention_s == 7 * DAY_S
     assert tenant.topics.telemetry is None
-    assert tenant.own_log == frozenset()
+    assert tenant.agent_types == {}
+    assert not tenant.shared
     assert not tenant.suspended
 
 
@@ -67,8 +68,28 @@ def test_everything_that_can_be_said_is_read() -> None:
     )
     assert tenant.topics.log.replication_factor == 3
     assert tenant.limits.connection_messages_per_s == 10.0
-    assert tenant.own_log == {"auditor"}
+    assert tenant.log_settings("auditor").retention_s == 365 * DAY_S
+    assert tenant.log_settings("planner") is tenant.topics.log
     assert decode_tenant(encode_tenant(tenant)) == tenant
+
+
+@pytest.mark.parametrize(
+    ("retention_s", "name"),
+    [(60, "1d"), (DAY_S, "1d"), (DAY_S + 1, "7d"), (7 * DAY_S, "7d"), (30 * DAY_S, "30d"), (365 * DAY_S, "365d")],
+)
+def test_a_shared_topics_class_is_the_smallest_that_keeps_long_enough(retention_s: int, name: str) -> None:
+    assert retention_class(retention_s) == name
+
+
+def test_a_shared_tenant_can_not_have_what_would_be_everybodys() -> None:
+    for kind in ("log", "deferred", "telemetry"):
+        for settings in ({"retention_s": 366 * DAY_S}, {"retention_bytes": 10**9}):
+            document = {"tenant": "acme", "isolation": "shared", "topics": {kind: settings}}
+            assert next(iter(settings)) in str(refused(document))
+            assert not parse_tenant({**document, "isolation": "dedicated"}).shared
+    own = {"planner": {"log": {"retention_s": 366 * DAY_S}}}
+    assert "agent_types.planner.log" in str(refused({"tenant": "acme", "isolation": "shared", "agent_types": own}))
+    assert "isolation" in str(refused({"tenant": "acme", "isolation": "private"}))
 
 
 def test_deferred_messages_are_kept_longer_than_the_log_unless_said_otherwise() -> None:

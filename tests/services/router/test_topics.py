@@ -2,8 +2,16 @@
 
 from tests.services.router.helpers import MemoryWorld
 
-from heliograph.protocol.tenants import AgentTypeSettings, Tenant, TopicSettings, encode_tenant
-from heliograph.router.topics import AGAIN_AT_ONCE, TopicTable
+from heliograph.protocol.tenants import (
+    DAY_S,
+    AgentTypeSettings,
+    Isolation,
+    Tenant,
+    TopicSettings,
+    TopicsSettings,
+    encode_tenant,
+)
+from heliograph.router.topics import AGAIN_AT_ONCE, LogTopic, TopicTable
 from heliograph.service.health import Readiness
 from heliograph.service.metrics import Metrics
 from heliograph.service.tenants import TenantDirectory
@@ -25,9 +33,26 @@ async def test_an_agent_type_with_a_log_of_its_own_has_a_topic_and_a_retention_o
     table, _ = await table_of(memory)
     own = memory.names.agent_type_log("big", "planner")
     assert set(table.refresh()) == {memory.topic, memory.names.log("big"), own}
-    assert table.tenant(own) == "big"
+    assert table.of(own) == LogTopic(frozenset(("big",)), shared=False, retention_s=3_600.0)
     assert table.retention_s(own) == 3_600.0
-    assert table.tenant("another") is None
+    assert table.of("another") is None
+
+
+async def test_shared_tenants_are_in_one_topic_of_their_class_as_long_as_kafka_keeps_it(memory: MemoryWorld) -> None:
+    own = {"planner": AgentTypeSettings(TopicSettings(retention_s=40 * DAY_S))}
+    for name, agent_types in (("one", {}), ("two", own)):
+        topics = TopicsSettings(log=TopicSettings(retention_s=2 * DAY_S))
+        record = Tenant(name, isolation=Isolation.SHARED, topics=topics, agent_types=agent_types)
+        await memory.memory_tenants.put(name, encode_tenant(record))
+    table, directory = await table_of(memory)
+    week, quarter = (f"{memory.prefix}._shared.{name}.log" for name in ("7d", "90d"))
+    assert set(table.refresh()) == {memory.topic, week, quarter}
+    assert table.of(week) == LogTopic(frozenset(("one", "two")), shared=True, retention_s=7 * DAY_S)
+    assert table.of(quarter) == LogTopic(frozenset(("two",)), shared=True, retention_s=90 * DAY_S)
+    await memory.memory_tenants.delete("one")
+    await directory.refresh()
+    table.refresh()
+    assert table.of(week) == LogTopic(frozenset(("two",)), shared=True, retention_s=7 * DAY_S)
 
 
 async def test_missing_topics_are_told_until_they_are_there(memory: MemoryWorld) -> None:

@@ -5,6 +5,7 @@ ignored where services read it (an older service meets a newer record).
 """
 
 import re
+from enum import StrEnum
 from typing import Annotated, Any, get_args, get_origin
 
 import msgspec
@@ -25,11 +26,46 @@ PositiveRate = Annotated[float, Meta(gt=0, le=MAX_PER_S)]
 PositiveCount = Annotated[int, Meta(ge=1, le=MAX_SEQ)]
 
 
+class Isolation(StrEnum):
+    """Whose topics a tenant's messages are in. Can't be changed: messages don't move between topics."""
+
+    DEDICATED = "dedicated"
+    """Its own."""
+    SHARED = "shared"
+    """Those of all shared tenants of its retention class: for installations with thousands of small tenants."""
+
+
+RETENTION_CLASSES: dict[str, int] = {
+    "1d": DAY_S,
+    "7d": 7 * DAY_S,
+    "30d": 30 * DAY_S,
+    "90d": 90 * DAY_S,
+    "365d": 365 * DAY_S,
+}
+"""Of shared topics, and the retention (s) that Kafka enforces on each; a tenant's own is enforced where it is read."""
+
+MAX_EARLIER_PARTITIONS = 16
+"""Partition counts remembered; a topic that grows by half each time has a thousandfold of its partitions then."""
+
+
+def retention_class(retention_s: int) -> str:
+    """The smallest class that keeps so long. Raises InvalidValueError where none does."""
+    for name, seconds in RETENTION_CLASSES.items():
+        if retention_s <= seconds:
+            return name
+    longest = max(RETENTION_CLASSES.values())
+    raise InvalidValueError("value_invalid", "retention_s", retention_s, f"at most {longest} where isolation is shared")
+
+
 class TopicSettings(Struct, omit_defaults=True):
     """One kind of topic of a tenant."""
 
     partitions: Annotated[int, Meta(ge=1, le=1_000)] = 6
-    """Parallelism of the router; may grow, never shrink."""
+    """Parallelism of the router; may grow, never shrink. Of shared topics: at least so many."""
+    earlier_partitions: Annotated[
+        list[Annotated[int, Meta(ge=1, le=1_000)]], Meta(max_length=MAX_EARLIER_PARTITIONS)
+    ] = []
+    """Counts that sessions were begun with before it grew; kept by who applies a tenant, so that they are found."""
     replication_factor: Annotated[int, Meta(ge=1, le=10)] | None = None
     """None: the brokers' default."""
     retention_s: Annotated[int, Meta(ge=60, le=MAX_RETENTION_S)] = 7 * DAY_S
@@ -124,6 +160,7 @@ class Tenant(Struct, omit_defaults=True):
 
     tenant: str
     auth: AuthSettings = msgspec.field(default_factory=AuthSettings)
+    isolation: Isolation = Isolation.DEDICATED
     topics: TopicsSettings = msgspec.field(default_factory=TopicsSettings)
     limits: LimitSettings = msgspec.field(default_factory=LimitSettings)
     quotas: QuotaSettings = msgspec.field(default_factory=QuotaSettings)
@@ -133,9 +170,20 @@ class Tenant(Struct, omit_defaults=True):
     suspended: bool = False
 
     @property
-    def own_log(self) -> frozenset[str]:
-        """Agent types with a log topic of their own."""
-        return frozenset(self.agent_types)
+    def shared(self) -> bool:
+        """Whether its messages are in topics that it shares with others."""
+        return self.isolation is Isolation.SHARED
+
+    def log_settings(self, agent_type: str) -> TopicSettings:
+        """Of the log that sessions of an agent type are in."""
+        own = self.agent_types.get(agent_type)
+        return self.topics.log if own is None else own.log
+
+    def every_log(self) -> dict[str, TopicSettings]:
+        """The settings of each log, by the field that holds them."""
+        return {"topics.log": self.topics.log} | {
+            f"agent_types.{name}.log": one.log for name, one in self.agent_types.items()
+        }
 
 
 _decoder = msgspec.json.Decoder(Tenant)
@@ -172,6 +220,8 @@ def parse_tenant(document: object) -> Tenant:
                 origin,
                 "like https://app.example.com or https://*.example.com",
             )
+    if tenant.shared:
+        _check_shared(tenant)
     _check_jwks(tenant.auth.jwks)
     _check_revocations(tenant.auth.revoked)
     _check_stays_itself(tenant)
@@ -191,6 +241,24 @@ def _check_label(field: str, value: str) -> None:
         check_label(field, value)
     except InvalidValueError as error:
         raise InvalidValueError("value_invalid", field, value, error.wanted) from None
+
+
+def _check_shared(tenant: Tenant) -> None:
+    """Raise for what can't be had in a topic with others."""
+    every = {**tenant.every_log(), "topics.deferred": tenant.topics.deferred}
+    if tenant.topics.telemetry is not None:
+        every["topics.telemetry"] = tenant.topics.telemetry
+    for field, settings in every.items():
+        try:
+            retention_class(settings.retention_s)
+        except InvalidValueError as error:
+            name = f"tenant.{field}.retention_s"
+            raise InvalidValueError("value_invalid", name, settings.retention_s, error.wanted) from None
+        if settings.retention_bytes != -1:
+            name = f"tenant.{field}.retention_bytes"
+            raise InvalidValueError(
+                "value_invalid", name, settings.retention_bytes, "-1 where isolation is shared: it would be everybody's"
+            )
 
 
 def _check_jwks(jwks: dict[str, Any]) -> None:

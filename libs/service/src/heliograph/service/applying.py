@@ -13,6 +13,7 @@ import msgspec
 
 from heliograph.core.topic_plan import TopicPlan, plan_topics
 from heliograph.protocol.tenants import Tenant, decode_tenant
+from heliograph.service.placing import check_stays, with_partitions
 from heliograph.service.revoking import change_record, with_revocations
 from heliograph.service.topics import dead_topic, wanted_topics
 from heliograph.stores.keys import Topics
@@ -29,6 +30,8 @@ class TenantChange:
     """What applying a tenant comes to. `fields` are dotted paths of the record that change; empty: it stays."""
 
     tenant: str
+    record: Tenant
+    """What is to be stored: what somebody wrote, with what only the cluster knows."""
     topics: TopicPlan[TopicSpec]
     new: bool
     fields: tuple[str, ...]
@@ -40,21 +43,23 @@ class TenantChange:
 
 
 async def plan(tenant: Tenant, topics: Topics, admin: LogAdmin, store: TenantStore) -> TenantChange:
-    """What has to change for `tenant`; changes nothing."""
-    wanted, dead = wanted_topics(tenant, topics), dead_topic(tenant, topics)
-    existing = await admin.describe([topic.name for topic in (*wanted, dead)])
+    """What has to change for `tenant`; changes nothing. Raises InvalidValueError for what can't be changed."""
+    known, before = await _stored(tenant.tenant, store)
+    dead = dead_topic(tenant, topics)
+    names = [topic.name for topic in (*wanted_topics(tenant, topics), dead)]
+    existing = await admin.describe([*names, topics.log(tenant.tenant)])
+    check_stays(tenant, before, topics, existing)
+    record = with_partitions(tenant, before, topics, existing)
+    wanted = wanted_topics(record, topics)
     if dead.name not in existing:
         wanted.append(dead)
-    known, before = await _stored(tenant.tenant, store)
-    fields = () if before is None else tuple(_differing(before, with_revocations(tenant, before.auth.revoked)))
+    fields = () if before is None else tuple(_differing(before, with_revocations(record, before.auth.revoked)))
     if known and before is None:
         fields = ("(unreadable)",)
-    return TenantChange(tenant.tenant, plan_topics(wanted, existing), not known, fields)
+    return TenantChange(tenant.tenant, record, plan_topics(wanted, existing), not known, fields)
 
 
-async def apply(
-    tenant: Tenant, change: TenantChange, admin: LogAdmin, store: TenantStore, said: Callable[[str], None]
-) -> None:
+async def apply(change: TenantChange, admin: LogAdmin, store: TenantStore, said: Callable[[str], None]) -> None:
     """Carry `change` out. `said` is told each step before it is taken. Returns when the topics can be written to."""
     for topic in change.topics.create:
         said(f"create topic {topic.name}")
@@ -66,12 +71,12 @@ async def apply(
         said(f"change settings of topic {alter.topic}")
         await admin.alter(alter.topic, alter.config)
     if change.new or change.fields:
-        said(f"write the record of {tenant.tenant}")
+        said(f"write the record of {change.tenant}")
 
         def wanted(before: Tenant | None) -> Tenant:
-            return tenant if before is None else with_revocations(tenant, before.auth.revoked)
+            return change.record if before is None else with_revocations(change.record, before.auth.revoked)
 
-        await change_record(store, tenant.tenant, wanted)
+        await change_record(store, change.tenant, wanted)
 
 
 async def wait_in_force(store: TenantStore, timeout_s: float = IN_FORCE_TIMEOUT_S) -> list[str]:

@@ -1,6 +1,10 @@
 """The topics that a tenant's record asks for: names, sizes, settings. `heliograph.core.topic_plan` compares them."""
 
-from heliograph.protocol.tenants import DAY_S, Tenant, TopicSettings
+from collections.abc import Iterable
+
+import msgspec
+
+from heliograph.protocol.tenants import DAY_S, RETENTION_CLASSES, Tenant, TopicSettings, retention_class
 from heliograph.stores.keys import Topics
 from heliograph.stores.ports import TopicSpec
 
@@ -19,17 +23,27 @@ REPLICAS_FOR_TWO_IN_SYNC = 3
 
 
 def wanted_topics(tenant: Tenant, topics: Topics) -> list[TopicSpec]:
-    """Every topic of the tenant."""
-    log = tenant.topics.log
-    wanted = [
-        _spec(topics.log(tenant.tenant), log),
-        _spec(topics.deferred(tenant.tenant), tenant.topics.deferred),
-    ]
-    if tenant.topics.telemetry is not None:
-        wanted.append(_spec(topics.telemetry(tenant.tenant), tenant.topics.telemetry))
+    """Every topic that the tenant's messages are in, its own or shared ones."""
+    wanted = [(topics.log_for(tenant, ""), tenant.topics.log), (topics.deferred_of(tenant), tenant.topics.deferred)]
+    telemetry = topics.telemetry_of(tenant)
+    if telemetry is not None and tenant.topics.telemetry is not None:
+        wanted.append((telemetry, tenant.topics.telemetry))
     for agent_type, settings in sorted(tenant.agent_types.items()):
-        wanted.append(_spec(topics.agent_type_log(tenant.tenant, agent_type), settings.log))
-    return wanted
+        wanted.append((topics.log_for(tenant, agent_type), settings.log))
+    return [_spec(name, settings) for name, settings in (_shared(wanted) if tenant.shared else wanted)]
+
+
+def _shared(wanted: Iterable[tuple[str, TopicSettings]]) -> list[tuple[str, TopicSettings]]:
+    """Shared topics: each once, as large as is asked for most, and kept as long as its class says."""
+    found: dict[str, TopicSettings] = {}
+    for name, settings in wanted:
+        known = found.get(name)
+        found[name] = msgspec.structs.replace(
+            settings,
+            retention_s=RETENTION_CLASSES[retention_class(settings.retention_s)],
+            partitions=max(settings.partitions, known.partitions if known is not None else 1),
+        )
+    return list(found.items())
 
 
 def dead_topic(tenant: Tenant, topics: Topics) -> TopicSpec:

@@ -10,6 +10,7 @@ from zlib import crc32
 
 from heliograph.core.errors import InvalidValueError
 from heliograph.core.sessions import SessionKey
+from heliograph.protocol.tenants import Tenant, retention_class
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +216,9 @@ def quota(bucket: str) -> str:
 
 # ---- topics ---------------------------------------------------------------------------------------------------------
 
+SHARED = "_shared"
+"""Stands in place of the tenant in names of shared topics; no tenant can be called so."""
+
 _PREFIX = re.compile(r"[a-z0-9][a-z0-9-]{0,62}", re.ASCII)
 
 
@@ -244,8 +248,37 @@ class Topics:
     def dead(self) -> str:
         return f"{self.prefix}.dead"
 
-    def log_of(self, session: SessionKey, own_log: frozenset[str]) -> str:
-        """The log topic of a session; `own_log`: the tenant's agent types that have a topic of their own."""
-        if session.agent_type in own_log:
-            return self.agent_type_log(session.tenant, session.agent_type)
-        return self.log(session.tenant)
+    def shared(self, retention_s: int, kind: str) -> str:
+        """The shared topic of a kind (`log`, `deferred`, `telemetry`) for this retention."""
+        return f"{self.prefix}.{SHARED}.{retention_class(retention_s)}.{kind}"
+
+    def log_of(self, session: SessionKey, tenant: Tenant) -> str:
+        """The log topic of a session of this tenant."""
+        return self.log_for(tenant, session.agent_type)
+
+    def log_for(self, tenant: Tenant, agent_type: str) -> str:
+        """The log topic of the sessions of an agent type."""
+        if tenant.shared:
+            return self.shared(tenant.log_settings(agent_type).retention_s, "log")
+        if agent_type in tenant.agent_types:
+            return self.agent_type_log(tenant.tenant, agent_type)
+        return self.log(tenant.tenant)
+
+    def logs_of(self, tenant: Tenant) -> list[str]:
+        """Every log topic that holds sessions of this tenant, each once, the tenant's main one first."""
+        return list(
+            dict.fromkeys((self.log_for(tenant, ""), *(self.log_for(tenant, name) for name in tenant.agent_types)))
+        )
+
+    def deferred_of(self, tenant: Tenant) -> str:
+        if tenant.shared:
+            return self.shared(tenant.topics.deferred.retention_s, "deferred")
+        return self.deferred(tenant.tenant)
+
+    def telemetry_of(self, tenant: Tenant) -> str | None:
+        """None where telemetry is not logged."""
+        if tenant.topics.telemetry is None:
+            return None
+        if tenant.shared:
+            return self.shared(tenant.topics.telemetry.retention_s, "telemetry")
+        return self.telemetry(tenant.tenant)

@@ -94,7 +94,7 @@ class Memory:
     async def apply(self, tenant: Tenant) -> None:
         """Make the tenant's topics and write its record, as `heliograph tenant apply` does."""
         change = await plan(tenant, Topics(TOPIC_PREFIX), self.admin, self.tenants)
-        await apply(tenant, change, self.admin, self.tenants, lambda _step: None)
+        await apply(change, self.admin, self.tenants, lambda _step: None)
 
     def forget(self) -> None:
         """Forget what is past its retention."""

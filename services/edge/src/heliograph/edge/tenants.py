@@ -65,18 +65,15 @@ class TenantState:
         )
         self.max_payload_bytes = settings.max_payload_bytes
         self.origins = Origins(self.record.allowed_origins)
-        telemetry = self.record.topics.telemetry
-        self.telemetry_topic = self.topics.telemetry(self.record.tenant) if telemetry else None
+        self.telemetry_topic = self.topics.telemetry_of(self.record)
 
     def log_topic(self, session: SessionKey) -> str:
         """The log topic of a session."""
-        return self.topics.log_of(session, self.record.own_log)
+        return self.topics.log_of(session, self.record)
 
     def partition(self, session: SessionKey) -> int:
         """Where a session that begins now goes."""
-        own = self.record.agent_types.get(session.agent_type)
-        count = (own.log if own else self.record.topics.log).partitions
-        return partition_of(str(session).encode(), count)
+        return partition_of(str(session).encode(), self.record.log_settings(session.agent_type).partitions)
 
 
 @dataclass(slots=True)

@@ -102,8 +102,7 @@ class Exporter:
     async def sources(self, tenant: Tenant) -> list[Source]:
         """The tenant's topics that exist, by name. Raises StoreError."""
         topics = self._topics
-        names = [topics.log(tenant.tenant), topics.telemetry(tenant.tenant)]
-        names += [topics.agent_type_log(tenant.tenant, agent_type) for agent_type in tenant.own_log]
+        names = {*topics.logs_of(tenant), topics.telemetry_of(tenant) or topics.telemetry(tenant.tenant)}
         found = [await self.log.partitions(name) for name in sorted(names)]
         skipped = len(topics.prefix) + 1
         return [Source(info.name[skipped:], info) for info in found if info is not None]
@@ -157,6 +156,7 @@ class ExportRead:
         self._exporter = exporter
         self._log = exporter.log
         self._tenant = tenant
+        self._own = f"{tenant.tenant}:".encode()
         self._query = query
         self._limits = limits
         self._stopping = stopping
@@ -250,7 +250,9 @@ class ExportRead:
         return lines
 
     def _line(self, source: Source, record: LogRecord) -> bytes | None:
-        """None for what is not wanted."""
+        """None for what is not wanted, and what of a shared topic is another tenant's."""
+        if self._tenant.shared and not (record.key or b"").startswith(self._own):
+            return None
         message = exported_message(record.key, record.value, record.headers)
         if not self._query.wants(record.timestamp_ms if isinstance(message, RecordError) else message.time_ms):
             return None

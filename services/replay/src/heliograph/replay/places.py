@@ -21,7 +21,7 @@ from heliograph.core.limits import UNCONFIRMED_MESSAGES
 from heliograph.core.partitions import partition_of
 from heliograph.core.positions import Position
 from heliograph.core.sessions import SessionKey
-from heliograph.protocol.tenants import Tenant
+from heliograph.protocol.tenants import Tenant, TopicSettings
 from heliograph.replay.metrics import ReplayMetrics
 from heliograph.stores.keys import Topics
 from heliograph.stores.ports import Head, IndexEntry, LiveStore, LogReader, PositionIndex, TopicInfo
@@ -37,8 +37,8 @@ HINT_TIMEOUT_S = 2.0
 TOPIC_AGE_S = 2.0
 """A topic that was made again under its name has another id: reads notice within this."""
 
-MAX_PLACES = 8
-"""Of one resume token; a session has one, after growth two."""
+MAX_PLACES = 20
+"""Of one resume token; a session has one, after growth two; more than a topic can have had counts of partitions."""
 
 RESUME_PATTERN = rf"^[0-9a-f]{{16}}(~[0-9]{{1,6}}\.[0-9]{{1,18}}){{1,{MAX_PLACES}}}$"
 _RESUME = re.compile(RESUME_PATTERN, re.ASCII)
@@ -106,6 +106,7 @@ class Locator:
         *,
         beginning_scan_records: int,
         clock: Callable[[], float] = time.monotonic,
+        now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
         self._log = log
         self._live = live
@@ -114,6 +115,7 @@ class Locator:
         self._metrics = metrics
         self._beginning_scan_records = beginning_scan_records
         self._clock = clock
+        self._now_ms = now_ms
         self._known: dict[str, tuple[float, TopicInfo | None]] = {}
 
     async def head(self, session: str) -> Head | None:
@@ -134,30 +136,36 @@ class Locator:
 
         `gone_until_ms`: messages of this time and before have expired; who reads from the beginning begins behind them.
         """
-        topic = self._topics.log_of(session, tenant.own_log)
+        topic = self._topics.log_of(session, tenant)
         info = await self._topic(topic)
         if info is None:
             return None
+        settings = tenant.log_settings(session.agent_type)
+        kept_s = settings.retention_s if tenant.shared else None
         if resume is not None and resume.topic == topic_tag(info.topic_id):
             self._metrics.lookups.labels("resume").n += 1
             starts = {number: offset for number, offset in resume.offsets.items() if number < info.partitions}
             places = [await self._place(topic, number, offset) for number, offset in sorted(starts.items())]
-            return Located(topic, info.topic_id, tuple(places))
+            return Located(topic, info.topic_id, tuple([await self._kept(topic, place, kept_s) for place in places]))
         known = await self._entries(str(session), after, info)
-        numbers = await self._partitions(str(session), info, known)
+        present = after is not None and head is not None and after.epoch == head.epoch
+        numbers = await self._partitions(str(session), info, known, settings, present=present)
         found = [await self._start(topic, number, after, head, known, gone_until_ms) for number in numbers]
-        return Located(topic, info.topic_id, tuple(place for place, _ in found), any(skipped for _, skipped in found))
+        places = [await self._kept(topic, place, kept_s) for place, _ in found]
+        return Located(topic, info.topic_id, tuple(places), any(skipped for _, skipped in found))
 
     async def locate_time(self, session: SessionKey, tenant: Tenant, time_ms: int) -> Located | None:
         """From the first record that was written at this time or later, clocks' differences allowed for."""
-        topic = self._topics.log_of(session, tenant.own_log)
+        topic = self._topics.log_of(session, tenant)
         info = await self._topic(topic)
         if info is None:
             return None
-        numbers = await self._partitions(str(session), info, await self._entries(str(session), None, info))
+        settings = tenant.log_settings(session.agent_type)
+        numbers = await self._partitions(str(session), info, await self._entries(str(session), None, info), settings)
         starts = [await self._log.offset_for_time(topic, number, max(0, time_ms - CLOCK_SKEW_MS)) for number in numbers]
         places = [await self._place(topic, number, start) for number, start in zip(numbers, starts, strict=True)]
-        return Located(topic, info.topic_id, tuple(places))
+        kept_s = settings.retention_s if tenant.shared else None
+        return Located(topic, info.topic_id, tuple([await self._kept(topic, place, kept_s) for place in places]))
 
     async def _topic(self, topic: str) -> TopicInfo | None:
         """What the topic is, as of some seconds ago at most: asking takes two round trips to the controller."""
@@ -168,10 +176,26 @@ class Locator:
             self._known[topic] = (self._clock(), info)
         return info
 
-    async def _partitions(self, session: str, info: TopicInfo, known: list[IndexEntry]) -> list[int]:
-        """The partition by the count of today, the one recorded, and those that the index names: mostly one."""
-        numbers = {partition_of(session.encode(), info.partitions), *(entry.partition for entry in known)}
+    async def _partitions(
+        self,
+        session: str,
+        info: TopicInfo,
+        known: list[IndexEntry],
+        settings: TopicSettings,
+        *,
+        present: bool = False,
+    ) -> list[int]:
+        """The partition by the counts of today and earlier, the one recorded, and those that the index names: one,
+        mostly. The tenant's count may be another than the topic's: of shared topics, or between the steps of growing.
+
+        `present`: only the epoch that the session is in now is read, and so only the partition that is recorded.
+        """
         recorded = await self._hint("live", lambda: self._live.partition_of(session))
+        if present and recorded is not None:
+            return [recorded] if 0 <= recorded < info.partitions else []
+        counts = {info.partitions, settings.partitions, *settings.earlier_partitions}
+        numbers = {partition_of(session.encode(), count) for count in counts}
+        numbers.update(entry.partition for entry in known)
         if recorded is not None:
             numbers.add(recorded)
         return sorted(number for number in numbers if 0 <= number < info.partitions)
@@ -235,6 +259,15 @@ class Locator:
     async def _place(self, topic: str, partition: int, start: int) -> Place:
         earliest, end = await self._log.bounds(topic, partition)
         return Place(partition, max(start, earliest), end, trimmed=earliest > 0 and start <= earliest)
+
+    async def _kept(self, topic: str, place: Place, kept_s: int | None) -> Place:
+        """The place without what is older than the tenant's retention, where Kafka keeps the topic longer."""
+        if kept_s is None:
+            return place
+        horizon = await self._log.offset_for_time(topic, place.partition, self._now_ms() - kept_s * 1000)
+        if horizon < place.start or horizon == 0:
+            return place
+        return replace(place, start=horizon, trimmed=True)
 
     async def _hint(self, store: str, ask: Callable[[], Awaitable[T]]) -> T | None:
         """What a store knows; None, counted, where it can't be asked: it would only make the read faster."""

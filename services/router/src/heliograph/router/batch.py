@@ -23,6 +23,7 @@ from heliograph.protocol.messages import (
     RecordError,
     message_from_record,
 )
+from heliograph.router.topics import LogTopic
 from heliograph.stores.ports import LogRecord
 
 WRONG_TOPIC = "wrong_topic"
@@ -60,26 +61,30 @@ class Batch:
     """Gap records, by reason."""
     expiries: list[tuple[str, Expiry]] = field(default_factory=list)
     """Sessions whose messages somebody had forgotten, in the order of the log."""
+    strangers: set[str] = field(default_factory=set)
+    """Tenants of records in shared topics that are not known to have any there."""
 
 
-def take_apart(records: Iterable[LogRecord], tenant_of: Callable[[str], str | None]) -> Batch:
-    """`tenant_of`: the tenant whose log a topic is, None where that is not known (any more)."""
+def take_apart(records: Iterable[LogRecord], topic_of: Callable[[str], LogTopic | None]) -> Batch:
+    """`topic_of`: whose log a topic is, None where that is not known (any more)."""
     batch = Batch()
     positions, places = batch.positions, batch.places
-    topic, prefix = "", ""
+    topic, prefix, sharers = "", "", None
     for record in records:
         if record.topic != topic:
             topic = record.topic
-            tenant = tenant_of(topic)
-            prefix = f"{tenant}:" if tenant is not None else ""
+            prefix, sharers = _owners(topic_of(topic))
         try:
             message = message_from_record(record.key, record.value, record.headers)
             if not message.session.startswith(prefix):
                 raise RecordError(WRONG_TOPIC, "the session is another tenant's")
+            if sharers is not None and (tenant := message.session.partition(":")[0]) not in sharers:
+                batch.strangers.add(tenant)
+                raise RecordError(WRONG_TOPIC, "the session's tenant is not one of those that share the topic")
         except RecordError as error:
             batch.poison.append(Poison(record, error.reason, error.message))
-            if error.reason != WRONG_TOPIC:
-                _confirm_poison(record, prefix, positions)
+            if error.reason != WRONG_TOPIC and (prefix or sharers is not None):
+                _confirm_poison(record, prefix, sharers, positions)
             continue
         position = message.position
         if position is None:
@@ -115,7 +120,18 @@ def _is_gap(message: Message, batch: Batch) -> bool:
     return True
 
 
-def _confirm_poison(record: LogRecord, prefix: str, positions: dict[Epoch, list[tuple[int, int]]]) -> None:
+def _owners(topic: LogTopic | None) -> tuple[str, frozenset[str] | None]:
+    """What sessions of a topic begin with, and where it is shared the tenants they must be of."""
+    if topic is None:
+        return "", None
+    if topic.shared:
+        return "", topic.tenants
+    return "".join(f"{tenant}:" for tenant in topic.tenants), None
+
+
+def _confirm_poison(
+    record: LogRecord, prefix: str, sharers: frozenset[str] | None, positions: dict[Epoch, list[tuple[int, int]]]
+) -> None:
     """Confirm the position that a poison record names, if it names one and its key is its session."""
     try:
         session = (record.key or b"").decode()
@@ -124,6 +140,6 @@ def _confirm_poison(record: LogRecord, prefix: str, positions: dict[Epoch, list[
         position = Position.parse((named or b"").decode())
     except (UnicodeDecodeError, InvalidValueError):
         return
-    if prefix and session.startswith(prefix):
+    if session.startswith(prefix) and (sharers is None or session.partition(":")[0] in sharers):
         size_bytes = len(record.value or b"") + RECORD_OVERHEAD_BYTES
         positions.setdefault((session, position.epoch), []).append((position.seq, size_bytes))

@@ -162,7 +162,7 @@ class Reconciler:
         entry = self._directory.find(key.tenant)
         if entry is None:
             return None, "tenant_unknown"
-        return self._names.log_of(key, entry.record.own_log), ""
+        return self._names.log_of(key, entry.record), ""
 
     async def _note_ends(self, met: Sequence[_Met]) -> None:
         if not met:

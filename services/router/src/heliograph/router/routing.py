@@ -119,7 +119,9 @@ class Router:
 
     async def work(self, records: list[LogRecord]) -> None:
         """Do all that a batch asks for; returns when its positions are confirmed."""
-        batch = take_apart(records, self._topics.tenant)
+        batch = take_apart(records, self._topics.of)
+        if batch.strangers and await self._topics.now_share(batch.strangers):
+            batch = take_apart(records, self._topics.of)
         heads = await self._confirmer.confirm(batch.positions)
         if self._marks.served:
             self._mark(batch)

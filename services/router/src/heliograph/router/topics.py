@@ -3,9 +3,12 @@
 Names follow from the tenants' records; ids come from the cluster and are looked at from time to time.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
-from heliograph.protocol.tenants import Tenant
+from heliograph.core.errors import HeliographError
+from heliograph.protocol.tenants import RETENTION_CLASSES, Tenant, retention_class
+from heliograph.service.health import describe_error
 from heliograph.service.logs import get_logger
 from heliograph.service.tenants import TenantDirectory
 from heliograph.stores.keys import Topics
@@ -24,7 +27,9 @@ DEFAULT_RETENTION_S = 7 * 24 * 3600.0
 class LogTopic:
     """One log topic."""
 
-    tenant: str
+    tenants: frozenset[str]
+    """Whose sessions may be in it."""
+    shared: bool
     retention_s: float
 
 
@@ -44,12 +49,19 @@ class TopicTable:
 
     def refresh(self) -> list[str]:
         """Take up the tenants as they are; the names of all topics, sorted."""
-        topics = {}
+        own: dict[str, LogTopic] = {}
+        shared: dict[str, set[str]] = {}
         for name, entry in self._directory.all().items():
             for topic, retention_s in log_topics(self._names, entry.record):
-                topics[topic] = LogTopic(name, retention_s)
-        self._topics = topics
-        return sorted(topics)
+                if entry.record.shared:
+                    shared.setdefault(topic, set()).add(name)
+                    own[topic] = LogTopic(frozenset(), True, retention_s)
+                else:
+                    own[topic] = LogTopic(frozenset((name,)), False, retention_s)
+        for topic, names in shared.items():
+            own[topic] = LogTopic(frozenset(names), True, own[topic].retention_s)
+        self._topics = own
+        return sorted(own)
 
     async def identify(self) -> None:
         """Ask the cluster which topics these are: all that are not known, some of the others. Raises StoreError."""
@@ -69,10 +81,22 @@ class TopicTable:
             log.warning("topics_missing", topics=sorted(missing)[:20], count=len(missing))
         self.missing = missing
 
-    def tenant(self, topic: str) -> str | None:
-        """Whose log it is."""
-        found = self._topics.get(topic)
-        return None if found is None else found.tenant
+    def of(self, topic: str) -> LogTopic | None:
+        """What is known of a topic; None where it is no tenant's (any more)."""
+        return self._topics.get(topic)
+
+    async def now_share(self, tenants: Collection[str]) -> bool:
+        """Whether one of these tenants turns out to be new, once its record is looked for: an edge may have heard of it
+        before this router did, and written for it.
+        """
+        try:
+            await self._directory.refresh()
+        except (HeliographError, OSError, TimeoutError) as error:
+            log.warning("tenants_not_looked_for", error=describe_error(error))
+            return False
+        found = [entry.record for name in tenants if (entry := self._directory.find(name)) is not None]
+        self.refresh()
+        return any(record.shared for record in found)
 
     def topic_id(self, topic: str) -> str | None:
         return self._ids.get(topic)
@@ -83,8 +107,11 @@ class TopicTable:
 
 
 def log_topics(names: Topics, tenant: Tenant) -> list[tuple[str, float]]:
-    """Each log topic of a tenant and its retention (s)."""
-    topics = [(names.log(tenant.tenant), float(tenant.topics.log.retention_s))]
-    for agent_type, settings in tenant.agent_types.items():
-        topics.append((names.agent_type_log(tenant.tenant, agent_type), float(settings.log.retention_s)))
-    return topics
+    """Each log topic with a tenant's sessions, and how long (s) Kafka keeps what is in it."""
+    topics: dict[str, float] = {}
+    for agent_type in ("", *tenant.agent_types):
+        kept_s = tenant.log_settings(agent_type).retention_s
+        topics[names.log_for(tenant, agent_type)] = float(
+            RETENTION_CLASSES[retention_class(kept_s)] if tenant.shared else kept_s
+        )
+    return list(topics.items())

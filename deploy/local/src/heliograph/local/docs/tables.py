@@ -7,8 +7,8 @@ from heliograph.protocol.codes import CLOSES, CODES, GapReason
 from heliograph.protocol.headers import HEADERS
 from heliograph.protocol.messages import OWN_EVENT_TYPES
 from heliograph.protocol.schemas import attribute_docs
-from heliograph.protocol.tenants import DAY_S, TopicsSettings
-from heliograph.stores.keys import REDIS_KEYS, Topics
+from heliograph.protocol.tenants import DAY_S, RETENTION_CLASSES, TopicsSettings
+from heliograph.stores.keys import REDIS_KEYS, SHARED, Topics
 
 _STORES = {
     "live": "The live path: sequencing, hot windows, delivery. Keys of a session share its virtual shard's hash tag.",
@@ -101,6 +101,14 @@ def topics_and_headers_page() -> str:
             "edge",
             "the tenant's",
             "Telemetry, where the tenant wants it logged. No positions.",
+        ),
+        (
+            f"{topics.prefix}.{SHARED}.CLASS.log",
+            "edge, router",
+            "the class's",
+            "Instead of their own for tenants whose `isolation` is `shared` (`.deferred` and `.telemetry` likewise): "
+            + ", ".join(RETENTION_CLASSES)
+            + "; the smallest that keeps as long as the tenant wants. Readers enforce what it wants.",
         ),
         (
             topics.dead,

@@ -125,7 +125,7 @@ def apply_(
             change = await plan(tenant, stores.topics, stores.admin, stores.tenants)
             behind: list[str] = []
             if not dry_run:
-                await apply(tenant, change, stores.admin, stores.tenants, lambda step: None if json else note(step))
+                await apply(change, stores.admin, stores.tenants, lambda step: None if json else note(step))
                 await _advise(tenant, stores)
                 behind = await _wait_in_force(stores)
         _show_change(change, behind, dry_run=dry_run, json=json)
@@ -195,7 +195,10 @@ def delete(
         check_label("tenant", tenant)
         async with connected() as stores:
             record = await _existing(stores, tenant)
-            names = [topic.name for topic in wanted_topics(record, stores.topics)] if topics else []
+            own = topics and not record.shared
+            names = [topic.name for topic in wanted_topics(record, stores.topics)] if own else []
+            if topics and record.shared:
+                note(f"{tenant} shares its topics: its messages stay in them until their retention is over")
             _confirm(tenant, names, yes=yes)
             await stores.tenants.delete(tenant)
             behind = await _wait_in_force(stores)  # before its topics go: nobody writes to them any more
@@ -322,6 +325,7 @@ def _summary(name: str, raw: bytes) -> dict[str, Any]:
     return {
         "tenant": name,
         "state": "suspended" if record.suspended else "active",
+        "isolation": record.isolation.value,
         "keys": keys,
         "log_partitions": record.topics.log.partitions,
         "retention_s": record.topics.log.retention_s,

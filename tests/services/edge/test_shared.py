@@ -1,0 +1,31 @@
+"""Tenants that share topics: their messages go there, and nothing else about them is shared."""
+
+from tests.services.edge.rig import World
+
+from heliograph.core.partitions import partition_of
+
+POOL = "heliograph._shared.7d.log"
+
+
+async def test_messages_of_shared_tenants_are_in_the_topic_of_their_class(world: World) -> None:
+    own = {"auditor": {"log": {"retention_s": 90 * 86_400, "partitions": 2}}}
+    for name in (POOL, "heliograph._shared.90d.log", "heliograph._shared.1d.telemetry"):
+        world.make_topic(name)
+    await world.put_tenant(
+        "small",
+        isolation="shared",
+        agent_types=own,
+        topics={"log": {"partitions": 3}, "telemetry": {"retention_s": 3_600}},
+    )
+    edge = await world.edge()
+    client = await edge.client("small")
+    for agent_type in ("planner", "auditor"):
+        assert (await client.publish(f"small:{agent_type}:1", 1))["durable"] is True
+    await client.publish("small:planner:1", 1, class_="telemetry", ack="accepted")
+    (record,) = world.log.records(POOL)
+    assert record.partition == partition_of(b"small:planner:1", 3)
+    (record,) = world.log.records("heliograph._shared.90d.log")
+    assert record.partition == partition_of(b"small:auditor:1", 2)
+    (record,) = world.log.records("heliograph._shared.1d.telemetry")
+    assert record.key == b"small:planner:1"
+    assert world.log.records(world.topics.log("small")) == []
