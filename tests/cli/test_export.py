@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -18,7 +19,7 @@ from typer.testing import Result
 from heliograph.cli.exporting import answers
 from heliograph.cli.exporting.directory import LOCK, MANIFEST, ExportDirectory, Format, Manifest
 from heliograph.cli.exporting.files import reader_of
-from heliograph.cli.exporting.parquet import ParquetWriter, read_parquet, table
+from heliograph.cli.exporting.parquet import SCHEMA, ParquetWriter, read_parquet, records, table
 from heliograph.protocol.exports import (
     ExportedRecord,
     Place,
@@ -373,12 +374,16 @@ def test_whatever_a_message_holds_comes_back_from_parquet(message: Message) -> N
     sent = Verbatim(message.session.encode(), record_value(message), list(record_headers(message)))
     found = exported_message(sent.key, sent.value, sent.headers)
     line = decode_record_line(record_line(Place("acme.log", 0, 7, 1), sent.key, sent.value, sent.headers, found))
-    from heliograph.cli.exporting.parquet import records
-
     (batch,) = table([line]).to_batches()
     (back,) = records(batch)
     assert back == line
     assert record_of(back) == sent
+
+
+def test_there_is_a_column_for_every_field_of_a_line() -> None:
+    renamed = {"class_": "class"}
+    fields = {renamed.get(field.name, field.name) for field in msgspec.structs.fields(ExportedRecord)}
+    assert fields | {"data"} == set(SCHEMA.names)
 
 
 def test_what_is_no_parquet_is_refused(tmp_path: Path) -> None:

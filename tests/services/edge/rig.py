@@ -7,7 +7,7 @@ the router and replay would do is done here when a test says so: `confirm_log` a
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -72,13 +72,16 @@ class RoutedLog(MemoryLogWriter):
         self,
         topic: str,
         partition: int,
-        key: bytes,
-        value: bytes,
-        headers: list[tuple[str, bytes]],
+        key: bytes | None,
+        value: bytes | None,
+        headers: Sequence[tuple[str, bytes | None]],
         done: Callable[[StoreError | None], None] | None,
     ) -> None:
+        assert key is not None
+        assert value is not None
+
         def routed(error: StoreError | None) -> None:
-            position = dict(headers).get("ce_sequence", b"").decode()
+            position = (dict(headers).get("ce_sequence") or b"").decode()
             if error is None and position:
                 seqs = [(int(position[23:]), len(value) + RECORD_OVERHEAD_BYTES)]
                 self._world.live.confirm(key.decode(), position[:22], seqs)

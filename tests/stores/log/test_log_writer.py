@@ -20,6 +20,15 @@ async def test_a_written_record_is_read_as_it_was(stores: Stores) -> None:
     assert record.timestamp_ms > 1_600_000_000_000
 
 
+async def test_a_record_may_lack_key_value_and_what_a_header_says(stores: Stores) -> None:
+    topic, writer = await stores.topic(), await stores.writer()
+    answered: asyncio.Future[StoreError | None] = asyncio.get_running_loop().create_future()
+    writer.write(topic, 0, None, None, [("x", None)], answered.set_result)
+    assert await answered is None
+    (record,) = await read_until(await stores.consumer(topic), 1)
+    assert (record.key, record.value, record.headers) == (None, None, [("x", None)])
+
+
 async def test_records_of_a_partition_keep_the_order_of_their_writes(stores: Stores) -> None:
     topic = await stores.topic(partitions=2)
     values = [b"%d" % number for number in range(500)]

@@ -20,6 +20,7 @@ COMMANDS_GROUP = "heliograph.commands"
 
 SERVER_COMMANDS = {
     "dev": "All of Heliograph in this process, in memory; nothing is durable (a part of the server).",
+    "import": "Write an export into this installation's log (a part of the server).",
     "tenant": "Tenants: apply, get, list, delete (a part of the server).",
 }
 """Commands that are known though they may not be installed, so that they can say how to get them."""

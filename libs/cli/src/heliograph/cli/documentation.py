@@ -38,8 +38,8 @@ This page is made from the commands by `python -m heliograph.cli.documentation -
 | --- | --- |
 {variables}
 
-`heliograph tenant` reads what the services read: `HELIOGRAPH_KAFKA_BOOTSTRAP_SERVERS`, `HELIOGRAPH_KAFKA_PROPERTIES`,
-`HELIOGRAPH_TOPIC_PREFIX`, `HELIOGRAPH_METADATA_REDIS_URL` or `HELIOGRAPH_REDIS_URL`.
+`heliograph tenant` and `heliograph import` read what the services read: `HELIOGRAPH_KAFKA_BOOTSTRAP_SERVERS`,
+`HELIOGRAPH_KAFKA_PROPERTIES`, `HELIOGRAPH_TOPIC_PREFIX`, `HELIOGRAPH_METADATA_REDIS_URL` or `HELIOGRAPH_REDIS_URL`.
 """
 
 

@@ -298,9 +298,9 @@ class LogWriter(Protocol):
         self,
         topic: str,
         partition: int,
-        key: bytes,
-        value: bytes,
-        headers: list[tuple[str, bytes]],
+        key: bytes | None,
+        value: bytes | None,
+        headers: Sequence[tuple[str, bytes | None]],
         done: Callable[[StoreError | None], None] | None,
     ) -> None:
         """Queue one record. `done` runs on the event loop when all in-sync replicas have it, or with the error.

@@ -9,8 +9,8 @@ from typing import Annotated
 
 import httpx
 import typer
-from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+from heliograph.cli.bar import Bar
 from heliograph.cli.exit_codes import ExitCode
 from heliograph.cli.exporting.answers import accept, partitions, steps
 from heliograph.cli.exporting.directory import ExportDirectory, Format, Manifest, PartitionState
@@ -25,7 +25,7 @@ from heliograph.cli.options import (
     parse_time,
     usage,
 )
-from heliograph.cli.output import CommandError, note, print_json, run, stderr
+from heliograph.cli.output import CommandError, note, print_json, run
 from heliograph.core.sessions import check_label
 
 DEFAULT_FILE_MIB = 64
@@ -64,8 +64,7 @@ def export(
         url = f"{replay_url.rstrip('/')}/v1/export/{tenant}"
         try:
             async with httpx.AsyncClient(headers=headers, timeout=timeout) as http:
-                bar = not json and stderr().is_terminal
-                manifest = await export_to(to, asked, http, url, file_mib * MIB, bar=bar)
+                manifest = await export_to(to, asked, http, url, file_mib * MIB, bar=not json)
         except OSError as error:  # a full disk, mostly
             raise CommandError("file_failed", f"{to}: {error.strerror or error}", ExitCode.FAILED) from None
         _say(manifest, to, json=json)
@@ -96,7 +95,9 @@ async def export_to(
         else:
             _check_same(manifest, asked)
             directory.clean(manifest)
-        with _Bar(manifest, shown=bar) as advanced:
+        total = sum(state.end - state.start for state in manifest.partitions)
+        left = sum(state.end - state.next for state in manifest.partitions if state.resume is not None)
+        with Bar(f"export {asked.tenant}", total=total, done=total - left, shown=bar) as advanced:
             exporter = _Exporter(http, url, directory, manifest, make, file_bytes, advanced)
             for state in manifest.partitions:
                 await exporter.partition(state)
@@ -192,31 +193,6 @@ class _Exporter:
         finally:
             if writer is not None:  # interrupted: what it wrote is made again
                 writer.close()
-
-
-class _Bar:
-    """A bar on stderr, over the offsets of all partitions."""
-
-    def __init__(self, manifest: Manifest, *, shown: bool) -> None:
-        columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-        self._progress = Progress(*columns, console=stderr(), disable=not shown, transient=True)
-        self._total = sum(state.end - state.start for state in manifest.partitions)
-        self._done = sum(state.next - state.start for state in manifest.partitions if state.resume is not None)
-        self._done += sum(state.end - state.start for state in manifest.partitions if state.resume is None)
-        self._name = f"export {manifest.tenant}"
-        self._task: TaskID | None = None
-
-    def __enter__(self) -> Callable[[int], None]:
-        self._progress.start()
-        self._task = self._progress.add_task(self._name, total=max(1, self._total), completed=self._done)
-        return self._advance
-
-    def __exit__(self, *error: object) -> None:
-        self._progress.stop()
-
-    def _advance(self, offsets: int) -> None:
-        assert self._task is not None
-        self._progress.advance(self._task, offsets)
 
 
 def _say(manifest: Manifest, to: Path, *, json: bool) -> None:

@@ -130,7 +130,7 @@ class ExportDirectory:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Make the folder where it isn't there, and keep other exports out of it. Raises CommandError."""
+        """Make the folder where it isn't there, and keep other commands out of it. Raises CommandError."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             handle = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
@@ -158,13 +158,16 @@ class ExportDirectory:
                 entry.unlink()
 
     def save(self, manifest: Manifest) -> None:
-        """All of it or nothing, also where the machine loses its power."""
-        partial = self.path / (MANIFEST + PARTIAL)
+        self.write(MANIFEST, manifest)
+
+    def write(self, name: str, document: Struct) -> None:
+        """A small file of JSON: all of it or nothing, also where the machine loses its power."""
+        partial = self.partial(name)
         with partial.open("wb") as out:
-            out.write(msgspec.json.format(msgspec.json.encode(manifest), indent=1) + b"\n")
+            out.write(msgspec.json.format(msgspec.json.encode(document), indent=1) + b"\n")
             out.flush()
             os.fsync(out.fileno())
-        partial.replace(self.path / MANIFEST)
+        partial.replace(self.path / name)
         self._sync()
 
     def partial(self, name: str) -> Path:
@@ -217,7 +220,7 @@ def _lock(handle: int, path: Path) -> None:
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
-        raise CommandError("export_running", f"another command exports into {path} now", ExitCode.FAILED) from None
+        raise CommandError("export_running", f"another command works in {path} now", ExitCode.FAILED) from None
 
 
 def _unusable(path: Path, error: OSError) -> CommandError:

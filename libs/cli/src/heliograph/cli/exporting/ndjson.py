@@ -6,7 +6,8 @@ from pathlib import Path
 from heliograph.protocol.exports import ExportedRecord, decode_record_line
 
 BATCH = 500
-"""Records read at a time."""
+BATCH_BYTES = 1024 * 1024
+"""Read at a time, of each partition side by side."""
 
 
 class NdjsonWriter:
@@ -30,11 +31,13 @@ class NdjsonWriter:
 def read_ndjson(path: Path) -> Iterator[list[ExportedRecord]]:
     """The records of a file, in batches. Raises InvalidValueError."""
     batch: list[ExportedRecord] = []
+    size = 0
     with path.open("rb") as lines:
         for line in lines:
             batch.append(decode_record_line(line))
-            if len(batch) >= BATCH:
+            size += len(line)
+            if len(batch) >= BATCH or size >= BATCH_BYTES:
                 yield batch
-                batch = []
+                batch, size = [], 0
     if batch:
         yield batch

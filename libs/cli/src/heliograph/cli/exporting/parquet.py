@@ -47,6 +47,7 @@ SCHEMA = pa.schema(
         pa.field("producer", pa.string()),
         pa.field("incarnation", pa.string()),
         pa.field("producer_seq", pa.int64()),
+        pa.field("by_worker", pa.bool_(), nullable=False),
         pa.field("correlation_id", pa.string()),
         pa.field("causation_id", pa.string()),
         pa.field("reply_to", pa.string()),
@@ -62,8 +63,8 @@ SCHEMA = pa.schema(
 
 _SAME = (
     "topic", "partition", "offset", "timestamp", "session", "position", "message_id", "time", "event_type", "producer",
-    "incarnation", "producer_seq", "correlation_id", "causation_id", "reply_to", "traceparent", "content_type",
-    "corrupt",
+    "incarnation", "producer_seq", "by_worker", "correlation_id", "causation_id", "reply_to", "traceparent",
+    "content_type", "corrupt",
 )  # fmt: skip
 """Columns that are a field of ExportedRecord as it is."""
 

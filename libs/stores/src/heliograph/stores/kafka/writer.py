@@ -11,7 +11,7 @@ one takes its place.
 import asyncio
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol
 
@@ -167,9 +167,9 @@ class KafkaLogWriter:
         self,
         topic: str,
         partition: int,
-        key: bytes,
-        value: bytes,
-        headers: list[tuple[str, bytes]],
+        key: bytes | None,
+        value: bytes | None,
+        headers: Sequence[tuple[str, bytes | None]],
         done: Done | None,
     ) -> None:
         """Queue one record for `partition` (callers choose it: `heliograph.core.partitions.partition_of`)."""

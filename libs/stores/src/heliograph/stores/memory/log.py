@@ -184,15 +184,15 @@ class MemoryLogWriter:
         self,
         topic: str,
         partition: int,
-        key: bytes,
-        value: bytes,
-        headers: list[tuple[str, bytes]],
+        key: bytes | None,
+        value: bytes | None,
+        headers: Sequence[tuple[str, bytes | None]],
         done: Done | None,
     ) -> None:
         if not self._running:
             raise StoreError("log_unavailable", "the log writer is not running")
         if partition < 0 and topic in self._log.topics:  # as Kafka's clients do
-            partition = partition_of(key, len(self._log.topics[topic].partitions))
+            partition = partition_of(key or b"", len(self._log.topics[topic].partitions))
         if self._log.available and self._log.partition((topic, partition)) is None:
             raise StoreError("log_unavailable", f"write to {topic}: there is no such partition")
         record = LogRecord(topic, partition, -1, 0, key, value, list(headers))
