@@ -12,10 +12,12 @@ from heliograph.client.errors import (
     DurabilityUnknown,
     HeliographError,
     InvalidValueError,
+    LeaseLost,
     PublishRefused,
     PublishUncertain,
     RefusedError,
     RequestTimeout,
+    ServeRefused,
     SubscribeRefused,
     TokenExpiredError,
 )
@@ -26,6 +28,7 @@ from heliograph.client.settings import ClientSettings
 from heliograph.client.stats import ClientStats
 from heliograph.client.subscription import Subscription
 from heliograph.client.tokens import Token
+from heliograph.client.work import Work, WorkSession
 from heliograph.core.backoff import BackoffPolicy
 from heliograph.core.messages import AckMode, MessageClass
 
@@ -44,6 +47,7 @@ __all__ = [
     "Gap",
     "HeliographError",
     "InvalidValueError",
+    "LeaseLost",
     "Message",
     "MessageClass",
     "PublishRefused",
@@ -51,8 +55,11 @@ __all__ = [
     "Receipt",
     "RefusedError",
     "RequestTimeout",
+    "ServeRefused",
     "SubscribeRefused",
     "Subscription",
     "Token",
     "TokenExpiredError",
+    "Work",
+    "WorkSession",
 ]

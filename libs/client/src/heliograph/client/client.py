@@ -15,6 +15,7 @@ from msgspec import Raw
 
 from heliograph.client.acks import Acks
 from heliograph.client.addresses import Addresses
+from heliograph.client.each import Handler, handle_each
 from heliograph.client.errors import ClosedError, ConnectError, RequestTimeout
 from heliograph.client.messages import Message, encode_payload
 from heliograph.client.publisher import Publisher
@@ -28,11 +29,14 @@ from heliograph.client.stats import ClientStats
 from heliograph.client.subscription import Subscription
 from heliograph.client.tokens import Token, TokenRefresh, TokenSource
 from heliograph.client.traffic import ClientTraffic
+from heliograph.client.work import Work
+from heliograph.client.workers import Workers
+from heliograph.core.dispatching import MAX_CAPACITY
 from heliograph.core.errors import InvalidValueError
 from heliograph.core.limits import MAX_NAME_LENGTH
 from heliograph.core.messages import AckMode, MessageClass
 from heliograph.core.positions import Position
-from heliograph.core.sessions import SessionKey
+from heliograph.core.sessions import SessionKey, check_label
 from heliograph.protocol.frames import CURSOR, EARLIEST, LATEST, Hello, Publish, TraceParent, check_name
 
 logger = logging.getLogger("heliograph.client")
@@ -111,9 +115,11 @@ class Client:
         self._durabilities = durabilities
         token = TokenSource(self._token, settings.open_timeout_s)
         refresh = TokenRefresh(token, sender, settings, self.stats, self._uniform)
+        self._workers = Workers(settings, sender, self._reader, self.stats, self._uniform)
         traffic = ClientTraffic(
-            self._hello, sender, self._publisher, self._reader, self._acks, durabilities, refresh, self.stats
-        )
+            self._hello, sender, self._publisher, self._reader, self._acks, self._workers, durabilities, refresh,
+            self.stats,
+        )  # fmt: skip
         self._runner = traffic.runner = Runner(
             self._addresses, token, traffic, settings,
             uniform=self._uniform, on_state=self._on_state, options=self._options,
@@ -156,6 +162,7 @@ class Client:
             self._reader.end(error)
             self._durabilities.end(error)
             self._acks.end()
+            self._workers.end(error)
             runner.set_state(ClientState.CLOSED, error.code)
 
     async def close(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - as asyncio's own waits read
@@ -169,6 +176,8 @@ class Client:
         for watch in list(self._replies.values()):
             await watch.close()
         if not self._task.done():
+            if timeout != 0:
+                await self._workers.close()
             self._runner.set_state(ClientState.CLOSING, "close() was called")
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self.settings.close_timeout_s if timeout is None else timeout):
@@ -251,6 +260,7 @@ class Client:
             content_type=content_type,
             traceparent=traceparent,
         )
+        self._workers.published(id)
         return await self._publisher.publish(frame, retry=retry)
 
     # ---- subscribing -------------------------------------------------------------------------------------------------
@@ -282,6 +292,44 @@ class Client:
         return self._reader.subscribe(_session(session), start, auto_ack=ack == "auto")
 
     subscription = subscribe
+
+    # ---- serving -----------------------------------------------------------------------------------------------------
+
+    def serve(self, agent_type: str, *, capacity: int = 8, ack: Literal["auto", "manual"] = "auto") -> Work:
+        """Work on sessions of an agent type, up to `capacity` at a time. Nobody needs to know their ids beforehand: a
+        session comes when it has a message that no worker has seen, from where the worker before had come to.
+
+            async with client.serve("planner", capacity=8) as work:
+                async for session in work:
+                    tasks.start_soon(plan, session)   # `async for item in session: …`, then `await session.done()`
+
+        One worker has a session at a time. After a lost connection its sessions raise LeaseLost, and others come.
+        See `serve_each` for the usual case.
+        """
+        self._check_open()
+        check_label("agent_type", agent_type)
+        if not 1 <= capacity <= MAX_CAPACITY:
+            raise InvalidValueError("value_invalid", "capacity", capacity, f"1 to {MAX_CAPACITY}")
+        if ack not in ("auto", "manual"):
+            raise InvalidValueError("value_invalid", "ack", ack, "auto or manual")
+        return self._workers.serve(agent_type, capacity, auto_ack=ack == "auto")
+
+    async def serve_each(self, agent_type: str, handler: Handler, *, capacity: int = 8, idle_s: float = 30.0) -> None:
+        """Call `handler(session, item)` for each message (or gap) of sessions of an agent type, for as long as it
+        runs: those of one session in turn, sessions beside one another, `capacity` at a time.
+
+            async def plan(session, item):
+                if isinstance(item, Message):
+                    await client.reply(item, {"plan": …})
+
+            await client.serve_each("planner", plan)
+
+        A message is acknowledged when its handler has returned. A handler that raises gets the same message again
+        (after `settings.handler_pause_s`, it or another worker). A session without a message for `idle_s` is given
+        back, which makes room for others.
+        """
+        async with self.serve(agent_type, capacity=capacity) as work:
+            await handle_each(work, handler, idle_s=idle_s, pause_s=self.settings.handler_pause_s)
 
     # ---- requests ----------------------------------------------------------------------------------------------------
 

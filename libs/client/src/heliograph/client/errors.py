@@ -9,7 +9,9 @@ HeliographError                      anything of Heliograph that has a code (hel
     │   └── TokenExpiredError        a token that can't be replaced ran out
     ├── RefusedError                 the server answered one request with a refusal
     │   ├── PublishRefused
-    │   └── SubscribeRefused
+    │   ├── SubscribeRefused
+    │   └── ServeRefused
+    ├── LeaseLost                    a session that was worked on is another worker's now
     ├── PublishUncertain             no answer came; the message may have been published or not
     ├── DurabilityUnknown            nobody can tell (in time) whether a message is in the log
     └── RequestTimeout               no answer to a request in time
@@ -26,10 +28,12 @@ __all__ = [
     "DurabilityUnknown",
     "HeliographError",
     "InvalidValueError",
+    "LeaseLost",
     "PublishRefused",
     "PublishUncertain",
     "RefusedError",
     "RequestTimeout",
+    "ServeRefused",
     "SubscribeRefused",
     "TokenExpiredError",
 ]
@@ -104,6 +108,22 @@ class PublishRefused(RefusedError):  # noqa: N818 - read as an outcome: `except 
 
 class SubscribeRefused(RefusedError):  # noqa: N818
     """The session can't be subscribed to, for the reason `code`."""
+
+
+class ServeRefused(RefusedError):  # noqa: N818
+    """The agent type can't be served, for the reason `code`. `session` is the agent type."""
+
+
+class LeaseLost(ClientError):  # noqa: N818
+    """The session is not this worker's any more: stop, what it would say now is another's to say.
+
+    `reason`: `lost`, `reassigned`, `drained` or `unserved` as the server said, or `disconnected`.
+    """
+
+    def __init__(self, session: str, reason: str) -> None:
+        super().__init__("lease_lost", f"{session} is another worker's now: {reason}")
+        self.session = session
+        self.reason = reason
 
 
 class PublishUncertain(ClientError):  # noqa: N818

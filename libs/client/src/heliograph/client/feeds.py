@@ -365,5 +365,16 @@ class Feed:
                     inbox.begin(at)
                 inbox.go_live()
 
+    def follow(self, at: Position | None) -> None:
+        """The session is sent anyway, to be worked on, and has come to `at`: whoever needs no more than that is live.
+        The others wait until it is asked for again."""
+        self.wire, self.asked_id = Wire.ON, None
+        for inbox in self.wanting():
+            if inbox.needs == LATEST:
+                inbox.begin(at)
+                inbox.go_live()
+            elif inbox.last is not None and (at is None or inbox.last >= at):
+                inbox.go_live()
+
     def live(self) -> list[Inbox]:
         return [inbox for inbox in self.inboxes if inbox.state is InboxState.LIVE]

@@ -3,7 +3,7 @@
 import base64
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -13,12 +13,16 @@ from heliograph.core.messages import MessageClass
 from heliograph.protocol.frames import MessageFrame
 from heliograph.protocol.messages import is_json
 
-if TYPE_CHECKING:
-    from heliograph.client.acks import Acks
-
 OCTETS = "application/octet-stream"
 
 _UNSET: Any = object()
+
+
+class Acknowledges(Protocol):
+    """Where a message can be acknowledged."""
+
+    def record(self, session: str, position: str | None) -> None:
+        """Everything of the session up to `position` is done with (None, for telemetry: nothing to do)."""
 
 
 class Message:
@@ -46,7 +50,7 @@ class Message:
         "traceparent",
     )
 
-    def __init__(self, frame: MessageFrame, acks: "Acks | None" = None) -> None:
+    def __init__(self, frame: MessageFrame, acks: "Acknowledges | None" = None) -> None:
         """`acks`: where it can be acknowledged; None: nowhere."""
         self._acks = acks
         self.session: str = frame.session

@@ -12,6 +12,7 @@ from heliograph.client.sender import Sender
 from heliograph.client.settings import ClientSettings
 from heliograph.client.stats import ClientStats
 from heliograph.client.subscription import Bell, Subscription
+from heliograph.core.positions import Position
 from heliograph.protocol.frames import Epoch, Error, Gap, MessageFrame, Refused, Subscribe, Subscribed, Unsubscribe
 
 
@@ -28,6 +29,8 @@ class Reader:
         self._uniform = uniform
         self._feeds: dict[str, Feed] = {}
         self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._followed: dict[str, Callable[[], Position | None]] = {}
+        """Sessions that come to be worked on, and how far they have come: nobody has to ask for them."""
         self._error: ClosedError | None = None
         self._loop = asyncio.get_running_loop()
 
@@ -73,12 +76,31 @@ class Reader:
     def _reconcile(self, feed: Feed) -> None:
         if not self._sender.online:
             return
+        if feed.session in self._followed:
+            feed.follow(self._followed[feed.session]())
+            return
         wait_s = feed.resume_s - self._loop.time()
         if wait_s > 0 and feed.wanting():
             if feed.session not in self._timers:
                 self._timers[feed.session] = self._loop.call_later(wait_s, self._resume, feed)
             return
         feed.reconcile(self._send, self._sender.next_id)
+
+    def follow(self, session: str, last: Callable[[], Position | None]) -> None:
+        """The server sends this session to be worked on, in the place of a subscription that there may have been."""
+        self._followed[session] = last
+        feed = self._feeds.get(session)
+        if feed is not None:
+            feed.off()
+            self._reconcile(feed)
+
+    def unfollow(self, session: str) -> None:
+        """It does no more: who subscribed to it asks again."""
+        self._followed.pop(session, None)
+        feed = self._feeds.get(session)
+        if feed is not None:
+            feed.off()
+            self._reconcile(feed)
 
     def _resume(self, feed: Feed) -> None:
         self._timers.pop(feed.session, None)
@@ -119,6 +141,8 @@ class Reader:
         if feed is None:
             return False
         asked_from = feed.asked_from
+        if feed.session in self._followed:
+            return True  # asked before it was known that it comes anyway
         feed.off()
         refusal = answer if isinstance(answer, Refused) else Refused(answer.code, answer.message)
         now = self._loop.time()
@@ -141,7 +165,7 @@ class Reader:
     def message(self, frame: MessageFrame) -> None:
         live = self._live(frame.session)
         if not live:
-            self._stats.dropped += 1
+            self._stats.dropped += frame.session not in self._followed
             return
         message = Message(frame, self._acks)
         self._deliver(frame.session, live, lambda inbox: inbox.message(message))

@@ -29,6 +29,8 @@ class ClientSettings:
     it is resumed from its last message once the reader is through with three quarters."""
     buffered_bytes: int = 8 * 1024 * 1024
     """The same, in bytes of payload."""
+    handler_pause_s: float = 1.0
+    """How long `serve_each` keeps a session whose handler failed, until the message may come again."""
     ack_interval_s: float = 0.5
     """Acknowledgements of a session are gathered for this long: what may come again after this program was killed."""
     silent_heartbeats: float = 2.5

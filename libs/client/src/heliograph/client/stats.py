@@ -22,6 +22,10 @@ class ClientStats:
     """New incarnations begun because the server had forgotten a counter."""
     shed: int = 0
     """Telemetry dropped here, for want of a connection or of room."""
+    assigned: int = 0
+    """Sessions that came to work on."""
+    leases_lost: int = 0
+    """Of these, the ones that were lost to another worker."""
     received: int = 0
     """Messages and gaps that reached a subscription."""
     dropped: int = 0

@@ -11,8 +11,10 @@ from heliograph.client.runner import Runner
 from heliograph.client.sender import Sender
 from heliograph.client.stats import ClientStats
 from heliograph.client.tokens import TokenRefresh
+from heliograph.client.workers import Workers
 from heliograph.protocol.frames import (
     Acked,
+    Assigned,
     Confirmed,
     Epoch,
     Error,
@@ -25,7 +27,9 @@ from heliograph.protocol.frames import (
     Reconnect,
     Refreshed,
     Refused,
+    Revoked,
     ServerFrame,
+    Serving,
     StatusAnswer,
     Subscribed,
     Welcome,
@@ -44,6 +48,7 @@ class ClientTraffic:
         publisher: Publisher,
         reader: Reader,
         acks: Acks,
+        workers: Workers,
         durabilities: Durabilities,
         refresh: TokenRefresh,
         stats: ClientStats,
@@ -53,6 +58,7 @@ class ClientTraffic:
         self._publisher = publisher
         self._reader = reader
         self._acks = acks
+        self._workers = workers
         self._durabilities = durabilities
         self._refresh = refresh
         self._stats = stats
@@ -70,6 +76,7 @@ class ClientTraffic:
         self._sender.connected()
         self._reader.connected()
         self._acks.connected()
+        self._workers.connected(self._publisher.lanes.incarnation)
         self._durabilities.connected()
         self._publisher.connected(welcome)
         self._refresh.connected(welcome.expires_at_ms)
@@ -79,6 +86,7 @@ class ClientTraffic:
         self._sender.disconnected()
         self._reader.disconnected()
         self._acks.disconnected()
+        self._workers.disconnected()
         self._publisher.disconnected()
         self._refresh.disconnected()
 
@@ -112,21 +120,31 @@ class ClientTraffic:
         match frame:
             case MessageFrame():
                 self._reader.message(frame)
+                self._workers.message(frame)
             case Published():
                 self._publisher.published(frame)
             case Confirmed():
                 self._durabilities.confirmed(frame.session, frame.position)
             case Refused() | Error():
-                parts = (self._publisher, self._refresh, self._acks, self._reader)
+                parts = (self._publisher, self._refresh, self._acks, self._workers, self._reader)
                 any(part.refused(frame) for part in parts)
             case Subscribed():
                 self._reader.subscribed(frame)
             case Acked():
-                self._acks.acked(frame)
+                if not self._workers.acked(frame):
+                    self._acks.acked(frame)
+            case Serving():
+                self._workers.serving(frame)
+            case Assigned():
+                self._workers.assigned(frame)
+            case Revoked():
+                self._workers.revoked(frame)
             case Gap():
                 self._reader.gap(frame)
+                self._workers.gap(frame)
             case Epoch():
                 self._reader.epoch(frame)
+                self._workers.epoch(frame)
             case StatusAnswer():
                 self._durabilities.answered(frame)
             case Refreshed():
@@ -135,6 +153,7 @@ class ClientTraffic:
                 self._sender.send(Pong())
             case Reconnect():
                 self._acks.flush()
+                self._workers.flush()
                 self.runner.asked_to_reconnect(frame)
             case _:
                 pass  # `unsubscribed` needs nothing; a second `welcome` changes nothing

@@ -76,6 +76,8 @@ class Dispatcher:
         self._ttl_s = ttl_s
         self._clock = clock
         self._held: dict[str, Held] = {}
+        self._known: set[str] = set()
+        """Agent types that were served at the last round of leases."""
         self._log = RateLimitedLog(get_logger(__name__))
         self.on_taken: Callable[[str], None] = lambda _kind: None
         """Told of each agent type that this router begins to dispatch."""
@@ -106,6 +108,7 @@ class Dispatcher:
     async def lease_round(self) -> None:
         """One round. Raises StoreError."""
         kinds = await self._store.kinds()
+        self._known = set(kinds)
         self._metrics.serving_only(self._held.keys() & kinds.keys())
         for kind in self._held.keys() - kinds.keys():
             del self._held[kind]
@@ -141,8 +144,17 @@ class Dispatcher:
             now = self._clock()
             if now - looked >= LOOK_S:
                 looked, kinds = now, set(self.held())
+            if kinds - self._known:
+                await self._meet()
             for kind in kinds:
                 await self.dispatch(kind)
+
+    async def _meet(self) -> None:
+        """Something is due of an agent type that nobody served until now: its first worker need not wait."""
+        try:
+            await self.lease_round()
+        except StoreError as error:
+            self._failed("leases", error)
 
     async def dispatch(self, kind: str) -> None:
         """Give out all that can be given out now. A failure is repeated by a later look."""

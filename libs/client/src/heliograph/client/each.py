@@ -1,0 +1,48 @@
+"""`serve_each`: a handler for each item of each session, sessions beside one another, items of one in turn."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+from heliograph.client.errors import ClosedError, LeaseLost
+from heliograph.client.feeds import Item
+from heliograph.client.work import Work, WorkSession
+
+logger = logging.getLogger("heliograph.client")
+
+Handler = Callable[[WorkSession, Item], Awaitable[None]]
+
+
+async def handle_each(work: Work, handler: Handler, *, idle_s: float, pause_s: float) -> None:
+    """Until the work ends. Raises what it ends by."""
+    tasks: set[asyncio.Task[None]] = set()
+    try:
+        async for session in work:
+            task = asyncio.create_task(_handle(session, handler, idle_s, pause_s), name=f"serving {session.session}")
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _handle(session: WorkSession, handler: Handler, idle_s: float, pause_s: float) -> None:
+    try:
+        while True:
+            try:
+                async with asyncio.timeout(idle_s):
+                    item = await anext(session, None)
+            except TimeoutError:
+                await session.done()
+                return
+            if item is None:
+                return
+            await handler(session, item)
+    except (LeaseLost, ClosedError) as error:
+        logger.info("no longer working on %s: %s", session.session, error)
+    except Exception:
+        # The same message comes again, here or to another worker: it may do better there, but not at once.
+        logger.exception("the handler failed in %s", session.session)
+        await asyncio.sleep(pause_s)
+        await session.give_back()
