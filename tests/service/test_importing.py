@@ -134,6 +134,7 @@ async def test_telemetry_is_left_out_and_counted_where_the_tenant_keeps_none() -
     telemetry = record(1, class_=MessageClass.TELEMETRY, position=None)
     done = await there.run([line(telemetry, "acme.telemetry"), line(record(2))])
     assert (done.written, done.skipped, there.records()) == (1, 1, [record(2)])
+    there = There(topics={"telemetry": {}})
     there.log.create(TopicSpec("there.acme.telemetry", 1, 1, {}))
     await there.run([line(telemetry, "acme.telemetry")])
     assert there.records("there.acme.telemetry") == [telemetry]
@@ -150,6 +151,22 @@ async def test_a_topic_that_is_missing_is_said() -> None:
     there = There(agent_types={"new": {"log": {}}})
     with pytest.raises(StoreError, match=r"there\.acme\.new\.log"):
         await there.run([line(record(1, "acme:new:1"))])
+
+
+async def test_a_tenant_that_shares_its_topics_gets_its_records_among_the_others() -> None:
+    there = There(isolation="shared", agent_types={"tool": {"log": {"retention_s": 60 * 24 * 3600}}})
+    for name in ("there._shared.7d.log", "there._shared.90d.log"):
+        there.log.create(TopicSpec(name, PARTITIONS, 1, {}))
+    stranger = record(1, "other:planner:1")
+    there.log.append(LogRecord("there._shared.7d.log", 0, -1, 0, stranger.key, stranger.value, stranger.headers))
+    assert await (await there.importer()).holding() is None
+    tool, planner = record(1, "acme:tool:1"), record(1)
+    await there.run([line(tool), line(planner)])
+    assert there.records("there._shared.90d.log") == [tool]
+    assert sessions(there.records("there._shared.7d.log")) == sessions([stranger, planner])
+    assert await (await there.importer()).holding() == "there._shared.7d.log"
+    with pytest.raises(InvalidValueError):  # what is no message of the tenant's would be somebody else's there
+        await there.run([line(Verbatim(b"other:planner:1", b"1", []))])
 
 
 # ---- interrupted ----------------------------------------------------------------------------------------------------

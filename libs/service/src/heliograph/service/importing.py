@@ -76,9 +76,9 @@ class ImportTopics:
 
     @staticmethod
     def names(tenant: Tenant, topics: Topics) -> list[str]:
-        """Of every topic that records of the tenant may go to."""
-        own = [topics.agent_type_log(tenant.tenant, agent_type) for agent_type in sorted(tenant.own_log)]
-        return [topics.log(tenant.tenant), *own, topics.telemetry(tenant.tenant)]
+        """Of every topic that records of the tenant may go to, the main log first."""
+        telemetry = topics.telemetry_of(tenant)
+        return [*topics.logs_of(tenant), *([telemetry] if telemetry is not None else [])]
 
     @property
     def ids(self) -> dict[str, str]:
@@ -94,24 +94,28 @@ class ImportTopics:
         Raises InvalidValueError for a record of another tenant, StoreError where a topic is missing.
         """
         topic = self._topic(line, record)
-        info = self._found.get(topic)
-        if info is not None:
-            return topic, partition_of(record.key or b"", info.partitions)
-        if topic == self._topics.telemetry(self._tenant.tenant):
+        if topic is None:
             return None
-        raise StoreError("unavailable", f"there is no topic {topic}: `heliograph tenant apply` makes it")
+        info = self._found.get(topic)
+        if info is None:
+            raise StoreError("unavailable", f"there is no topic {topic}: `heliograph tenant apply` makes it")
+        return topic, partition_of(record.key or b"", info.partitions)
 
-    def _topic(self, line: ExportedRecord, record: Verbatim) -> str:
+    def is_own(self, key: bytes | None) -> bool:
+        """Whether a record with this key, in one of the topics, is the tenant's."""
+        return not self._tenant.shared or (key or b"").startswith(f"{self._tenant.tenant}:".encode())
+
+    def _topic(self, line: ExportedRecord, record: Verbatim) -> str | None:
         name = self._tenant.tenant
         if line.topic.endswith(TELEMETRY):
-            return self._topics.telemetry(name)
+            return self._topics.telemetry_of(self._tenant)
         try:
             session = SessionKey.parse((record.key or b"").decode())
         except ValueError:  # no message: it stays what it is, beside the messages
-            return self._topics.log(name)
-        if session.tenant != name and line.corrupt is None:
+            return self._topics.log_for(self._tenant, "")
+        if session.tenant != name and (line.corrupt is None or self._tenant.shared):
             raise InvalidValueError("value_invalid", "record", str(session), f"of tenant {name}")
-        return self._topics.log_of(SessionKey.of(name, session.agent_type, session.session_id), self._tenant.own_log)
+        return self._topics.log_for(self._tenant, session.agent_type)
 
 
 class Importer:
@@ -135,7 +139,19 @@ class Importer:
             steps = self._reader.read(topic, number, checkpoint.ends.get(_name((topic, number)), 0), end, READ_BATCH)
             async with aclosing(steps):  # type: ignore[type-var] # every implementation is a generator
                 async for records in steps:
-                    self._there.update(_digest(Verbatim(one.key, one.value, one.headers)) for one in records)
+                    own = (one for one in records if self._topics.is_own(one.key))
+                    self._there.update(_digest(Verbatim(one.key, one.value, one.headers)) for one in own)
+
+    async def holding(self) -> str | None:
+        """A topic that holds messages of the tenant already. A shared one is looked through. Raises StoreError."""
+        for topic, number in self._topics.partitions:
+            start, end = await self._reader.bounds(topic, number)
+            steps = self._reader.read(topic, number, start, end, READ_BATCH)
+            async with aclosing(steps):  # type: ignore[type-var] # every implementation is a generator
+                async for records in steps:
+                    if any(self._topics.is_own(one.key) for one in records):
+                        return topic
+        return None
 
     async def run(
         self,

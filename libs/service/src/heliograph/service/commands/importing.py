@@ -125,7 +125,7 @@ async def _import(
 ) -> Checkpoint:
     record = await _tenant(stores, manifest.tenant)
     found = await stores.admin.describe(ImportTopics.names(record, stores.topics))
-    log = stores.topics.log(manifest.tenant)
+    log = stores.topics.log_for(record, "")
     if log not in found:
         raise CommandError("not_found", f"there is no topic {log}", hint="`heliograph tenant apply` makes it.")
     topics = ImportTopics(record, stores.topics, found)
@@ -134,7 +134,7 @@ async def _import(
     checkpoint = _read(export, name)
     if checkpoint is None:
         if not into_existing:
-            await _check_empty(topics, stores.reader)
+            await _check_empty(importer)
         checkpoint = await importer.begin(len(manifest.partitions))
         export.write(name, checkpoint)
     elif sum(checkpoint.consumed) < manifest.records:
@@ -161,16 +161,15 @@ async def _tenant(stores: Stores, tenant: str) -> Tenant:
     return decode_tenant(raw)
 
 
-async def _check_empty(topics: ImportTopics, reader: LogReader) -> None:
-    for topic, number in topics.partitions:
-        start, end = await reader.bounds(topic, number)
-        if start < end:
-            raise CommandError(
-                "topics_not_empty",
-                f"{topic} holds messages already",
-                ExitCode.REFUSED,
-                "--into-existing imports all the same: for sessions that are not there yet.",
-            )
+async def _check_empty(importer: Importer) -> None:
+    topic = await importer.holding()
+    if topic is not None:
+        raise CommandError(
+            "topics_not_empty",
+            f"{topic} holds messages of the tenant already",
+            ExitCode.REFUSED,
+            "--into-existing imports all the same: for sessions that are not there yet.",
+        )
 
 
 def _read(export: ExportDirectory, name: str) -> Checkpoint | None:
