@@ -1,0 +1,234 @@
+"""Everything that a client can ask of a session, over each surface: what is asked, and what came of it.
+
+An operation answers with the code of its refusal, or None where it was done. Refusals that are no matter of access (a
+position that is ahead) count as done.
+"""
+
+import json
+import re
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+from tests.services.access.rules import FOREIGN, MISSING, OWN, Role, Target
+from tests.services.edge.client import Client
+
+BEFORE_ALL = "0000000000000-00000000-0000000000000000"
+POSITION = "1764000000000-1a2b3c4d-0000000000000001"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came of it. `text`: all of it that could tell something, without what differs by nature."""
+
+    code: str | None
+    text: str
+
+    def about(self, target: Target) -> "Answer":
+        """The same, with the names that were asked about taken out."""
+        text = self.text
+        for name in {target.session_id, "trip-42", "trip-99", "TRIP-42"}:
+            text = text.replace(name, "SESSION")
+        return Answer(self.code, re.sub(rf"\b({OWN}|{FOREIGN}|{MISSING})\b", "TENANT", text))
+
+
+@dataclass(frozen=True)
+class Operation:
+    """Something to ask. `needs`: scopes of which one is enough, `whole`: what they must cover."""
+
+    name: str
+    service: str
+    needs: tuple[str, ...]
+    ask: Callable[["Session", str], Awaitable[Answer]]
+    whole: str = "session"
+    path: str = ""
+    """Of HTTP: what stands before the names."""
+
+    @property
+    def http(self) -> bool:
+        return bool(self.path)
+
+    def allowed(self, role: Role, target: Target) -> bool:
+        """By the rules as they are written down in `rules`."""
+        parts = {
+            "session": (target.tenant, target.agent_type, target.session_id),
+            "agent type": (target.tenant, target.agent_type),
+            "tenant": (target.tenant,),
+        }[self.whole]
+        return any(role.may(needed, *parts) for needed in self.needs)
+
+
+class Session:
+    """One client with one token: a connection where a WebSocket is needed, HTTP else."""
+
+    def __init__(self, urls: dict[str, str], http: httpx.AsyncClient, token: str | None) -> None:
+        self._urls = urls
+        self._http = http
+        self.token = token
+        self._socket: Client | None = None
+        self.bodies: list[str] = []
+        """Every text that came back."""
+
+    # ---- WebSocket
+
+    async def socket(self) -> Client:
+        """A welcomed connection: the one there is, unless it was closed."""
+        if self._socket is None or self._socket.is_closed:
+            await self.close()
+            address = self._urls["edge"].replace("http", "ws") + "/v1/connect"
+            self._socket = await Client.connect(address, token=self.token)
+            await self._socket.hello(consumer="matrix", producer="matrix", incarnation="4fGh0pQ2xY7a")
+        return self._socket
+
+    async def frame(self, type_: str, **fields: Any) -> Answer:
+        socket = await self.socket()
+        answer = await socket.ask(type_, **fields)
+        answer.pop("id")
+        return self._answer(answer)
+
+    async def first_frames(self, hello: dict[str, Any]) -> Answer:
+        """A connection of its own: what answers `hello` and the subscription that it brings."""
+        socket = await Client.connect(self._urls["edge"].replace("http", "ws") + "/v1/connect", token=self.token)
+        try:
+            await socket.send({"type": "hello", **({"token": self.token} if self.token is not None else {}), **hello})
+            answer = await socket.next()
+            if answer["type"] == "welcome" and hello.get("subscriptions"):
+                answer = await socket.next()
+            return self._answer(answer)
+        finally:
+            await socket.close()
+
+    def _answer(self, answer: dict[str, Any]) -> Answer:
+        text = json.dumps({**answer, "position": None}, sort_keys=True)
+        self.bodies.append(text)
+        refused = answer["type"] in ("refused", "error")
+        return Answer(answer["code"] if refused else None, text)
+
+    # ---- HTTP
+
+    async def request(self, method: str, service: str, target: str, body: Any = None) -> Answer:
+        """`target` is sent as it is: no client makes it well-behaved."""
+        headers = {} if self.token is None else {"authorization": f"Bearer {self.token}"}
+        answer = await self._http.request(
+            method, self._urls[service], headers=headers, json=body, extensions={"target": target.encode("latin-1")}
+        )
+        kept = {name: value for name, value in answer.headers.items() if name not in ("date", "content-length")}
+        self.bodies.append(answer.text + json.dumps(kept))
+        if answer.status_code < 300:
+            return Answer(None, "")
+        code = answer.json()["code"]
+        return Answer(code, f"{answer.status_code} {sorted(kept.items())} {answer.text}")
+
+    async def close(self) -> None:
+        if self._socket is not None:
+            await self._socket.close()
+
+
+# ---- over the WebSocket
+
+
+async def _subscribe(session: Session, name: str) -> Answer:
+    answer = await session.frame("subscribe", session=name, **{"from": "latest"})
+    if answer.code is None:
+        await session.frame("unsubscribe", session=name)
+    return answer
+
+
+async def _hello(session: Session, name: str) -> Answer:
+    return await session.first_frames({"subscriptions": [{"session": name}]})
+
+
+async def _publish(session: Session, name: str) -> Answer:
+    return await session.frame("publish", session=name, payload=1, ack="accepted")
+
+
+async def _publish_control(session: Session, name: str) -> Answer:
+    return await session.frame("publish", session=name, payload=1, **{"class": "control"})
+
+
+async def _publish_telemetry(session: Session, name: str) -> Answer:
+    return await session.frame("publish", session=name, payload=1, ack="accepted", **{"class": "telemetry"})
+
+
+async def _status(session: Session, name: str) -> Answer:
+    return await session.frame("status", session=name, position=POSITION)
+
+
+async def _ack(session: Session, name: str) -> Answer:
+    answer = await session.frame("ack", session=name, position=POSITION)
+    return Answer(None, "") if answer.code == "position_ahead" else answer
+
+
+# ---- over HTTP
+
+
+def path_of(name: str) -> str:
+    """A session's text as the end of a path, in which each part is one segment whatever it holds."""
+    return "/".join(quote(part, safe="") for part in name.split(":"))
+
+
+def _http(
+    method: str, service: str, before: str, after: str = "", body: Any = None
+) -> Callable[..., Awaitable[Answer]]:
+    async def ask(session: Session, name: str) -> Answer:
+        return await session.request(method, service, before + path_of(name) + after, body)
+
+    return ask
+
+
+def _of_tenant(service: str, before: str, after: str = "") -> Callable[..., Awaitable[Answer]]:
+    async def ask(session: Session, name: str) -> Answer:
+        return await session.request("GET", service, before + path_of(name.split(":", maxsplit=1)[0]) + after)
+
+    return ask
+
+
+def _of_agent_type(service: str, before: str) -> Callable[..., Awaitable[Answer]]:
+    async def ask(session: Session, name: str) -> Answer:
+        return await session.request("GET", service, before + path_of(":".join(name.split(":")[:2])))
+
+    return ask
+
+
+SESSIONS, HISTORY, PRESENCE, EXPORT = "/v1/sessions/", "/v1/history/", "/v1/presence/", "/v1/export/"
+
+OPERATIONS = (
+    Operation("subscribe", "edge", ("subscribe",), _subscribe),
+    Operation("subscribe in hello", "edge", ("subscribe",), _hello),
+    Operation("publish", "edge", ("publish",), _publish),
+    Operation("publish control, durably", "edge", ("publish",), _publish_control),
+    Operation("publish telemetry", "edge", ("publish",), _publish_telemetry),
+    Operation("status", "edge", ("publish", "subscribe"), _status),
+    Operation("ack", "edge", ("subscribe",), _ack),
+    Operation(
+        "POST a message", "edge", ("publish",), _http("POST", "edge", SESSIONS, "/messages", {"payload": 1}),
+        path=SESSIONS,
+    ),
+    Operation(
+        "POST a batch", "edge", ("publish",),
+        _http("POST", "edge", SESSIONS, "/messages", {"messages": [{"payload": 1}, {"payload": 2}]}), path=SESSIONS,
+    ),
+    Operation(
+        "PUT an expiry", "edge", ("admin",),
+        _http("PUT", "edge", SESSIONS, "/expiry", {"expires_at_ms": 4_000_000_000_000}), path=SESSIONS,
+    ),
+    Operation("GET history", "replay", ("history",), _http("GET", "replay", HISTORY), path=HISTORY),
+    Operation(
+        "stream history", "replay", ("history",), _http("GET", "replay", HISTORY, "?format=ndjson"), path=HISTORY
+    ),
+    Operation("GET presence", "registry", ("presence",), _http("GET", "registry", PRESENCE), path=PRESENCE),
+    Operation(
+        "GET presence of an agent type", "registry", ("presence",), _of_agent_type("registry", PRESENCE),
+        "agent type", PRESENCE,
+    ),
+    Operation(
+        "GET presence of a tenant", "registry", ("presence",), _of_tenant("registry", PRESENCE), "tenant", PRESENCE
+    ),
+    Operation("export a tenant", "replay", ("history",), _of_tenant("replay", EXPORT), "tenant", EXPORT),
+    Operation(
+        "export a tenant's partitions", "replay", ("history",), _of_tenant("replay", EXPORT, "/partitions"), "tenant",
+        EXPORT,
+    ),
+)  # fmt: skip
