@@ -40,6 +40,7 @@ from heliograph.protocol.frames import (
     MessageFrame,
     Ping,
     Pong,
+    Presence,
     Publish,
     Published,
     Refresh,
@@ -116,6 +117,8 @@ class FakeConnection:
         self.ws = ws
         self.hello = hello
         self.subscribed: set[str] = set()
+        self.presence: set[str] = set()
+        """Of these, sessions whose joins and leaves were asked for."""
         self.received: list[ClientFrame] = []
         self.out: list[bytes] = []
         self.paused = False
@@ -458,6 +461,12 @@ class FakeEdge:
         self._fan_out(fake.name, frame)
         return position
 
+    def tell(self, presence: Presence) -> None:
+        """A join or leave, to who asked for them."""
+        for connection in self.connections:
+            if presence.session in connection.subscribed & connection.presence:
+                connection.send(presence)
+
     def _fan_out(self, session: str, frame: Struct) -> None:
         data = encode(frame)
         for connection in self.connections:
@@ -472,6 +481,9 @@ class FakeEdge:
             return
         fake = self.session(frame.session)
         connection.subscribed.add(frame.session)
+        connection.presence.discard(frame.session)
+        if frame.presence:
+            connection.presence.add(frame.session)
         if frame.start == LATEST:
             connection.send(Subscribed(frame.session, str(fake.head) if fake.log else BEFORE_ALL, id=frame.id))
             return

@@ -301,7 +301,7 @@ async def test_without_a_consumer_there_is_nothing_to_acknowledge(edge: FakeEdge
         with pytest.raises(InvalidValueError, match="consumer"):
             client.subscribe(SESSION, ack="auto")
         with pytest.raises(InvalidValueError):
-            client.subscribe(SESSION, ack="sometimes")  # type: ignore[arg-type]
+            client.subscribe(SESSION, ack="sometimes")  # type: ignore[call-overload]
         (message,) = await take(client.subscribe(SESSION, start="earliest"), 1)
         with pytest.raises(ClientError) as raised:
             await message.ack()

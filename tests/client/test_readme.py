@@ -10,6 +10,7 @@ from tests.client.fake_edge import FakeEdge
 
 import heliograph.client as sdk
 from heliograph.client import Client
+from heliograph.protocol import frames
 
 README = Path(__file__).parents[2] / "libs/client/README.md"
 SNIPPETS = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
@@ -54,6 +55,20 @@ async def test_the_consumer_of_the_readme_goes_on_where_it_was(
         await names["work"]()
         assert str(position) in capsys.readouterr().out
         assert edge.cursors["biller", "demo:adder:1"] == str(position)
+
+
+async def test_the_watcher_of_the_readme_sees_who_joins(
+    edge: FakeEdge, make_client: Callable[..., Client], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (watcher,) = [snippet for snippet in SNIPPETS if "presence=True" in snippet]
+    names: dict[str, Any] = {}
+    exec(f"from heliograph.client import Presence\nasync def watch(client):\n{body(watcher)}", names)
+    async with make_client() as client:
+        watching = asyncio.create_task(names["watch"](client))
+        await edge.until(lambda: any(connection.presence for connection in edge.connections))
+        edge.tell(frames.Presence("demo:adder:1", "join", "c-1", "robot", 1, "e/c-1/1/1/join", "adder-7"))
+        await asyncio.wait_for(watching, 15)
+    assert capsys.readouterr().out == "join adder-7 None\n"
 
 
 def test_the_examples_in_docstrings_are_right() -> None:

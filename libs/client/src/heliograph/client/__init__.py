@@ -21,12 +21,12 @@ from heliograph.client.errors import (
     SubscribeRefused,
     TokenExpiredError,
 )
-from heliograph.client.messages import Gap, Message
+from heliograph.client.messages import Gap, Message, Presence
 from heliograph.client.receipts import Receipt
 from heliograph.client.runner import ClientState
 from heliograph.client.settings import ClientSettings
 from heliograph.client.stats import ClientStats
-from heliograph.client.subscription import Subscription
+from heliograph.client.subscription import PresenceSubscription, Subscription
 from heliograph.client.tokens import Token
 from heliograph.client.work import Work, WorkSession
 from heliograph.core.backoff import BackoffPolicy
@@ -50,6 +50,8 @@ __all__ = [
     "LeaseLost",
     "Message",
     "MessageClass",
+    "Presence",
+    "PresenceSubscription",
     "PublishRefused",
     "PublishUncertain",
     "Receipt",

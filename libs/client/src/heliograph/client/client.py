@@ -7,7 +7,7 @@ import random
 import secrets
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, overload
 from uuid import uuid4
 
 import msgspec
@@ -26,7 +26,7 @@ from heliograph.client.runner import ClientState, Runner
 from heliograph.client.sender import Sender
 from heliograph.client.settings import ClientSettings
 from heliograph.client.stats import ClientStats
-from heliograph.client.subscription import Subscription
+from heliograph.client.subscription import PresenceSubscription, Subscription
 from heliograph.client.tokens import Token, TokenRefresh, TokenSource
 from heliograph.client.traffic import ClientTraffic
 from heliograph.client.work import Work
@@ -265,9 +265,34 @@ class Client:
 
     # ---- subscribing -------------------------------------------------------------------------------------------------
 
+    @overload
     def subscribe(
-        self, session: str | SessionKey, start: str = LATEST, *, ack: Literal["auto", "manual"] = "manual"
-    ) -> Subscription:
+        self,
+        session: str | SessionKey,
+        start: str = ...,
+        *,
+        ack: Literal["auto", "manual"] = ...,
+        presence: Literal[False] = ...,
+    ) -> Subscription: ...
+
+    @overload
+    def subscribe(
+        self,
+        session: str | SessionKey,
+        start: str = ...,
+        *,
+        ack: Literal["auto", "manual"] = ...,
+        presence: Literal[True],
+    ) -> PresenceSubscription: ...
+
+    def subscribe(
+        self,
+        session: str | SessionKey,
+        start: str = LATEST,
+        *,
+        ack: Literal["auto", "manual"] = "manual",
+        presence: bool = False,
+    ) -> Subscription | PresenceSubscription:
         """The session's messages from `latest`, `earliest` or after a position, as `Message | Gap`, in order, without
         holes and repeats, over any number of connections.
 
@@ -277,6 +302,9 @@ class Client:
 
             async for item in client.subscribe("acme:planner:42"): ...
             async with client.subscribe("acme:planner:42") as subscription: ...
+
+        With `presence` there are `Presence` items besides: who joins the session and who leaves it, from now on. The
+        registry says who is there.
 
         A reader that falls behind by `settings.buffered_messages` is parked: the server stops sending the session and
         goes on from there once the reader has caught up (`Subscription.times_parked` counts). Other sessions, and
@@ -289,7 +317,8 @@ class Client:
             raise InvalidValueError("value_invalid", "ack", ack, "auto or manual")
         if self._hello.consumer is None and (start == CURSOR or ack == "auto"):
             raise InvalidValueError("consumer_missing", "consumer", None, "a stable name, for its cursors")
-        return self._reader.subscribe(_session(session), start, auto_ack=ack == "auto")
+        begin = self._reader.subscribe_presence if presence else self._reader.subscribe
+        return begin(_session(session), start, auto_ack=ack == "auto")
 
     subscription = subscribe
 

@@ -20,7 +20,7 @@ from collections import deque
 from collections.abc import Callable
 from enum import Enum
 
-from heliograph.client.messages import Gap, Message
+from heliograph.client.messages import Gap, Message, Presence
 from heliograph.client.settings import ClientSettings
 from heliograph.core.backoff import Backoff
 from heliograph.core.contiguity import NOTHING, Contiguity, EpochChange, Hole, Verdict
@@ -58,8 +58,18 @@ class InboxState(Enum):
 class Inbox:
     """What one reader of a session gets, bounded."""
 
-    def __init__(self, session: str, start: str, settings: ClientSettings, wake: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        session: str,
+        start: str,
+        settings: ClientSettings,
+        wake: Callable[[], None],
+        *,
+        wants_presence: bool = False,
+    ) -> None:
         """`wake` is called when there is something to take, or `error` is set."""
+        self.wants_presence = wants_presence
+        self.dropped_presence = 0
         self.session = session
         self._settings = settings
         self._wake = wake
@@ -77,7 +87,7 @@ class Inbox:
         self.state = InboxState.WAITING
         self.accepted = False
         """The server has taken it, once at least."""
-        self.items: deque[Item] = deque()
+        self.items: deque[Item | Presence] = deque()
         self.bytes = 0
         self.error: HeliographError | None = None
         self.parked = 0
@@ -126,6 +136,12 @@ class Inbox:
             self._wake()
 
     def take(self) -> tuple[Item | None, bool]:
+        """`take_any`, for a reader that did not ask for presence."""
+        item, has_room = self.take_any()
+        assert not isinstance(item, Presence)
+        return item, has_room
+
+    def take_any(self) -> tuple[Item | Presence | None, bool]:
         """The next item, and whether the inbox has just got room again after it was parked."""
         if not self.items:
             return None, False
@@ -194,6 +210,14 @@ class Inbox:
         if last == NOTHING:
             self._stream.enter(position.epoch)  # the session's very first message: there is no epoch to leave
         return self._stream.observe(position)
+
+    def presence(self, event: Presence) -> bool:
+        if self.wants_presence:
+            if self.full:
+                self.dropped_presence += 1
+            else:
+                self._put(event)
+        return False
 
     def gap(self, frame: GapFrame) -> bool:
         assert self._stream is not None
@@ -271,13 +295,13 @@ class Inbox:
         self.parked += 1
         self.state = InboxState.PARKED
 
-    def _put(self, item: Item) -> None:
+    def _put(self, item: Item | Presence) -> None:
         self.items.append(item)
         self.bytes += _weight(item)
         self._wake()
 
 
-def _weight(item: Item) -> int:
+def _weight(item: Item | Presence) -> int:
     return RECORD_OVERHEAD_BYTES + (len(item.payload) if isinstance(item, Message) else 0)
 
 
@@ -298,6 +322,7 @@ class Feed:
         self.wire = Wire.OFF
         self.asked_id: int | None = None
         self.asked_from = ""
+        self.asked_presence = False
         self.resume_s = 0.0
         """Not before: the server refused for now, or a hole showed up again."""
         self.backoff = Backoff(settings.refusal, uniform)
@@ -321,10 +346,12 @@ class Feed:
     def reconcile(self, send: Callable[[Subscribe | Unsubscribe], None], request_id: Callable[[], int]) -> None:
         """Bring the wire to what the inboxes want."""
         wanting = self.wanting()
+        presence = any(inbox.wants_presence for inbox in wanting)
         if self.wire is Wire.ASKED:
             return  # its answer comes first
         if self.wire is Wire.ON:
-            if wanting and all(inbox.state is InboxState.LIVE for inbox in wanting):
+            enough = self.asked_presence or not presence
+            if enough and wanting and all(inbox.state is InboxState.LIVE for inbox in wanting):
                 return
             self.restart(send)
         if not wanting:
@@ -333,9 +360,10 @@ class Feed:
         # `latest` and `cursor` first: they tell those readers their place, after which everybody has one. `earliest`
         # sorts last as text, positions by age.
         self.asked_from = next((one for one in (LATEST, CURSOR, EARLIEST) if one in needs), min(needs))
+        self.asked_presence = presence
         self.asked_id = request_id()
         self.wire = Wire.ASKED
-        send(Subscribe(self.session, id=self.asked_id, start=self.asked_from))
+        send(Subscribe(self.session, id=self.asked_id, start=self.asked_from, presence=presence))
 
     def subscribed(self, answer: Subscribed) -> None:
         """The server begins after `answer.position`: whoever needs just that, or less, is live."""
@@ -353,9 +381,9 @@ class Feed:
             if self.asked_from == LATEST:
                 if needs == LATEST:
                     inbox.begin(at)
-                    inbox.go_live()
+                    self._go_live(inbox)
                 elif inbox.last == at:
-                    inbox.go_live()
+                    self._go_live(inbox)
             elif needs in (LATEST, CURSOR) or (
                 self.asked_from != EARLIEST and (needs == EARLIEST or needs < self.asked_from)
             ):
@@ -363,7 +391,11 @@ class Feed:
             else:
                 if needs == EARLIEST:
                     inbox.begin(at)
-                inbox.go_live()
+                self._go_live(inbox)
+
+    def _go_live(self, inbox: Inbox) -> None:
+        if self.asked_presence or not inbox.wants_presence:  # else it came after the question: ask again
+            inbox.go_live()
 
     def follow(self, at: Position | None) -> None:
         """The session is sent anyway, to be worked on, and has come to `at`: whoever needs no more than that is live.

@@ -115,6 +115,33 @@ class Gap:
     not yet durable, when the live store went."""
 
 
+@dataclass(frozen=True, slots=True)
+class Presence:
+    """Somebody joined or left a session. What happened while the connection was lost is not told afterwards.
+
+    `event`: `join` or `leave`. `reason`, with `leave`: `closed`, `drained` (its edge goes, it will come back on
+    another) or `lost` (its edge is gone, and this agent had not come back elsewhere).
+    """
+
+    session: str
+    event: str
+    subject: str
+    """Of its token: with `agent` the one who joined or left, whatever connection it has."""
+    agent: str | None
+    """What it called itself (`Client(agent=…)`)."""
+    connection: str
+    reason: str | None
+    time_ms: int
+    """Unix time in ms."""
+    id: str
+    """Of the event: the same, whoever told it and how often."""
+
+    @property
+    def time(self) -> datetime:
+        """When it happened, in UTC."""
+        return datetime.fromtimestamp(self.time_ms / 1000, UTC)
+
+
 def encode_payload(data: object, content_type: str | None) -> tuple[bytes, str | None]:
     """JSON text for a publish frame, and its content type (None: JSON).
 

@@ -2,18 +2,22 @@
 
 import asyncio
 from collections.abc import Callable
+from typing import TypeVar
 
 from heliograph.client.acks import Acks
 from heliograph.client.errors import ClosedError, SubscribeRefused
 from heliograph.client.feeds import Feed, Inbox, InboxState, Wire
 from heliograph.client.lanes import is_retryable
-from heliograph.client.messages import Message
+from heliograph.client.messages import Message, Presence
 from heliograph.client.sender import Sender
 from heliograph.client.settings import ClientSettings
 from heliograph.client.stats import ClientStats
-from heliograph.client.subscription import Bell, Subscription
+from heliograph.client.subscription import Bell, PresenceSubscription, Subscription
 from heliograph.core.positions import Position
 from heliograph.protocol.frames import Epoch, Error, Gap, MessageFrame, Refused, Subscribe, Subscribed, Unsubscribe
+from heliograph.protocol.frames import Presence as PresenceFrame
+
+S = TypeVar("S", Subscription, PresenceSubscription)
 
 
 class Reader:
@@ -35,9 +39,15 @@ class Reader:
         self._loop = asyncio.get_running_loop()
 
     def subscribe(self, session: str, start: str, *, auto_ack: bool = False) -> Subscription:
+        return self._begin(Subscription, session, start, auto_ack=auto_ack)
+
+    def subscribe_presence(self, session: str, start: str, *, auto_ack: bool = False) -> PresenceSubscription:
+        return self._begin(PresenceSubscription, session, start, auto_ack=auto_ack)
+
+    def _begin(self, kind: type[S], session: str, start: str, *, auto_ack: bool) -> S:
         bell = Bell()
-        inbox = Inbox(session, start, self._settings, bell.ring)
-        subscription = Subscription(inbox, bell, self._detach_soon, self._has_room, self._acks, auto_ack=auto_ack)
+        inbox = Inbox(session, start, self._settings, bell.ring, wants_presence=kind is PresenceSubscription)
+        subscription = kind(inbox, bell, self._detach_soon, self._has_room, self._acks, auto_ack=auto_ack)
         if self._error is not None:
             inbox.fail(self._error)
             return subscription
@@ -151,9 +161,12 @@ class Reader:
         else:
             after_s = refusal.retry_after_ms / 1000 if refusal.retry_after_ms is not None else None
             error = SubscribeRefused(refusal.code, refusal.message, feed.session, after_s)
-            only_one = refusal.code == "position_invalid"
             for inbox in list(feed.inboxes):
-                if not only_one or inbox.needs == asked_from:
+                if refusal.code == "position_invalid":
+                    concerned = inbox.needs == asked_from
+                else:  # where presence is what is forbidden, the others ask without it
+                    concerned = inbox.wants_presence or not (feed.asked_presence and refusal.code == "forbidden")
+                if concerned:
                     feed.inboxes.remove(inbox)
                     inbox.fail(error)
         if feed.inboxes:
@@ -169,6 +182,20 @@ class Reader:
             return
         message = Message(frame, self._acks)
         self._deliver(frame.session, live, lambda inbox: inbox.message(message))
+
+    def presence(self, frame: PresenceFrame) -> None:
+        event = Presence(
+            frame.session,
+            frame.event,
+            frame.subject,
+            frame.agent,
+            frame.connection,
+            frame.reason,
+            frame.time,
+            frame.id,
+        )
+        for inbox in self._live(frame.session):
+            inbox.presence(event)
 
     def gap(self, frame: Gap) -> None:
         self._deliver(frame.session, self._live(frame.session), lambda inbox: inbox.gap(frame))

@@ -8,7 +8,7 @@ from weakref import finalize
 
 from heliograph.client.acks import Acks
 from heliograph.client.feeds import Inbox, InboxState, Item
-from heliograph.client.messages import Message
+from heliograph.client.messages import Message, Presence
 
 
 class Bell:
@@ -33,15 +33,8 @@ class Bell:
             self._waiter = None
 
 
-class Subscription:
-    """A session's messages in order, from where it was asked, over any number of connections.
-
-        async for item in client.subscribe("acme:planner:42", start="earliest"):
-            ...
-
-    Ends when it is closed, or raises: SubscribeRefused, ClosedError. A subscription that is dropped without being
-    closed is ended as well. One reader at a time.
-    """
+class Reading:
+    """What the handles share. They differ in what they give: see `Subscription`."""
 
     def __init__(
         self,
@@ -122,14 +115,16 @@ class Subscription:
         """`item`, a message or gap of this subscription, and all before it are done with. See `Message.ack`."""
         self._acks.record(self.session, _end_of(item))
 
-    async def __anext__(self) -> Item:
+    async def _next(self) -> Item | Presence:
         if self._taken is not None:
             taken, self._taken = self._taken, None
             self._acks.record(self.session, _end_of(taken))
         while True:
-            item, has_room = self._inbox.take()
+            item, has_room = self._inbox.take_any()
             if has_room:
                 self._more(self._inbox)
+            if isinstance(item, Presence):
+                return item
             if item is not None:
                 position = _end_of(item)
                 if position is not None:
@@ -158,6 +153,34 @@ class Subscription:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self.close()
+
+
+class Subscription(Reading):
+    """A session's messages in order, from where it was asked, over any number of connections.
+
+        async for item in client.subscribe("acme:planner:42", start="earliest"):
+            ...
+
+    Ends when it is closed, or raises: SubscribeRefused, ClosedError. A subscription that is dropped without being
+    closed is ended as well. One reader at a time.
+    """
+
+    async def __anext__(self) -> Item:
+        item = await self._next()
+        assert not isinstance(item, Presence)
+        return item
+
+
+class PresenceSubscription(Reading):
+    """A `Subscription` that also gives who joins and leaves, as `Presence`, in the place where it arrived."""
+
+    @property
+    def dropped_presence(self) -> int:
+        """Joins and leaves that were dropped because the reader was slow."""
+        return self._inbox.dropped_presence
+
+    async def __anext__(self) -> Item | Presence:
+        return await self._next()
 
 
 def _end_of(item: Item) -> str | None:

@@ -23,6 +23,7 @@ from heliograph.protocol.frames import (
     MessageFrame,
     Ping,
     Pong,
+    Presence,
     Published,
     Reconnect,
     Refreshed,
@@ -139,6 +140,8 @@ class ClientTraffic:
                 self._workers.assigned(frame)
             case Revoked():
                 self._workers.revoked(frame)
+            case Presence():
+                self._reader.presence(frame)
             case Gap():
                 self._reader.gap(frame)
                 self._workers.gap(frame)
