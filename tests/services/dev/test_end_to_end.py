@@ -2,48 +2,17 @@
 
 import asyncio
 import os
-import subprocess
 import sys
-import time
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import httpx
-import msgspec
 import pytest
 from tests.local.papers import ROOT, blocks
+from tests.services.dev.helpers import get, heliograph, take, until
 
-from heliograph.client import Client, Message, PublishRefused, Subscription
+from heliograph.client import Client, PublishRefused
 from heliograph.dev.process import HeliographDev
-
-DEADLINE_S = 30.0
-
-
-async def until(holds: Callable[[], Awaitable[bool]], what: str) -> None:
-    deadline = time.monotonic() + DEADLINE_S
-    while not await holds():
-        assert time.monotonic() < deadline, what
-        await asyncio.sleep(0.02)
-
-
-async def take(subscription: Subscription, count: int) -> list[Message]:
-    found: list[Message] = []
-    async with asyncio.timeout(DEADLINE_S):
-        async for item in subscription:
-            assert isinstance(item, Message), item
-            found.append(item)
-            if len(found) == count:
-                break
-    return found
-
-
-async def get(dev: HeliographDev, url: str, scope: str, **params: Any) -> Any:
-    headers = {"authorization": f"Bearer {dev.token(scopes=[scope])}"}
-    async with httpx.AsyncClient(trust_env=False, timeout=DEADLINE_S) as http:
-        answer = await http.get(url, params=params, headers=headers)
-    assert answer.status_code == 200, answer.text
-    return answer.json()
 
 
 async def test_what_is_published_is_delivered_logged_and_served_as_history(
@@ -158,27 +127,6 @@ async def test_the_agent_of_the_readme_answers(heliograph_dev: HeliographDev) ->
     finally:
         agent.kill()
         await agent.wait()
-
-
-def heliograph(dev: HeliographDev, *arguments: str) -> list[Any]:
-    """The command, as a person has it in a shell; what it printed."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("HELIOGRAPH_")}
-    done = subprocess.run(
-        [sys.executable, "-m", "heliograph.cli", *arguments, "--json"],
-        env={
-            **environment,
-            "NO_PROXY": "127.0.0.1",
-            "HELIOGRAPH_URL": dev.url,
-            "HELIOGRAPH_REPLAY_URL": dev.replay_url,
-            "HELIOGRAPH_TOKEN": dev.token(),
-        },
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr
-    return [msgspec.json.decode(line) for line in done.stdout.splitlines()]
 
 
 def test_the_command_works_on_it_unchanged(heliograph_dev: HeliographDev, heliograph_session: str) -> None:
