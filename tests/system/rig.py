@@ -7,16 +7,19 @@ One rig serves many tests: each brings sessions of its own, and `heal` puts righ
 import asyncio
 import random
 import secrets
+import signal
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 from redis.asyncio import Redis as Client
 from tests.system import log_reading
 from tests.system.history import History
 
+from heliograph.local import RedisServer
 from heliograph.local.providers import Kafka, Redis
 from heliograph.local.services import ServiceProcess
 from heliograph.local.stack import Stack
@@ -149,6 +152,17 @@ class Rig:
     async def stop(self, process: ServiceProcess | Redis | Kafka) -> None:
         """In order (SIGTERM), and return when it has ended."""
         await asyncio.to_thread(process.stop)
+
+    @asynccontextmanager
+    async def frozen(self, server: Redis) -> AsyncIterator[None]:
+        """It answers nobody, and its clock goes on."""
+        if not isinstance(server, RedisServer) or server.process is None:
+            pytest.skip("only a Redis started here as a process can be stopped by a signal")
+        server.process.signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            server.process.signal(signal.SIGCONT)
 
     async def lose_live_store(self, history: History) -> None:
         """End the live Redis together with its data and functions: what one without persistence does."""
