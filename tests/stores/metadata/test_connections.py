@@ -291,6 +291,24 @@ async def test_load_and_subscriptions_are_kept_with_their_numbers(connections: C
     assert found == known
 
 
+async def test_what_is_said_late_of_a_former_registration_does_not_touch_the_present(
+    connections: ConnectionStore,
+) -> None:
+    await connections.renew(lease(), 0.1)
+    former, present = connection("a", "acme:planner:1"), connection("a", "acme:planner:1")
+    present.registration = former.registration + 1
+    await connections.update("edge-1", [former], [])
+    await lapsed(connections)
+    assert not await connections.renew(lease(), 30)
+    await connections.update("edge-1", [present], [])
+    await connections.update("edge-1", [], [former])
+    assert await names(connections, "acme:planner:1") == ["edge-1/a"]
+    held = await connections.lease("edge-1")
+    assert held is not None
+    assert await connections.remove(held, [former, present]) == [False, True]
+    assert await names(connections, "acme:planner:1") == []
+
+
 @pytest.mark.parametrize("edge", ["", "a/b", "a:connections", "a b", "é"])
 async def test_a_name_that_could_be_taken_for_another_is_refused(connections: ConnectionStore, edge: str) -> None:
     with pytest.raises(InvalidValueError):

@@ -6,7 +6,7 @@ from msgspec.structs import replace
 
 from heliograph.stores.memory.metadata.clock import Clock, now_ms
 from heliograph.stores.ports import Connection, EdgeLease
-from heliograph.stores.registrations import check_edge, member, scopes
+from heliograph.stores.registrations import check_edge, member, past, registered, scopes
 
 
 class MemoryConnectionStore:
@@ -16,6 +16,7 @@ class MemoryConnectionStore:
         self._clock = clock
         self._leases: dict[str, EdgeLease] = {}
         self._connections: dict[str, dict[str, Connection]] = {}
+        """By edge and registration: what is said about a former one of a connection does not touch the present."""
 
     async def renew(self, lease: EdgeLease, ttl_s: float) -> bool:
         held = self._held(check_edge(lease.edge))
@@ -34,9 +35,9 @@ class MemoryConnectionStore:
         connections = self._connections.setdefault(check_edge(edge), {})
         for connection in changed:
             scopes(connection)
-            connections[connection.connection] = replace(connection, sessions=list(connection.sessions))
+            connections[registered(connection)] = replace(connection, sessions=list(connection.sessions))
         for connection in gone:
-            connections.pop(connection.connection, None)
+            connections.pop(registered(connection), None)
 
     async def edges(self) -> list[EdgeLease]:
         held = [lease for edge in self._leases if (lease := self._held(edge)) is not None]
@@ -54,14 +55,8 @@ class MemoryConnectionStore:
         return list(self._connections.get(lease.edge, {}).values())[:limit]
 
     async def remove(self, lease: EdgeLease, lost: Sequence[Connection]) -> list[bool]:
-        connections, found = self._connections.get(lease.edge, {}), []
-        for connection in lost:
-            stored = connections.get(connection.connection)
-            there = stored is not None and stored.registration == connection.registration
-            if there:
-                del connections[connection.connection]
-            found.append(there)
-        return found
+        connections = self._connections.get(lease.edge, {})
+        return [connections.pop(registered(connection), None) is not None for connection in lost]
 
     async def bury(self, lease: EdgeLease) -> bool:
         if not self._stands(lease) or self._held(lease.edge) is not None:
@@ -76,7 +71,7 @@ class MemoryConnectionStore:
             for edge, connections in self._connections.items()
             if (lease := self._held(edge)) is not None
             for name, connection in connections.items()
-            if member(edge, name) > after and scope in scopes(connection)
+            if (not after or member(edge, name) > past(after)) and scope in scopes(connection)
         ]
         found.sort(key=lambda entry: entry[0])
         return [(lease, connection) for _, lease, connection in found[:limit]]
