@@ -5,6 +5,7 @@ import json
 import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 from tests.services.dev.helpers import DEADLINE_S, get, heliograph, take, until
 from tests.services.edge.client import Client as Wire
 
-from heliograph.client import Client
+from heliograph.client import Client, Gap, Message, WorkSession
 from heliograph.dev.process import HeliographDev
 
 Connect = Callable[..., Awaitable[Wire]]
@@ -132,6 +133,31 @@ async def test_a_session_that_waited_before_anybody_served_is_given_to_the_first
     await ada.publish(session, "one more")
     again = await worker.next("assigned", session=session)
     assert again["from"] == message["position"]
+
+
+async def test_agents_that_serve_their_kind_answer_whoever_asks(heliograph_dev: HeliographDev, kind: str) -> None:
+    """By the SDK; nobody tells the workers a session's id."""
+
+    async def answer(worker: Client, session: WorkSession, item: Message | Gap) -> None:
+        assert isinstance(item, Message)
+        if item.causation_id is None:
+            await worker.reply(item, {"double": 2 * item.data})
+
+    async with heliograph_dev.client("ada") as ada:
+        workers = [heliograph_dev.client(f"worker-{number}") for number in range(2)]
+        async with workers[0], workers[1]:
+            serving = [
+                asyncio.create_task(worker.serve_each(kind, partial(answer, worker), capacity=2)) for worker in workers
+            ]
+            sessions = [heliograph_dev.session(kind) for _ in range(4)]
+            answers = await asyncio.gather(
+                *(ada.request(session, number, timeout=DEADLINE_S) for number, session in enumerate(sessions))
+            )
+            for task in serving:
+                task.cancel()
+            await asyncio.gather(*serving, return_exceptions=True)
+    assert [found.data for found in answers] == [{"double": 2 * number} for number in range(4)]
+    assert {found.producer.partition("/")[0] for found in answers} == {"worker-0", "worker-1"}
 
 
 # ---- access ----------------------------------------------------------------------------------------------------------

@@ -72,6 +72,22 @@ async def test_a_tenant_may_be_a_whole_record() -> None:
     assert refused.value.code == "payload_too_large"
 
 
+async def test_tenants_that_share_a_topic_are_apart_all_the_same() -> None:
+    tenants = tuple({"tenant": name, "isolation": "shared"} for name in ("acme", "globex"))
+    async with DevServer(DevOptions(port=0, tenants=tenants)) as dev:
+        shared = [name for name in dev.memory.log.topics if "_shared" in name and name.endswith(".log")]
+        for name in ("acme", "globex"):
+            async with client(dev, dev.token(tenant=name)) as one:
+                await one.publish(f"{name}:planner:1", name)
+        assert {record.value for record in dev.memory.log.records(shared[0])} == {b'"acme"', b'"globex"'}
+        for name, other in (("acme", "globex"), ("globex", "acme")):
+            headers = {"authorization": f"Bearer {dev.token(tenant=name)}"}
+            async with httpx.AsyncClient(trust_env=False, headers=headers) as http:
+                page = await http.get(dev.url("replay") + f"/v1/history/{name}/planner/1")
+                assert [message["payload"] for message in page.json()["messages"]] == [name]
+                assert (await http.get(dev.url("replay") + f"/v1/history/{other}/planner/1")).status_code == 403
+
+
 @pytest.mark.parametrize("tenant", ["Acme", "", {"tenant": "acme", "limit": {}}])
 def test_a_tenant_that_is_none_is_refused_before_anything_starts(tenant: str | dict[str, object]) -> None:
     with pytest.raises(InvalidValueError):
