@@ -14,7 +14,7 @@ from heliograph.protocol.messages import Message, frame
 from heliograph.stores import keys
 from heliograph.stores.ports import RehydratedPage, Rehydration, RehydrationRequest, StoreError
 from heliograph.stores.redis.metadata import MetadataClient, RedisRehydration
-from heliograph.stores.rehydration import PAGE_TTL_S, PASSING_PAGE_TTL_S, bounded, page_ttl_s
+from heliograph.stores.rehydration import NOTHING_TTL_S, PAGE_TTL_S, PASSING_PAGE_TTL_S, bounded, page_ttl_s
 
 SESSION = "acme:planner:trip-42"
 EPOCH = "1764000000000-1a2b3c4d"
@@ -86,6 +86,23 @@ async def test_equal_requests_are_one_read(rehydration: Rehydration) -> None:
 async def test_a_page_answers_later_requests_for_it(rehydration: Rehydration) -> None:
     await rehydration.answer(REQUEST, PAGE)
     assert await rehydration.ask(REQUEST, 5) == PAGE
+
+
+async def test_that_there_is_nothing_is_not_taken_for_granted_for_long(rehydration: Rehydration) -> None:
+    await rehydration.answer(REQUEST, RehydratedPage([], more=False))
+
+    async def is_answered() -> bool:
+        try:
+            return not (await rehydration.ask(REQUEST, 0.2)).frames
+        except StoreError:
+            return False  # a worker is asked anew, and there is none
+
+    async with asyncio.timeout(20):
+        while await is_answered():
+            await asyncio.sleep(0.05)
+    asked = asyncio.create_task(rehydration.ask(REQUEST, 5))
+    await rehydration.answer(await first(rehydration), PAGE)
+    assert await asked == PAGE
 
 
 async def test_past_the_deadline_history_is_unavailable(rehydration: Rehydration) -> None:
@@ -267,4 +284,6 @@ def test_only_a_page_that_cannot_change_is_kept_long() -> None:
     assert page_ttl_s(REQUEST, RehydratedPage([frame_at(5)], more=True)) == PAGE_TTL_S
     assert page_ttl_s(REQUEST, RehydratedPage([frame_at(8)], more=False)) == PASSING_PAGE_TTL_S
     assert page_ttl_s(REQUEST, RehydratedPage([], more=False, code="log_unavailable")) == PASSING_PAGE_TTL_S
-    assert page_ttl_s(REQUEST, RehydratedPage([], more=False)) == PASSING_PAGE_TTL_S
+    gap = RehydratedPage([], more=False, gap_before=[position(5), position(9), "retention"])
+    assert page_ttl_s(REQUEST, gap) == PASSING_PAGE_TTL_S
+    assert page_ttl_s(REQUEST, RehydratedPage([], more=False)) == NOTHING_TTL_S

@@ -10,6 +10,11 @@ PAGE_TTL_S = 60.0
 PASSING_PAGE_TTL_S = 2.0
 """An error, or a page that ended where the log did: long enough for all who wait for it now."""
 
+NOTHING_TTL_S = 0.5
+"""A page without anything: who trusts an old one goes on in the live store, past what the log got since. That shows
+nowhere if the live store was lost meanwhile and begins anew, and so this is shorter than any server's restart and the
+return of its clients, and twice what somebody takes to look for the page who missed its announcement."""
+
 TENANT_BYTES = 64 * 1024 * 1024
 TOTAL_BYTES = 256 * 1024 * 1024
 """Pages of a tenant, and of all, in this minute and the last: what a store may hold of them."""
@@ -29,6 +34,8 @@ def page_ttl_s(request: RehydrationRequest, page: RehydratedPage) -> float:
         last = frame_position(page.frames[-1])
         if page.more or (last is not None and last.decode(errors="replace") == request.until):
             return PAGE_TTL_S
+    if page.code is None and not page.frames and page.gap_before is None:
+        return NOTHING_TTL_S
     return PASSING_PAGE_TTL_S
 
 
