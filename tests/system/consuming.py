@@ -63,7 +63,11 @@ class RawConsumer:
         *,
         first_edge: int = 0,
         seed: int = 0,
+        lies: bool = True,
     ) -> None:
+        """`lies`: it acknowledges, now and then, what it was not given. Nobody can tell where the live store that gave
+        the epoch is gone with its data.
+        """
         self.name = name
         self.sessions = list(sessions)
         self.token = token
@@ -73,6 +77,7 @@ class RawConsumer:
         self._record = record
         self._edges = Edges(edges, first_edge, seed)
         self._dice = self._edges.random
+        self._ahead_share = AHEAD_SHARE if lies else 0.0
         self._last: dict[str, str] = {}
         self._first: dict[str, str] = {}
         self._request = 0
@@ -181,7 +186,7 @@ class RawConsumer:
         await self._ack(line, session, position)
         if self._dice.random() < OLD_SHARE:
             await self._ack(line, session, self._first[session])
-        if self._dice.random() < AHEAD_SHARE:
+        if self._dice.random() < self._ahead_share:
             at = Position.parse(position)
             await self._ack(line, session, str(Position(at.epoch, at.seq + FAR)), given=False)
 

@@ -14,7 +14,8 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 
 from tests.system.checker import check, summary
-from tests.system.history import History
+from tests.system.consuming import RawConsumer
+from tests.system.history import LIFE, CursorRead, History
 from tests.system.log_reading import Ends
 from tests.system.publishing import RawPublisher
 from tests.system.replaying import replay
@@ -23,12 +24,14 @@ from tests.system.sdk import SdkPublisher, SdkSubscriber
 from tests.system.subscribing import RawSubscriber
 
 from heliograph.core.messages import AckMode, MessageClass
+from heliograph.stores.keys import client_consumer
+from heliograph.stores.ports import StoreError
 
 VIOLATIONS_SHOWN = 20
 BOTH = (MessageClass.EVENT, MessageClass.CONTROL)
 
 Publisher = RawPublisher | SdkPublisher
-Subscriber = RawSubscriber | SdkSubscriber
+Subscriber = RawSubscriber | SdkSubscriber | RawConsumer
 
 
 class Run:
@@ -78,6 +81,46 @@ class Run:
         self.subscribers.append(made)
         return made
 
+    def consumer(self, name: str, *, lies: bool = True) -> RawConsumer:
+        """One that goes on from its cursor, whatever ended its connection."""
+        made = RawConsumer(
+            self.history,
+            name,
+            self.rig.edges,
+            self.rig.token(subject=name),
+            self.sessions,
+            first_edge=len(self.subscribers),
+            seed=self.random.randrange(2**32),
+            lies=lies,
+        )
+        self.subscribers.append(made)
+        return made
+
+    @asynccontextmanager
+    async def watched_cursors(self, names: Sequence[str]) -> AsyncIterator[None]:
+        """Cursors of these consumers are read from the live store all the while."""
+
+        async def watch() -> None:
+            async with self.rig.live() as live:
+                while True:
+                    for session in self.sessions:
+                        with suppress(StoreError):
+                            found = await live.cursors(session, [client_consumer(name, name) for name in names])
+                            self.history.cursors += [
+                                CursorRead(self.history.now(), name, session, str(position) if position else None)
+                                for name, position in zip(names, found, strict=True)
+                            ]
+                    await asyncio.sleep(0.05)
+
+        task = asyncio.create_task(watch())
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.wait([task])
+        if not task.cancelled():
+            task.result()
+
     async def start(self) -> None:
         self.begin = await self.rig.log_ends(self.sessions)
         for subscriber in self.subscribers:
@@ -120,7 +163,7 @@ class Run:
 
         def deliveries(name: str) -> int:
             views = self.history.views.values()
-            return sum(len(view.delivered) for view in views if view.subscriber == name)
+            return sum(len(view.delivered) for view in views if view.subscriber.partition(LIFE)[0] == name)
 
         names = [subscriber.name for subscriber in self.subscribers]
         wanted = {name: deliveries(name) + count for name in names}
