@@ -36,7 +36,9 @@ from heliograph.replay.places import Locator
 from heliograph.replay.reading import Limits, Query, SessionRead
 from heliograph.replay.rendering import lines
 from heliograph.replay.scanning import Sources
+from heliograph.service.health import Readiness
 from heliograph.service.metrics import Metrics
+from heliograph.service.topic_watch import TopicWatch
 from heliograph.stores.kafka import KafkaLogAdmin, KafkaLogReader
 from heliograph.stores.keys import Topics
 from heliograph.stores.memory.live import MemoryLiveStore
@@ -157,7 +159,8 @@ async def replayed(reader: KafkaLogReader, topics: Topics, messages: int) -> tup
     counts = ReplayMetrics(Metrics("replay", "0", process=False))
     live = MemoryLiveStore(MemoryLiveServer(lambda: time.time_ns() // 1_000_000))
     await live.start()
-    locator = Locator(reader, live, MemoryPositionIndex(), topics, counts, beginning_scan_records=10**9)
+    watch = TopicWatch(Readiness().condition("topics"), Metrics("replay", process=False))
+    locator = Locator(reader, live, MemoryPositionIndex(), topics, counts, watch, beginning_scan_records=10**9)
     begin, cpu = time.perf_counter(), time.process_time()
     read = SessionRead(
         locator,

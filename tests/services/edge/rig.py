@@ -27,7 +27,7 @@ from heliograph.service.lifecycle import Service, serve
 from heliograph.stores.keys import Topics
 from heliograph.stores.memory.live import MemoryLiveStore
 from heliograph.stores.memory.live_server import MemoryLiveServer
-from heliograph.stores.memory.log import MemoryLog, MemoryLogWriter
+from heliograph.stores.memory.log import MemoryLog, MemoryLogAdmin, MemoryLogWriter
 from heliograph.stores.memory.metadata import (
     MemoryConnectionStore,
     MemoryQuotaStore,
@@ -254,6 +254,7 @@ class World:
         chosen: dict[str, Any] = {
             "live": MemoryLiveStore(self.live),
             "log": MemoryLogWriter(self.log, delivery_timeout_s=self.log_delivery_timeout_s),
+            "admin": MemoryLogAdmin(self.log),
             "tenants": self.tenants,
             "connections": self.connections,
             "rehydration": self.rehydration,

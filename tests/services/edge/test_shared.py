@@ -1,6 +1,6 @@
 """Tenants that share topics: their messages go there, and nothing else about them is shared."""
 
-from tests.services.edge.rig import World
+from tests.services.edge.rig import World, until
 
 from heliograph.core.partitions import partition_of
 
@@ -29,3 +29,17 @@ async def test_messages_of_shared_tenants_are_in_the_topic_of_their_class(world:
     (record,) = world.log.records("heliograph._shared.1d.telemetry")
     assert record.key == b"small:planner:1"
     assert world.log.records(world.topics.log("small")) == []
+
+
+async def test_a_topic_made_again_under_a_running_edge_is_said(world: World) -> None:
+    edge = await world.edge(topics_check_s=0.05)
+    topic = world.topics.log("acme")
+    await until(lambda: edge.value("topics_missing") == 0)
+    client = await edge.client()
+    assert (await client.publish("acme:planner:1", 1))["durable"] is True
+    world.log.delete(topic)
+    world.make_topic(topic)
+    await until(lambda: edge.value("topics_recreated_total") == 1)
+    assert edge.service.readiness.degraded() == ["topics"]
+    assert edge.service.readiness.ready
+    assert (await client.publish("acme:planner:1", 2))["durable"] is True

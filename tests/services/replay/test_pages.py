@@ -1,11 +1,25 @@
 """Pages of a session's history."""
 
-from tests.services.replay.rig import BEGUN_MS, E1, E2, OTHER_RUN, SESSION, World, frames_of, message
+import asyncio
+
+from tests.services.replay.rig import (
+    BEGUN_MS,
+    DEADLINE_S,
+    E1,
+    E2,
+    OTHER_RUN,
+    PARTITIONS,
+    SESSION,
+    World,
+    frames_of,
+    message,
+)
 
 from heliograph.core.positions import Position
 from heliograph.protocol.codes import GapReason
 from heliograph.protocol.gaps import gap_message
 from heliograph.protocol.messages import record_headers, rfc3339
+from heliograph.stores.ports import TopicSpec
 
 
 def at(seq: int, epoch: str = E1) -> str:
@@ -300,3 +314,20 @@ async def test_without_any_sign_the_whole_log_is_looked_through(world: World) ->
     await world.start(beginning_scan_records=50)
     page = await world.page()
     assert (page.frames, page.gaps) == (frames_of(message(1)), [])
+
+
+async def test_a_topic_made_again_is_said_and_what_was_in_it_is_gone_as_by_retention(world: World) -> None:
+    (record, *_) = world.write(*(message(seq) for seq in range(1, 6)))
+    await world.add_to_index(record, at(1))
+    await world.start()
+    assert len((await world.page(after=at(2))).frames) == 3
+    world.log.delete(world.topic)
+    world.log.create(TopicSpec(world.topic, PARTITIONS, 1, {}))
+    world.write(message(8), message(9))
+    async with asyncio.timeout(DEADLINE_S):
+        while world.value("topics_recreated_total") == 0:
+            page = await world.page(after=at(2))
+    assert page.gaps == [gap(3, 7, "retention")]
+    assert page.frames == frames_of(message(8), message(9))
+    ready = (await world.client.get("/readyz")).json()
+    assert "topics" in ready["degraded"]

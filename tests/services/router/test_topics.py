@@ -11,20 +11,21 @@ from heliograph.protocol.tenants import (
     TopicsSettings,
     encode_tenant,
 )
-from heliograph.router.topics import AGAIN_AT_ONCE, LogTopic, TopicTable
+from heliograph.router.topics import LogTopic, TopicTable
 from heliograph.service.health import Readiness
 from heliograph.service.metrics import Metrics
 from heliograph.service.tenants import TenantDirectory
+from heliograph.service.topic_watch import AGAIN_AT_ONCE, TopicWatch
 from heliograph.stores.memory.log import MemoryLogAdmin
 from heliograph.stores.ports import TopicSpec
 
 
 async def table_of(world: MemoryWorld) -> tuple[TopicTable, TenantDirectory]:
-    directory = TenantDirectory(
-        world.memory_tenants, Readiness().condition("tenants"), Metrics("router", process=False)
-    )
+    metrics, readiness = Metrics("router", process=False), Readiness()
+    directory = TenantDirectory(world.memory_tenants, readiness.condition("tenants"), metrics)
     await directory.start()
-    return TopicTable(directory, world.names, MemoryLogAdmin(world.memory_log)), directory
+    watch = TopicWatch(readiness.condition("topics"), metrics, MemoryLogAdmin(world.memory_log))
+    return TopicTable(directory, world.names, watch), directory
 
 
 async def test_an_agent_type_with_a_log_of_its_own_has_a_topic_and_a_retention_of_its_own(memory: MemoryWorld) -> None:

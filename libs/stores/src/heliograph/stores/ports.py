@@ -221,6 +221,13 @@ class LiveStore(Protocol):
     ) -> list[Head | StoreError]:
         """`confirm` of many (session, epoch, [(seq, size)]) in one round trip, in the order asked."""
 
+    async def unconfirm(self, session: str, epoch: str, first_seq: int, last_seq: int, size_bytes: int) -> int:
+        """The log has lost these positions of the session's present epoch, which count so much together: they are
+        unconfirmed again, and dirty from now on. Those confirmed behind them stay so.
+
+        How many: 0 where the epoch is another, the window has no longer all of them, or not all were confirmed.
+        """
+
     async def confirmed(self, session: str, positions: Sequence[Position]) -> list[bool | None]:
         """Whether the log is known to have each; None where this store can't tell (another epoch, no keys)."""
 

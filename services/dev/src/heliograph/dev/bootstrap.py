@@ -104,6 +104,7 @@ class Memory:
         return edge.Stores(
             live=MemoryLiveStore(self.live),
             log=MemoryLogWriter(self.log),
+            admin=self.admin,
             tenants=self.tenants,
             connections=self.connections,
             rehydration=self.rehydration,

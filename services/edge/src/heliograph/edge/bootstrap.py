@@ -40,21 +40,25 @@ from heliograph.service.expiries import ExpiryDirectory
 from heliograph.service.health import Condition, Liveness, Readiness
 from heliograph.service.http import create_app
 from heliograph.service.lifecycle import Component, Service
+from heliograph.service.logs import RateLimitedLog, get_logger
 from heliograph.service.metrics import Metrics
 from heliograph.service.refusals import Refusals
 from heliograph.service.serving import ServeMarks
 from heliograph.service.tenants import TenantDirectory, instance_name
 from heliograph.service.tokens import TokenVerifier
+from heliograph.service.topic_watch import TopicWatch
 from heliograph.service.tracing import Tracing, otlp_exporter
 from heliograph.stores.keys import Topics
 from heliograph.stores.ports import (
     ConnectionStore,
     LiveStore,
+    LogAdmin,
     LogWriter,
     QuotaStore,
     Rehydration,
     ServeStore,
     SessionExpiries,
+    StoreError,
     TenantStore,
 )
 
@@ -82,6 +86,8 @@ class Stores:
 
     live: LiveStore
     log: LogWriter
+    admin: LogAdmin
+    """Only asked."""
     tenants: TenantStore
     connections: ConnectionStore
     rehydration: Rehydration
@@ -95,7 +101,7 @@ class Stores:
 def real_stores(settings: EdgeSettings) -> Stores:
     """Redis and Kafka."""
     # Here, since they take a fifth of a process's start, and one that runs on other stores has no use for them.
-    from heliograph.stores.kafka import KafkaLogWriter  # noqa: PLC0415
+    from heliograph.stores.kafka import KafkaLogAdmin, KafkaLogWriter  # noqa: PLC0415
     from heliograph.stores.redis.live import RedisLiveStore  # noqa: PLC0415
     from heliograph.stores.redis.metadata import (  # noqa: PLC0415
         MetadataClient,
@@ -110,8 +116,10 @@ def real_stores(settings: EdgeSettings) -> Stores:
     metadata = MetadataClient(settings.metadata_url())
     tokens = MetadataClient(settings.token_url())
     rehydration, serving = RedisRehydration(metadata), RedisServeStore(metadata)
+    admin = KafkaLogAdmin(settings.kafka_config())
 
     async def stop() -> None:
+        await admin.close()
         await serving.close()
         await rehydration.close()
         await metadata.close()
@@ -124,6 +132,7 @@ def real_stores(settings: EdgeSettings) -> Stores:
             linger_ms=settings.log_linger_ms,
             delivery_timeout_s=settings.log_delivery_timeout_s,
         ),
+        admin,
         RedisTenantStore(metadata),
         RedisConnectionStore(metadata),
         rehydration,
@@ -170,6 +179,9 @@ def compose(settings: EdgeSettings, stores: Stores) -> Service:
         starts_traces=True,
     )
     directory = TenantDirectory(stores.tenants, readiness.condition("tenants"), metrics, service=instance_name("edge"))
+    topics = Topics(settings.topic_prefix)
+    watch = TopicWatch(readiness.condition("topics"), metrics, stores.admin)
+    readiness.condition("topics").ok()
     expiries = ExpiryDirectory(stores.expiries, readiness.condition("expiries"), metrics)
     refusals = Refusals(settings.refusal_log_interval_s)
     verifier = TokenVerifier(
@@ -207,7 +219,7 @@ def compose(settings: EdgeSettings, stores: Stores) -> Service:
         cursors,
         serving,
         marks,
-        Topics(settings.topic_prefix),
+        topics,
         edge_metrics,
         quotas,
         virtual_shards=settings.virtual_shards,
@@ -290,6 +302,7 @@ def compose(settings: EdgeSettings, stores: Stores) -> Service:
     async def start_passes() -> None:
         tasks.spawn("tenants", directory.run)
         tasks.spawn("expiries", expiries.run)
+        tasks.spawn("topics", lambda: _look_at_topics(watch, directory, topics, settings.topics_check_s))
         tasks.spawn("connections", connections.look_after)
         tasks.spawn("heads", lambda: sessions.check_heads(settings.heads_interval_s))
         tasks.spawn("cursors", cursors.run)
@@ -354,6 +367,18 @@ def compose(settings: EdgeSettings, stores: Stores) -> Service:
 def _admission(settings: EdgeSettings) -> AdmissionPolicy:
     pace, cap = settings.handshakes_per_s, max(settings.handshakes_cap_per_s, settings.handshakes_per_s)
     return AdmissionPolicy(pace=Rate(pace, max(pace, 1.0)), cap=Rate(cap, max(cap, 1.0)))
+
+
+async def _look_at_topics(watch: TopicWatch, directory: TenantDirectory, topics: Topics, interval_s: float) -> None:
+    """Say which topics are gone or were made again; what is to be done about it routers do."""
+    limited = RateLimitedLog(get_logger(__name__))
+    while True:
+        names = {name for entry in directory.all().values() for name in topics.logs_of(entry.record)}
+        try:
+            await watch.look(names)
+        except StoreError as error:
+            limited.warning("topics_not_looked_at", error=str(error))
+        await asyncio.sleep(interval_s)
 
 
 async def _overdue(path: PublishPath) -> None:

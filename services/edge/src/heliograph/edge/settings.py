@@ -69,6 +69,9 @@ class EdgeSettings(ServiceSettings, KafkaSettings, RedisSettings, TokenSettings)
         unit="records",
         ge=1,
     )
+    topics_check_s: float = setting(
+        10.0, "Between looks whether topics are still the same: one made again has none of what was durable.", gt=0
+    )
     heads_interval_s: float = setting(
         5.0, "How often subscribed sessions are compared with their heads: a lost last message is found by this.", gt=0
     )

@@ -28,6 +28,7 @@ from heliograph.service.metrics import Metrics
 from heliograph.service.refusals import Refusals
 from heliograph.service.tenants import TenantDirectory, instance_name
 from heliograph.service.tokens import TokenVerifier
+from heliograph.service.topic_watch import TopicWatch
 from heliograph.stores.keys import Topics
 from heliograph.stores.ports import (
     LiveStore,
@@ -134,6 +135,8 @@ def compose(settings: ReplaySettings, stores: Stores) -> Service:
         refusals=refusals,
     )
     topics = Topics(settings.topic_prefix)
+    watch = TopicWatch(readiness.condition("topics"), metrics)
+    readiness.condition("topics").ok()
     http_slots = ReadSlots(
         total=settings.http_readers,
         per_tenant=settings.http_readers_per_tenant,
@@ -150,6 +153,7 @@ def compose(settings: ReplaySettings, stores: Stores) -> Service:
             stores.index,
             topics,
             counts,
+            watch,
             beginning_scan_records=settings.beginning_scan_records,
         ),
         Sources(stores.http_log, stores.live, counts, settings.settle_s),
@@ -174,6 +178,7 @@ def compose(settings: ReplaySettings, stores: Stores) -> Service:
             stores.index,
             topics,
             counts,
+            watch,
             beginning_scan_records=settings.beginning_scan_records,
         ),
         Sources(stores.edge_log, stores.live, counts, settings.settle_s),

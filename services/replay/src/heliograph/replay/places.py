@@ -23,6 +23,7 @@ from heliograph.core.positions import Position
 from heliograph.core.sessions import SessionKey
 from heliograph.protocol.tenants import Tenant, TopicSettings
 from heliograph.replay.metrics import ReplayMetrics
+from heliograph.service.topic_watch import TopicWatch
 from heliograph.stores.keys import Topics
 from heliograph.stores.ports import Head, IndexEntry, LiveStore, LogReader, PositionIndex, TopicInfo
 
@@ -103,6 +104,7 @@ class Locator:
         index: PositionIndex,
         topics: Topics,
         metrics: ReplayMetrics,
+        watch: TopicWatch,
         *,
         beginning_scan_records: int,
         clock: Callable[[], float] = time.monotonic,
@@ -113,6 +115,7 @@ class Locator:
         self._index = index
         self._topics = topics
         self._metrics = metrics
+        self._watch = watch
         self._beginning_scan_records = beginning_scan_records
         self._clock = clock
         self._now_ms = now_ms
@@ -147,11 +150,14 @@ class Locator:
             starts = {number: offset for number, offset in resume.offsets.items() if number < info.partitions}
             places = [await self._place(topic, number, offset) for number, offset in sorted(starts.items())]
             return Located(topic, info.topic_id, tuple([await self._kept(topic, place, kept_s) for place in places]))
-        known = await self._entries(str(session), after, info)
+        entries = await self._entries(str(session), after)
+        known = [entry for entry in entries if entry.topic_id == info.topic_id]
         present = after is not None and head is not None and after.epoch == head.epoch
         numbers = await self._partitions(str(session), info, known, settings, present=present)
         found = [await self._start(topic, number, after, head, known, gone_until_ms) for number in numbers]
         places = [await self._kept(topic, place, kept_s) for place, _ in found]
+        if len(known) < len(entries):  # the topic was made again: what was before is gone as by retention
+            places = [replace(place, trimmed=True) if place.start == 0 else place for place in places]
         return Located(topic, info.topic_id, tuple(places), any(skipped for _, skipped in found))
 
     async def locate_time(self, session: SessionKey, tenant: Tenant, time_ms: int) -> Located | None:
@@ -161,7 +167,8 @@ class Locator:
         if info is None:
             return None
         settings = tenant.log_settings(session.agent_type)
-        numbers = await self._partitions(str(session), info, await self._entries(str(session), None, info), settings)
+        known = [entry for entry in await self._entries(str(session), None) if entry.topic_id == info.topic_id]
+        numbers = await self._partitions(str(session), info, known, settings)
         starts = [await self._log.offset_for_time(topic, number, max(0, time_ms - CLOCK_SKEW_MS)) for number in numbers]
         places = [await self._place(topic, number, start) for number, start in zip(numbers, starts, strict=True)]
         kept_s = settings.retention_s if tenant.shared else None
@@ -172,6 +179,7 @@ class Locator:
         asked_at, info = self._known.get(topic, (0.0, None))
         if info is None or self._clock() - asked_at > TOPIC_AGE_S:
             info = await self._log.partitions(topic)
+            self._watch.met(topic, None if info is None else info.topic_id)
             self._known = {name: known for name, known in self._known.items() if self._clock() - known[0] < TOPIC_AGE_S}
             self._known[topic] = (self._clock(), info)
         return info
@@ -200,8 +208,8 @@ class Locator:
             numbers.add(recorded)
         return sorted(number for number in numbers if 0 <= number < info.partitions)
 
-    async def _entries(self, session: str, after: Position | None, info: TopicInfo) -> list[IndexEntry]:
-        """What the index knows: first, last, and at or below X−W, of the topic as it is now."""
+    async def _entries(self, session: str, after: Position | None) -> list[IndexEntry]:
+        """What the index knows: first, last, and at or below X−W; also of a topic of this name that is no more."""
 
         async def ask() -> list[IndexEntry | None]:
             asked = [self._index.first(session), self._index.last(session)]
@@ -210,7 +218,7 @@ class Locator:
             return await asyncio.gather(*asked)
 
         entries = await self._hint("index", ask) or []
-        return [entry for entry in entries if entry is not None and entry.topic_id == info.topic_id]
+        return [entry for entry in entries if entry is not None]
 
     async def _start(
         self,

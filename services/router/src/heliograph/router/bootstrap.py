@@ -22,6 +22,7 @@ from heliograph.router.settings import RouterSettings
 from heliograph.router.sharing import ShardShares
 from heliograph.router.tending import Tending, TendingLimits
 from heliograph.router.topics import TopicTable
+from heliograph.router.voiding import Voider
 from heliograph.service.background import BackgroundTasks
 from heliograph.service.health import Liveness, Readiness
 from heliograph.service.http import create_app
@@ -29,6 +30,7 @@ from heliograph.service.lifecycle import Component, Service
 from heliograph.service.metrics import Metrics
 from heliograph.service.serving import ServeMarks
 from heliograph.service.tenants import TenantDirectory, instance_name
+from heliograph.service.topic_watch import TopicWatch
 from heliograph.stores.keys import Topics
 from heliograph.stores.ports import (
     ConnectionStore,
@@ -139,7 +141,8 @@ def compose(settings: RouterSettings, stores: Stores) -> Service:
     directory = TenantDirectory(
         stores.tenants, readiness.condition("tenants"), metrics, service=instance_name("router")
     )
-    topics = TopicTable(directory, names, stores.admin)
+    watch = TopicWatch(readiness.condition("topics"), metrics, stores.admin)
+    topics = TopicTable(directory, names, watch)
     progress = Progress()
     dead_letters = DeadLetters(
         names.dead,
@@ -153,18 +156,19 @@ def compose(settings: RouterSettings, stores: Stores) -> Service:
     )
     marks = ServeMarks(stores.serving, metrics)
     expiries = ExpiryKeeper(stores.expiries, directory, counted)
+    indexer = Indexer(
+        stores.index,
+        topics,
+        counted,
+        positions=settings.index_positions,
+        partition_bytes=settings.index_bytes,
+        sessions=settings.index_sessions,
+    )
     router = Router(
         stores.consumer,
         topics,
         Confirmer(stores.live, counted, readiness.condition("live")),
-        Indexer(
-            stores.index,
-            topics,
-            counted,
-            positions=settings.index_positions,
-            partition_bytes=settings.index_bytes,
-            sessions=settings.index_sessions,
-        ),
+        indexer,
         dead_letters,
         expiries,
         progress,
@@ -195,6 +199,22 @@ def compose(settings: RouterSettings, stores: Stores) -> Service:
             settings.log_delivery_timeout_s, settings.reconcile_margin_s, settings.reconcile_messages_per_s
         ),
     )
+    voider = Voider(
+        stores.live,
+        directory,
+        names,
+        topics,
+        shares,
+        counted,
+        messages_per_s=settings.reconcile_messages_per_s / 2,
+    )
+
+    def recreated(topic: str) -> None:
+        indexer.forget()
+        reconciler.forget(topic)
+        voider.recreated(topic)
+
+    watch.listen(recreated)
     passes = Passes(
         directory,
         topics,
@@ -250,6 +270,7 @@ def compose(settings: RouterSettings, stores: Stores) -> Service:
         tasks.spawn("dead letters", dead_letters.run)
         tasks.spawn("tenants", directory.run)
         tasks.spawn("expiries", expiries.run)
+        tasks.spawn("void", voider.run)
         tasks.spawn("old expiries", expiries.keep_small)
         passes.start(tasks)
 

@@ -66,6 +66,10 @@ class Indexer:
         self._paused_until = 0.0
         self._log = RateLimitedLog(get_logger(__name__))
 
+    def forget(self) -> None:
+        """A topic was made again: entries of the one before lead nowhere, so every session gets new ones."""
+        self._last.clear()
+
     async def add(self, batch: Batch, heads: Mapping[Epoch, Head]) -> None:
         """Index what should be of a batch whose confirmation gave `heads`."""
         by_ttl: dict[float, list[tuple[str, IndexEntry]]] = {}

@@ -46,6 +46,8 @@ class RouterMetrics:
         )
         self.expired = metrics.ticks("expired_sessions_total", "Idle sessions forgotten.")
         self.expire_failures = metrics.ticks("expire_failures_total", "Looks for idle sessions that failed.")
+        self.voided = metrics.ticks("voided_total", "Messages unconfirmed: the topic that had them was made again.")
+        self.void_failures = metrics.ticks("void_failures_total", "Looks for messages to be voided that failed.")
         self.expiries_told = metrics.ticks("expiries_told_total", "Expiries of the log that the store was told.")
         self.expiry_failures = metrics.ticks("expiry_failures_total", "Times the store of expiries could not be told.")
         self.expiries_dropped = metrics.ticks("expiries_dropped_total", "Expiries not told: too many were waiting.")

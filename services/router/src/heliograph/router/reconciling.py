@@ -110,6 +110,10 @@ class Reconciler:
         """By shard: sessions that can't be written now, and why."""
         self._log = RateLimitedLog(get_logger(__name__))
 
+    def forget(self, topic: str) -> None:
+        """The topic was made again: ends that were noted are of the one before, and would never be passed."""
+        self._watches = {name: watch for name, watch in self._watches.items() if watch.place[0] != topic}
+
     async def round(self) -> None:
         """One look: meet sessions, note ends, write what is due."""
         held = self._shares.held()

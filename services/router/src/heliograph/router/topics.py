@@ -11,13 +11,10 @@ from heliograph.protocol.tenants import RETENTION_CLASSES, Tenant, retention_cla
 from heliograph.service.health import describe_error
 from heliograph.service.logs import get_logger
 from heliograph.service.tenants import TenantDirectory
+from heliograph.service.topic_watch import TopicWatch
 from heliograph.stores.keys import Topics
-from heliograph.stores.ports import LogAdmin
 
 log = get_logger(__name__)
-
-AGAIN_AT_ONCE = 50
-"""Known topics looked at again at a time: with thousands, all at once would hold up the event loop."""
 
 DEFAULT_RETENTION_S = 7 * 24 * 3600.0
 """Of index entries of a topic that has just left the directory."""
@@ -36,16 +33,11 @@ class LogTopic:
 class TopicTable:
     """All log topics."""
 
-    def __init__(self, directory: TenantDirectory, names: Topics, admin: LogAdmin) -> None:
+    def __init__(self, directory: TenantDirectory, names: Topics, watch: TopicWatch) -> None:
         self._directory = directory
         self._names = names
-        self._admin = admin
+        self._watch = watch
         self._topics: dict[str, LogTopic] = {}
-        self._ids: dict[str, str] = {}
-        self._turn: list[str] = []
-        """Known topics that are still to be looked at in this round."""
-        self.missing: frozenset[str] = frozenset()
-        """Topics that a tenant should have and the cluster has not."""
 
     def refresh(self) -> list[str]:
         """Take up the tenants as they are; the names of all topics, sorted."""
@@ -64,22 +56,13 @@ class TopicTable:
         return sorted(own)
 
     async def identify(self) -> None:
-        """Ask the cluster which topics these are: all that are not known, some of the others. Raises StoreError."""
-        self._turn = [topic for topic in self._turn if topic in self._ids] or sorted(self._ids)
-        again, self._turn = self._turn[:AGAIN_AT_ONCE], self._turn[AGAIN_AT_ONCE:]
-        unknown = [topic for topic in self._topics if topic not in self._ids]
-        found = await self._admin.describe([*unknown, *(topic for topic in again if topic in self._topics)])
-        for name, info in found.items():
-            before = self._ids.get(name)
-            if before is not None and before != info.topic_id:
-                log.warning("topic_recreated", topic=name, topic_id=info.topic_id, before=before)
-        gone = [topic for topic in again if topic not in found]
-        self._ids = {name: topic_id for name, topic_id in self._ids.items() if name not in gone}
-        self._ids.update({name: info.topic_id for name, info in found.items()})
-        missing = frozenset(topic for topic in self._topics if topic not in self._ids)
-        if missing - self.missing:
-            log.warning("topics_missing", topics=sorted(missing)[:20], count=len(missing))
-        self.missing = missing
+        """Ask the cluster which topics these are. Raises StoreError."""
+        await self._watch.look(self._topics)
+
+    @property
+    def missing(self) -> frozenset[str]:
+        """Topics that a tenant should have and the cluster has not."""
+        return self._watch.missing
 
     def of(self, topic: str) -> LogTopic | None:
         """What is known of a topic; None where it is no tenant's (any more)."""
@@ -99,7 +82,7 @@ class TopicTable:
         return any(record.shared for record in found)
 
     def topic_id(self, topic: str) -> str | None:
-        return self._ids.get(topic)
+        return self._watch.topic_id(topic)
 
     def retention_s(self, topic: str) -> float:
         found = self._topics.get(topic)

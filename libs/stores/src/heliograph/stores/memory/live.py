@@ -142,6 +142,10 @@ class MemoryLiveStore:
             return [StoreError("live_unavailable", "the memory live store is stopped") for _ in batch]
         return [self._server.confirm(*one) for one in batch]
 
+    async def unconfirm(self, session: str, epoch: str, first_seq: int, last_seq: int, size_bytes: int) -> int:
+        self._check()
+        return self._server.unconfirm(session, epoch, first_seq, last_seq, size_bytes)
+
     async def confirmed(self, session: str, positions: Sequence[Position]) -> list[bool | None]:
         self._check()
         found = self._server.session(session)

@@ -170,6 +170,16 @@ class MemoryLiveServer:
             shard.dirty[session] = self._now_ms()
         return self.head(session)
 
+    def unconfirm(self, session: str, epoch: str, first_seq: int, last_seq: int, size_bytes: int) -> int:
+        shard = self._shard(session)
+        found = shard.sessions.get(session)
+        if found is None or not found.unconfirm(epoch, first_seq, last_seq, size_bytes):
+            return 0
+        shard.dirty.setdefault(session, self._now_ms())
+        tenant = session.partition(":")[0]
+        shard.bytes_by_tenant[tenant] = shard.bytes_by_tenant.get(tenant, 0) + size_bytes
+        return last_seq - first_seq + 1
+
     def head(self, session: str) -> Head:
         found = self._shard(session).sessions.get(session)
         shard_epoch = self.shard_epoch(session)

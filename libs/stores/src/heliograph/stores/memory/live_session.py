@@ -154,6 +154,16 @@ class Session:
         self.unconfirmed_bytes -= freed
         return freed, advanced
 
+    def unconfirm(self, epoch: str, first_seq: int, last_seq: int, size_bytes: int) -> bool:
+        """Whether these positions were confirmed and are so no more."""
+        of = self.epoch
+        if epoch != of.name or not self.head("").first_seq <= first_seq <= last_seq <= of.confirmed:
+            return False
+        of.ahead.update(range(last_seq + 1, of.confirmed + 1))
+        of.confirmed = first_seq - 1
+        self.unconfirmed_bytes += size_bytes
+        return True
+
     def known(self, position: Position) -> bool | None:
         for epoch in (self.epoch, self.old):
             if epoch is not None and epoch.name == position.epoch:

@@ -221,6 +221,15 @@ class RedisLiveStore:
                     answers[index] = _head(reply[at + 1], reply[0].decode())
         return answers
 
+    async def unconfirm(self, session: str, epoch: str, first_seq: int, last_seq: int, size_bytes: int) -> int:
+        route = self._routes.of(session)
+        keys = (route.keys.meta, route.keys.ahead, route.shard_keys.shard, route.shard_keys.dirty)
+        arguments = (route.session, route.tenant, epoch, first_seq, last_seq, size_bytes)
+        count: int = await self._call_one(
+            self._commands, pack((b"FCALL", b"hg1_unconfirm", len(keys), *keys, *arguments))
+        )
+        return count
+
     async def confirmed(self, session: str, positions: Sequence[Position]) -> list[bool | None]:
         route = self._routes.of(session)
         arguments = [part for position in positions for part in (position.epoch, position.seq)]
