@@ -6,6 +6,7 @@ import random
 import signal
 
 import pytest
+from tests.system.consuming import RawConsumer
 from tests.system.load import Run, load
 from tests.system.rig import Rig
 
@@ -76,13 +77,25 @@ async def kill_metadata(rig: Rig, run: Run, dice: random.Random) -> None:
     await rig.ready(rig.metadata)
 
 
-DEEDS = (kill_service, kill_service, drain_edge, freeze, kill_redis, lose_redis, kill_metadata, kill_kafka)
+async def kill_consumer(rig: Rig, run: Run, dice: random.Random) -> None:
+    """It comes back with nothing but its cursor, if the live store still has that."""
+    (clerk,) = (one for one in run.subscribers if isinstance(one, RawConsumer))
+    run.history.note(f"{clerk.name} is gone")
+    await clerk.kill()
+    await asyncio.sleep(dice.uniform(0.0, 1.0))
+    clerk.start()
+
+
+DEEDS = (
+    kill_service, kill_service, drain_edge, freeze, kill_redis, lose_redis, kill_metadata, kill_kafka, kill_consumer
+)  # fmt: skip
 
 
 async def test_a_random_sequence_of_faults_costs_nothing(rig: Rig) -> None:
     seed = int(os.environ.get(SEED_VARIABLE) or random.randrange(2**32))
     dice = random.Random(seed)
-    async with load(rig, seed=seed, per_s=40.0) as run:
+    async with load(rig, seed=seed, per_s=40.0) as run, run.watched_cursors(["clerk"]):
+        run.consumer("clerk", lies=False).start()
         await run.more()
         for _ in range(FAULTS):
             await dice.choice(DEEDS)(rig, run, dice)
