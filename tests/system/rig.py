@@ -40,6 +40,9 @@ SETTINGS = {
     "reconcile_margin_s": "1",
     "reconcile_interval_s": "0.3",
     "lease_s": "3",
+    "edge_lease_s": "3",
+    "dispatch_lease_s": "2",
+    "serve_check_s": "1",
     "heartbeat_interval_s": "1",
     "heads_interval_s": "1",
     "group_protocol": "classic",
@@ -59,7 +62,7 @@ TENANT_SETTINGS = {
 class Rig:
     """The processes, and what a test needs to know of them."""
 
-    def __init__(self, directory: Path, kafka: Kafka, redis: Redis, metadata: Redis) -> None:
+    def __init__(self, directory: Path, kafka: Kafka, redis: Redis, metadata: Redis, **settings: str) -> None:
         """All running; both Redis with an append-only file, so that they forget nothing unless a test makes them."""
         self.directory = directory
         self.kafka = kafka
@@ -75,7 +78,7 @@ class Rig:
             routers=2,
             replays=2,
             registries=2,
-            settings={**SETTINGS, "topic_prefix": self.prefix, "metadata_redis_url": self.metadata.url},
+            settings={**SETTINGS, **settings, "topic_prefix": self.prefix, "metadata_redis_url": self.metadata.url},
         )
         self.tenants: dict[str, DevelopmentTenant] = {}
 

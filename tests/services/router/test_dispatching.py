@@ -88,7 +88,7 @@ async def test_what_the_log_has_makes_a_session_due_but_not_a_workers_own_messag
     await world.until_confirmed(own, 1)
     await world.publish(session, 1)
     order = await edge.order()
-    assert (order.session, order.start) == (session, None)
+    assert order.session == session
     await edge.no_order()
 
 
@@ -104,6 +104,15 @@ async def test_sessions_that_are_older_than_the_first_worker_are_found(world: Wo
     await edge.offer("w1")
     assert (await edge.order()).session == waiting
     await edge.no_order()
+
+
+async def test_without_a_cursor_a_session_begins_where_its_window_does(world: World) -> None:
+    edge, session = Edge(world), world.session()
+    (message,) = await world.publish(session, 1)
+    await edge.offer("w1")
+    await world.router(**QUICK)
+    await edge.mark(session, message.position)
+    assert (await edge.order()).start == f"{message.position[:22]}-{0:016d}"  # type: ignore[index]
 
 
 async def test_many_routers_give_each_session_to_one_worker(memory: MemoryWorld) -> None:

@@ -55,6 +55,17 @@ async def test_what_a_worker_should_see_is_the_newest_that_no_worker_published(s
     assert await store.unserved(session, positions[4]) is None
 
 
+async def test_where_the_window_begins_is_told_for_many_sessions(store: LiveStore) -> None:
+    short, long, none = new_session(), new_session(), new_session()
+    first = (await publish(store, short, "--"))[0]
+    positions = await publish(store, long, "-" * 30, SMALL)
+    begins = await store.beginnings([long, none, short])
+    assert begins[1:] == [None, first]
+    assert begins[0] is not None
+    assert positions[0] < begins[0] < positions[-1]
+    assert await store.beginnings([]) == []
+
+
 async def test_a_worker_that_talks_a_lot_hides_nothing(store: LiveStore) -> None:
     session = new_session()
     positions = await publish(store, session, "--" + "w" * 40)

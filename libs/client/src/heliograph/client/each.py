@@ -10,6 +10,9 @@ from heliograph.client.work import Work, WorkSession
 
 logger = logging.getLogger("heliograph.client")
 
+FIRST_S = 10.0
+"""How long the first message is waited for: there is one, or the session would not have come."""
+
 Handler = Callable[[WorkSession, Item], Awaitable[None]]
 
 
@@ -28,16 +31,18 @@ async def handle_each(work: Work, handler: Handler, *, idle_s: float, pause_s: f
 
 
 async def _handle(session: WorkSession, handler: Handler, idle_s: float, pause_s: float) -> None:
+    patience_s = max(idle_s, FIRST_S)
     try:
         while True:
             try:
-                async with asyncio.timeout(idle_s):
+                async with asyncio.timeout(patience_s):
                     item = await anext(session, None)
             except TimeoutError:
                 await session.done()
                 return
             if item is None:
                 return
+            patience_s = idle_s
             await handler(session, item)
     except (LeaseLost, ClosedError) as error:
         logger.info("no longer working on %s: %s", session.session, error)

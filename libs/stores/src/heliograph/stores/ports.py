@@ -244,6 +244,9 @@ class LiveStore(Protocol):
     async def sessions(self, virtual_shard: int, prefix: str, cursor: int = 0) -> tuple[int, list[str]]:
         """Some of the shard's sessions that begin so, and where to go on; 0: that was all. One may come twice."""
 
+    async def beginnings(self, sessions: Sequence[str]) -> list[Position | None]:
+        """The first message in each one's window, in the order asked; None where there is none."""
+
     async def unserved(self, session: str, after: Position | None) -> Position | None:
         """The newest position behind `after` that no worker published (`by_worker`); None: there is none.
 

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from heliograph.core.dispatching import Room, Waiting, plan
+from heliograph.core.positions import Position
 from heliograph.router.metrics import RouterMetrics
 from heliograph.service.logs import RateLimitedLog, get_logger
 from heliograph.stores.keys import serving_consumer
@@ -184,9 +185,14 @@ class Dispatcher:
     async def _hand_over(self, kind: str, held: Held, view: ServeView, given: list[tuple[str, str, int]]) -> None:
         """Claim the cursors of assigned sessions, and tell the edges."""
         consumer = serving_consumer(kind.partition(":")[2])
+        due = {one.session: one for one in view.due}
         claims = await self._claim([Ack(session, consumer, None, fence) for session, _, fence in given])
         edges = {worker.name: worker.edge for worker, _ in view.workers}
-        due = {one.session: one for one in view.due}
+        begins = await self._beginnings([
+            session
+            for (session, _, _), claim in zip(given, claims, strict=True)
+            if isinstance(claim, Acknowledged) and _start(claim, due[session]) is None
+        ])  # fmt: skip
         orders: defaultdict[str, list[Order]] = defaultdict(list)
         back: list[tuple[str, int, str]] = []
         for (session, worker, fence), claim in zip(given, claims, strict=True):
@@ -199,7 +205,7 @@ class Dispatcher:
                 held.above = max(held.above, claim.fence)
                 back.append((session, fence, ""))
             else:
-                start = _start(claim, due[session])
+                start = _start(claim, due[session]) or begins.get(session)
                 if start is not None and start >= due[session].last:
                     self._metrics.nothing_to_serve.n += 1
                     back.append((session, fence, start))
@@ -211,6 +217,20 @@ class Dispatcher:
             await self._store.order(edge, some)
         if back:
             await self._store.release(kind, back)
+
+    async def _beginnings(self, sessions: list[str]) -> dict[str, str]:
+        """Where sessions without a cursor begin, of those whose window has their first message: the log need not be
+        asked. (What a session was before it expired, was another life: its workers had that.)
+        """
+        if not sessions:
+            return {}
+        try:
+            found = await self._live.beginnings(sessions)
+        except StoreError as error:
+            self._failed("beginnings", error)
+            return {}
+        pairs = zip(sessions, found, strict=True)
+        return {session: str(Position(first.epoch, 0)) for session, first in pairs if first and first.seq == 1}
 
     async def _claim(self, acks: list[Ack]) -> list[Acknowledged | StoreError]:
         if not acks:

@@ -165,6 +165,11 @@ class MemoryLiveStore:
         self._check()
         return 0, self._server.sessions(virtual_shard, prefix)
 
+    async def beginnings(self, sessions: Sequence[str]) -> list[Position | None]:
+        self._check()
+        found = [self._server.session(session) for session in sessions]
+        return [one.entries[0].position if one is not None and one.entries else None for one in found]
+
     async def unserved(self, session: str, after: Position | None) -> Position | None:
         self._check()
         found = self._server.session(session)

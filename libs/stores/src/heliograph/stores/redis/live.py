@@ -272,6 +272,19 @@ class RedisLiveStore:
         )
         return int(reply[0]), [member.decode() for member in reply[1][::2]]
 
+    async def beginnings(self, sessions: Sequence[str]) -> list[Position | None]:
+        windows = [self._routes.of(session).keys.window for session in sessions]
+        looks = [pack((b"XRANGE", window, b"-", b"+", b"COUNT", b"1")) for window in windows]
+        found: list[Position | None] = []
+        for reply in await self._call(self._history, looks):
+            if isinstance(reply, Exception):
+                raise self.stats.error(reply)
+            text = None
+            for _, fields in reply:
+                text = frame_position(dict(zip(fields[::2], fields[1::2], strict=True)).get(b"f", b""))
+            found.append(Position.parse(text.decode()) if text is not None else None)
+        return found
+
     async def unserved(self, session: str, after: Position | None) -> Position | None:
         route = self._routes.of(session)
         oldest = f"({after.epoch_ms}-{after.seq}" if after is not None else "-"
