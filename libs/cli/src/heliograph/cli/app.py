@@ -12,6 +12,7 @@ from heliograph.cli.exporting.command import export
 from heliograph.cli.history import history
 from heliograph.cli.output import CommandError, fail
 from heliograph.cli.publish import publish
+from heliograph.cli.serve import serve
 from heliograph.cli.tail import tail
 from heliograph.cli.token import app as token_app
 
@@ -100,6 +101,7 @@ def heliograph(
 
 app.command()(publish)
 app.command()(tail)
+app.command()(serve)
 app.command()(history)
 app.command()(export)
 app.add_typer(token_app, name="token")
