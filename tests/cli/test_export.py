@@ -20,6 +20,7 @@ from heliograph.cli.exporting import answers
 from heliograph.cli.exporting.directory import LOCK, MANIFEST, ExportDirectory, Format, Manifest
 from heliograph.cli.exporting.files import reader_of
 from heliograph.cli.exporting.parquet import SCHEMA, ParquetWriter, read_parquet, records, table
+from heliograph.core.expiry import Expiry
 from heliograph.protocol.exports import (
     ExportedRecord,
     Place,
@@ -255,6 +256,16 @@ def test_what_retention_took_is_said(replay: ReplayThread, run: Invoke, tmp_path
     assert done.exit_code == 0
     offsets = [line.offset for line in exported(tmp_path / "out")]
     assert summary(done)["removed"] == 299 - len(offsets) > 0
+
+
+def test_what_has_expired_is_said(replay: ReplayThread, run: Invoke, tmp_path: Path) -> None:
+    fill(replay, 50)
+    replay.call(replay.world.expiries.put, "acme:planner:s1", Expiry(BEGUN_MS + 10**9, BEGUN_MS))
+    replay.call(replay.world.start)
+    done = run(tmp_path / "out", "--json")
+    assert summary(done)["expired"] == 7
+    assert len(exported(tmp_path / "out")) == 53 - 7
+    assert "7 messages are left out" in run(tmp_path / "out").stderr
 
 
 def test_a_topic_that_was_made_again_ends_the_export(replay: ReplayThread, run: Invoke, tmp_path: Path) -> None:

@@ -2,19 +2,21 @@
 
 import asyncio
 import json
+import time
 from typing import Any
 
 import httpx
 import pytest
 from tests.services.replay.rig import BEGUN_MS, E1, PARTITIONS, SESSION, World, message, until
 
+from heliograph.core.expiry import Expiry
 from heliograph.core.messages import MessageClass
 from heliograph.core.positions import Position
 from heliograph.protocol.exports import ExportedRecord, Verbatim, decode_record_line, record_of
 from heliograph.protocol.gaps import gap_message
 from heliograph.protocol.messages import Message, record_headers, record_value
 from heliograph.replay.exporting import BATCH
-from heliograph.stores.ports import LogRecord, TopicSpec
+from heliograph.stores.ports import LogRecord, StoreError, TopicSpec
 
 PATH = "/v1/export/acme"
 
@@ -81,7 +83,7 @@ async def test_every_record_of_every_partition_comes_byte_for_byte(world: World)
     assert [record_of(line) for line in answer.records] == in_log(world)
     places = [(line.topic, line.partition, line.offset, line.timestamp) for line in answer.records]
     assert places == [("acme.log", r.partition, r.offset, r.timestamp_ms) for r in world.log.records(world.topic)]
-    assert answer.end == {"type": "end", "complete": True, "resume": None, "records": 54, "removed": 0}
+    assert answer.end == {"type": "end", "complete": True, "resume": None, "records": 54, "removed": 0, "expired": 0}
 
 
 async def test_topics_of_agent_types_and_telemetry_are_exported_too(world: World) -> None:
@@ -203,6 +205,58 @@ async def test_what_retention_took_under_way_is_counted(world: World) -> None:
     world.log.truncate(world.topic, record.partition, 9)
     answer = await export(world, resume=span["resume"], alone="true")
     assert (answer.records, answer.end["removed"], answer.end["complete"]) == ([], 9, True)
+
+
+async def test_what_has_expired_is_left_out_and_counted(world: World) -> None:
+    expired, kept = "acme:planner:s1", "acme:planner:s2"
+    world.write(*(message(seq, E1, session) for seq in range(1, 10) for session in (expired, kept)))
+    world.write(message(9, E1, expired, event_type="dev.heliograph.expiry"))
+    world.write_record(b"{", record_headers(message(1, E1, expired)), expired)
+    await world.start()
+    await world.expiries.put(expired, Expiry(BEGUN_MS + 6_000, BEGUN_MS))
+    await until(lambda: world.value("expiry_refreshes_total") > 1)
+    answer = await export(world)
+    while not answer.end["expired"]:  # a change is seen within a second
+        answer = await export(world)
+    found = [(line.session, line.message_id) for line in answer.records if line.session == expired]
+    assert found == [(expired, f"m{seq}") for seq in (7, 8, 9, 9)]
+    assert answer.end["expired"] == 6
+    assert len([line for line in answer.records if line.session == kept]) == 9
+
+
+async def test_where_expiries_cannot_be_asked_for_nothing_is_shown(world: World) -> None:
+    world.write(message(1, E1, "acme:planner:s1"))
+    await world.expiries.put("acme:planner:s1", Expiry(BEGUN_MS + 6_000, BEGUN_MS))
+    await world.start()
+
+    async def away(sessions: object) -> None:
+        raise StoreError("unavailable", "away")
+
+    world.expiries.get = away  # type: ignore[method-assign,assignment]
+    answer = await export(world)
+    assert (answer.records, [error["code"] for error in answer.errors]) == ([], ["unavailable"])
+
+
+async def test_a_tenant_that_shares_its_topics_gets_its_own_records_as_long_as_it_keeps_them(world: World) -> None:
+    await world.put_tenant(
+        "acme",
+        isolation="shared",
+        topics={"log": {"retention_s": 3600}},
+        agent_types={"tool": {"log": {"retention_s": 7200}}},
+    )
+    topic = "heliograph._shared.1d.log"
+    world.log.create(TopicSpec(topic, 1, 1, {}))
+    written = [("acme:planner:s1", 0.5), ("acme:planner:s1", 1.5), ("acme:tool:s1", 1.5), ("other:tool:s1", 0.0)]
+    for session, hours in (*written, ("acme2:tool:s1", 0.0)):
+        one = message(1, E1, session)
+        world.now_ms = time.time_ns() // 1_000_000 - int(hours * 3_600_000)
+        world.log.append(LogRecord(topic, 0, -1, 0, session.encode(), record_value(one), list(record_headers(one))))
+    world.log.append(LogRecord(topic, 0, -1, 0, None, b"who?", []))
+    await world.start()
+    answer = await export(world)
+    assert [(line.topic, line.offset, line.session) for line in answer.records] == [
+        ("_shared.1d.log", 0, "acme:planner:s1"), ("_shared.1d.log", 2, "acme:tool:s1")
+    ]  # fmt: skip
 
 
 async def test_a_topic_that_was_made_again_is_said(world: World) -> None:

@@ -168,7 +168,11 @@ def compose(settings: ReplaySettings, stores: Stores) -> Service:
         lambda: readiness.draining,
     )
     export = Export(
-        Exporter(stores.http_log, topics, counts), directory.find, http_slots, stream, lambda: readiness.draining
+        Exporter(stores.http_log, topics, expiries, counts),
+        directory.find,
+        http_slots,
+        stream,
+        lambda: readiness.draining,
     )
     rehydrator = Rehydrator(
         stores.rehydration,

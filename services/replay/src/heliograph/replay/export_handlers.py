@@ -177,4 +177,5 @@ class Export:
             records=read.records,
             bytes=read.bytes,
             removed=read.removed,
+            expired=read.expired,
         )

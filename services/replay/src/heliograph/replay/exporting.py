@@ -9,19 +9,21 @@ reads.
 
 import re
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import aclosing
 from dataclasses import dataclass
 from enum import StrEnum
 
 from heliograph.core.errors import InvalidValueError
+from heliograph.core.sessions import SessionKey
 from heliograph.protocol.exports import Place, exported_message, record_line
 from heliograph.protocol.frames import encode
-from heliograph.protocol.messages import RecordError
+from heliograph.protocol.messages import OWN_EVENT_TYPES, RecordError
 from heliograph.protocol.tenants import Tenant
 from heliograph.replay.metrics import ReplayMetrics
 from heliograph.replay.places import CLOCK_SKEW_MS, topic_tag
 from heliograph.replay.reading import Limits
+from heliograph.service.expiries import ExpiryDirectory
 from heliograph.stores.keys import Topics
 from heliograph.stores.ports import LogReader, LogRecord, StoreError, TopicInfo
 
@@ -32,6 +34,8 @@ MARK_BYTES = 1024 * 1024
 MARK_S = 1.0
 """At least so often a mark says where to go on: what a reader does twice after it was cut off, and how long a proxy
 sees nothing while records are read that are not wanted."""
+
+TELEMETRY = ".telemetry"
 
 RESUME_PATTERN = r"^[0-9a-f]{16}~[0-9]{1,6}\.[0-9]{1,18}\.[0-9]{1,18}$"
 _RESUME = re.compile(RESUME_PATTERN, re.ASCII)
@@ -94,10 +98,19 @@ class ExportEnding(StrEnum):
 class Exporter:
     """Knows where a tenant's records are."""
 
-    def __init__(self, log: LogReader, topics: Topics, metrics: ReplayMetrics) -> None:
+    def __init__(
+        self,
+        log: LogReader,
+        topics: Topics,
+        expiries: ExpiryDirectory,
+        metrics: ReplayMetrics,
+        now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+    ) -> None:
         self.log = log
         self.metrics = metrics
+        self.now_ms = now_ms
         self._topics = topics
+        self._expiries = expiries
 
     async def sources(self, tenant: Tenant) -> list[Source]:
         """The tenant's topics that exist, by name. Raises StoreError."""
@@ -123,6 +136,22 @@ class Exporter:
             begun = await self.log.offset_for_time(source.info.name, partition, max(0, from_ms - CLOCK_SKEW_MS))
             start = max(start, begun)
         return Span(source, partition, min(start, end), end)
+
+    async def gone_until(self, records: Iterable[LogRecord]) -> dict[bytes | None, int]:
+        """Of the records' sessions that have expired, by their key: messages of this time and before are gone.
+
+        Raises StoreError(`unavailable`) where that can't be found out.
+        """
+        gone: dict[bytes | None, int] = {}
+        for key in {record.key for record in records}:
+            try:
+                session = SessionKey.parse((key or b"").decode())
+            except ValueError:  # nobody's
+                continue
+            until = await self._expiries.gone_until(str(session))
+            if until:
+                gone[key] = until
+        return gone
 
 
 def resumed(sources: list[Source], resume: str) -> Span:
@@ -171,6 +200,8 @@ class ExportRead:
         self._marked_at = 0.0
         self.removed = 0
         """Offsets that retention took while the export was under way."""
+        self.expired = 0
+        """Messages left out because their session has expired."""
 
     async def chunks(self) -> AsyncGenerator[bytes, None]:
         """Lines: records, and marks among them. Raises InvalidValueError and StoreError."""
@@ -200,7 +231,7 @@ class ExportRead:
         async with aclosing(steps):  # type: ignore[type-var] # every implementation is a generator
             async for records in steps:
                 await self._count_removed(records[0].offset)
-                lines = self._taken(records)
+                lines = self._taken(records, await self._exporter.gone_until(filter(self._is_own, records)))
                 self._exporter.metrics.records_scanned.n += len(records)
                 now = self._clock()
                 if self.ending is None and self._stopping():
@@ -228,12 +259,12 @@ class ExportRead:
             earliest, _ = await self._log.bounds(at.source.info.name, at.partition)
             self.removed += max(0, min(earliest, next_offset) - at.start)
 
-    def _taken(self, records: list[LogRecord]) -> list[bytes]:
-        """The lines of what is wanted; sets the ending where a limit is reached."""
+    def _taken(self, records: list[LogRecord], gone: dict[bytes | None, int]) -> list[bytes]:
+        """The lines of what is wanted; sets the ending where a limit is reached. `gone`: what of which key expired."""
         assert self._at is not None
         lines: list[bytes] = []
         for record in records:
-            line = self._line(self._at.source, record)
+            line = self._line(self._at.source, record, gone.get(record.key, 0))
             if line is not None:
                 full = self.records >= self._limits.messages or self.bytes + len(line) > self._limits.bytes_
                 if full and self.records > 0:
@@ -249,18 +280,39 @@ class ExportRead:
         self._go_to(records[-1].offset + 1)
         return lines
 
-    def _line(self, source: Source, record: LogRecord) -> bytes | None:
-        """None for what is not wanted, and what of a shared topic is another tenant's."""
-        if self._tenant.shared and not (record.key or b"").startswith(self._own):
+    def _is_own(self, record: LogRecord) -> bool:
+        """Whether it is the tenant's: of a shared topic only what says so."""
+        return not self._tenant.shared or (record.key or b"").startswith(self._own)
+
+    def _line(self, source: Source, record: LogRecord, gone_until_ms: int) -> bytes | None:
+        """None for what is not wanted, or not there any more for readers."""
+        if not self._is_own(record) or record.timestamp_ms < self._kept_since_ms(source, record):
             return None
         message = exported_message(record.key, record.value, record.headers)
-        if not self._query.wants(record.timestamp_ms if isinstance(message, RecordError) else message.time_ms):
+        if isinstance(message, RecordError):
+            time_ms, ours = record.timestamp_ms, False
+        else:
+            time_ms, ours = message.time_ms, message.event_type in OWN_EVENT_TYPES
+        if not self._query.wants(time_ms):
+            return None
+        if time_ms <= gone_until_ms and not ours:  # what says that they expired goes along
+            self.expired += 1
             return None
         place = Place(source.name, record.partition, record.offset, record.timestamp_ms)
         return record_line(place, record.key, record.value, record.headers, message) + b"\n"
 
+    def _kept_since_ms(self, source: Source, record: LogRecord) -> int:
+        """Kafka keeps a shared topic longer than some of its tenants asked for."""
+        tenant = self._tenant
+        if not tenant.shared:
+            return 0
+        settings = tenant.log_settings((record.key or b"").decode(errors="replace").split(":")[1])
+        if source.name.endswith(TELEMETRY) and tenant.topics.telemetry is not None:
+            settings = tenant.topics.telemetry
+        return self._exporter.now_ms() - settings.retention_s * 1000
+
     def _told(self) -> dict[str, object]:
-        counts = {"records": self.records, "removed": self.removed}
+        counts = {"records": self.records, "removed": self.removed, "expired": self.expired}
         at = self._at
         if at is None:
             return {"resume": None, **counts}

@@ -46,6 +46,7 @@ class _Mark(Struct, tag="mark", tag_field="type"):
     offset: int
     resume: str
     removed: int = 0
+    expired: int = 0
 
 
 class _End(Struct, tag="end", tag_field="type"):
@@ -53,6 +54,7 @@ class _End(Struct, tag="end", tag_field="type"):
     offset: int | None = None
     resume: str | None = None
     removed: int = 0
+    expired: int = 0
 
 
 class _Error(Struct, tag="error", tag_field="type"):
@@ -75,6 +77,8 @@ class Step:
     """None: nothing is left."""
     removed: int
     """Offsets that retention took in this step."""
+    expired: int
+    """Messages left out in this step because their session has expired."""
 
 
 async def partitions(http: httpx.AsyncClient, url: str, query: dict[str, str]) -> list[Span]:
@@ -135,7 +139,7 @@ class _Patience:
 
 async def _answer(http: httpx.AsyncClient, url: str, query: dict[str, str]) -> AsyncGenerator[Step, None]:
     lines: list[bytes] = []
-    removed = 0
+    removed = expired = 0
     async with aclosing(_lines(http, url, query)) as answer:
         async for line in answer:
             if line.startswith(LINE_START):
@@ -145,17 +149,15 @@ async def _answer(http: httpx.AsyncClient, url: str, query: dict[str, str]) -> A
                 told = _between.decode(line)
             except msgspec.MsgspecError as error:
                 raise ConnectError("malformed", f"replay sent what can't be read: {error}") from None
-            match told:
-                case _Mark():
-                    yield Step(lines, told.offset, told.resume, told.removed - removed)
-                    lines, removed = [], told.removed
-                case _End() if told.complete or told.resume is not None:
-                    yield Step(lines, told.offset, None if told.complete else told.resume, told.removed - removed)
-                    return
-                case _Error():
-                    raise RefusedError(told.code, told.message, url, PAUSE_S)
-                case _:
-                    return
+            if isinstance(told, _Error):
+                raise RefusedError(told.code, told.message, url, PAUSE_S)
+            complete = isinstance(told, _End) and told.complete
+            if told.resume is not None or complete:
+                resume = None if complete else told.resume
+                yield Step(lines, told.offset, resume, told.removed - removed, told.expired - expired)
+                lines, removed, expired = [], told.removed, told.expired
+            if isinstance(told, _End):
+                return
 
 
 async def _lines(http: httpx.AsyncClient, url: str, query: dict[str, str]) -> AsyncGenerator[bytes, None]:

@@ -168,7 +168,7 @@ class _Exporter:
             return
         times = {"from_time": self.manifest.from_time, "until_time": self.manifest.until_time}
         query = {name: value for name, value in times.items() if value is not None}
-        next_, removed = state.next, 0
+        next_, removed, expired = state.next, 0, 0
         writer: Writer | None = None
         try:
             async with aclosing(steps(self.http, self.url, query, state.resume)) as found:
@@ -181,6 +181,7 @@ class _Exporter:
                     self.advanced(reached - next_)
                     next_ = reached
                     removed += step.removed
+                    expired += step.expired
                     if step.resume is not None and (writer is None or writer.line_bytes < self.file_bytes):
                         continue
                     if writer is not None:
@@ -188,7 +189,8 @@ class _Exporter:
                         state.files.append(self.directory.finish(name, writer.records))
                     state.next, state.resume = next_, step.resume
                     state.removed += removed
-                    writer, removed = None, 0
+                    state.expired += expired
+                    writer, removed, expired = None, 0, 0
                     self.directory.save(self.manifest)
         finally:
             if writer is not None:  # interrupted: what it wrote is made again
@@ -208,9 +210,12 @@ def _say(manifest: Manifest, to: Path, *, json: bool) -> None:
                 "files": len(files),
                 "bytes": size,
                 "removed": manifest.removed,
+                "expired": manifest.expired,
             }
         )
         return
     note(f"{manifest.records} records of {manifest.tenant} in {len(files)} files ({size} bytes) in {to}")
+    if manifest.expired:
+        note(f"{manifest.expired} messages are left out: their sessions have expired")
     if manifest.removed:
         note(f"{manifest.removed} records were removed by retention before they could be exported")

@@ -60,6 +60,8 @@ class PartitionState(Struct, kw_only=True):
     """None: all of it is here."""
     removed: int = 0
     """Offsets that retention took while the export was under way."""
+    expired: int = 0
+    """Messages left out because their session has expired."""
     files: list[ExportFile] = []
 
     @property
@@ -101,6 +103,10 @@ class Manifest(Struct, kw_only=True):
     @property
     def removed(self) -> int:
         return sum(partition.removed for partition in self.partitions)
+
+    @property
+    def expired(self) -> int:
+        return sum(partition.expired for partition in self.partitions)
 
 
 _decoder = msgspec.json.Decoder(Manifest)
