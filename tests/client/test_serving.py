@@ -308,6 +308,29 @@ async def test_a_handler_that_fails_gets_the_message_again(kind: Type) -> None:
         await asyncio.gather(serving, return_exceptions=True)
 
 
+async def test_a_handler_is_cancelled_when_its_session_is_lost(kind: Type) -> None:
+    begun, ended = [0], [""]
+
+    async def handle(_session: WorkSession, _item: Message | Gap) -> None:
+        begun[0] += 1
+        if begun[0] == 1:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                ended[0] = "cancelled"
+                raise
+
+    async with kind.client() as user, kind.client() as worker:
+        serving = asyncio.create_task(worker.serve_each(kind.name, handle))
+        await user.publish(kind.session(), 1)
+        await until(lambda: begun[0] == 1)
+        drop(worker)
+        await until(lambda: begun[0] == 2)
+        assert ended == ["cancelled"]
+        serving.cancel()
+        await asyncio.gather(serving, return_exceptions=True)
+
+
 async def test_without_the_scope_serving_is_refused(kind: Type) -> None:
     async with kind.client(scopes=["subscribe:*:*"]) as worker, worker.serve(kind.name) as work:
         with pytest.raises(ServeRefused) as caught:

@@ -128,6 +128,7 @@ async def test_a_worker_whose_edge_was_stopped_past_its_lease_is_told(rig: Rig) 
         edge.signal(signal.SIGSTOP)
         run.out_of_touch.add(stays)
         try:
+            publishing = asyncio.create_task(run.publish(1))  # what the stopped one has not seen is given to the other
             await until(
                 "another worker has the sessions",
                 lambda: len({one.session for one in run.told(other, "assigned")}) == 40,
@@ -139,6 +140,7 @@ async def test_a_worker_whose_edge_was_stopped_past_its_lease_is_told(rig: Rig) 
             "each of its sessions was revoked",
             lambda: len(run.told(stays, "lost")) == 40,
         )
+        await publishing
         reasons = {one.reason for one in run.told(stays, "lost")}
         assert reasons <= {"lost", "reassigned"}
         await run.publish(2)

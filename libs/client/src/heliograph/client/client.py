@@ -354,7 +354,9 @@ class Client:
             await client.serve_each("planner", plan)
 
         A message is acknowledged when its handler has returned. A handler that raises gets the same message again
-        (after `settings.handler_pause_s`, it or another worker). A session without a message for `idle_s` is given
+        (after `settings.handler_pause_s`, it or another worker). When the session is lost while a handler runs, the
+        handler is cancelled: the message comes again to whoever has the session next, so what it did should bear being
+        done twice (publish with ids of your own making). A session without a message for `idle_s` is given
         back, which makes room for others.
         """
         async with self.serve(agent_type, capacity=capacity) as work:

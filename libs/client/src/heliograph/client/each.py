@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from heliograph.client.errors import ClosedError, LeaseLost
 from heliograph.client.feeds import Item
@@ -13,7 +14,7 @@ logger = logging.getLogger("heliograph.client")
 FIRST_S = 10.0
 """How long the first message is waited for: there is one, or the session would not have come."""
 
-Handler = Callable[[WorkSession, Item], Awaitable[None]]
+Handler = Callable[[WorkSession, Item], Coroutine[Any, Any, None]]
 
 
 async def handle_each(work: Work, handler: Handler, *, idle_s: float, pause_s: float) -> None:
@@ -30,6 +31,25 @@ async def handle_each(work: Work, handler: Handler, *, idle_s: float, pause_s: f
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
+async def _interruptible(session: WorkSession, work: Coroutine[Any, Any, None]) -> bool:
+    """Do it, unless the session is lost meanwhile: what it would do from then on is another worker's to do."""
+    task = asyncio.ensure_future(work)
+    session.interrupt = task.cancel
+    if session.lost_by is not None:
+        task.cancel()
+    try:
+        await task
+    except asyncio.CancelledError:
+        current = asyncio.current_task()
+        if session.lost_by is None or (current is not None and current.cancelling()):
+            raise
+        logger.info("stopped working on %s: %s", session.session, session.lost_by)
+        return False
+    finally:
+        session.interrupt = None
+    return True
+
+
 async def _handle(session: WorkSession, handler: Handler, idle_s: float, pause_s: float) -> None:
     patience_s = max(idle_s, FIRST_S)
     try:
@@ -43,7 +63,8 @@ async def _handle(session: WorkSession, handler: Handler, idle_s: float, pause_s
             if item is None:
                 return
             patience_s = idle_s
-            await handler(session, item)
+            if not await _interruptible(session, handler(session, item)):
+                return
     except (LeaseLost, ClosedError) as error:
         logger.info("no longer working on %s: %s", session.session, error)
     except Exception:

@@ -77,7 +77,7 @@ class ClientTraffic:
         self._sender.connected()
         self._reader.connected()
         self._acks.connected()
-        self._workers.connected(self._publisher.lanes.incarnation)
+        self._workers.connected(self._publisher.lanes.incarnation, welcome.connection)
         self._durabilities.connected()
         self._publisher.connected(welcome)
         self._refresh.connected(welcome.expires_at_ms)

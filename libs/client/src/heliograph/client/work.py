@@ -59,6 +59,8 @@ class WorkSession:
         self._error: ClientError | None = None
         self.over = False
         """It was given back, or lost."""
+        self.interrupt: Callable[[], object] | None = None
+        """Called when it is lost: ends what is being done for it."""
         self.position = str(BEFORE_ALL) if fresh else frame.start
         """Everything up to here is done with."""
 
@@ -151,6 +153,13 @@ class WorkSession:
         self._error = self._error or error
         self._inbox.items.clear()
         self._bell.ring()
+        if self.interrupt is not None:
+            self.interrupt()
+
+    @property
+    def lost_by(self) -> ClientError | None:
+        """Why it is another's, or nobody's, now."""
+        return self._error
 
     def _settle(self) -> None:
         taken, self._taken = self._taken, None

@@ -159,8 +159,8 @@ class Workers:
 
     # ---- the connection ----------------------------------------------------------------------------------------------
 
-    def connected(self, incarnation: str) -> None:
-        self._incarnations.add(incarnation)
+    def connected(self, incarnation: str, connection: str) -> None:
+        self._incarnations |= {incarnation, connection}  # what ids that the server gives begin with
         for work in self._works.values():
             self._offer(work)
 

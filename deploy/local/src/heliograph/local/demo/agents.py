@@ -4,14 +4,19 @@ Ada asks how long sunlight needs to get somewhere. Her question is a command to 
 tool look the distance up and the calculator divide it by the speed of light, and streams the answer to Ada, word by
 word. Every message says what it belongs to (`correlation_id`: the question) and what caused it (`causation_id`).
 
-None of this code knows about lost connections, repeats or order: that is what Heliograph is for.
+The planner and the tools serve their agent type: they know no session beforehand. Who begins a conversation names its
+session (Ada does), the tools' sessions are called as the planner's is. A worker that is lost in the middle of a message
+leaves it to the next one: what they publish has ids made from the question's, so a second time is no second answer.
+
+None of this code knows about lost connections or order: that is what Heliograph is for.
 """
 
 import asyncio
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
-from heliograph.client import Client, Message
+from heliograph.client import Client, Gap, Message, WorkSession
 
 LIGHT_MINUTE_KM = 17_987_547.48
 """What light travels in a minute."""
@@ -50,37 +55,48 @@ async def person(client: Client, inbox: str, planner: str, places: Iterable[str]
                     break
 
 
-async def planner(client: Client, inbox: str, search: str, calculator: str) -> None:
+async def planner(client: Client) -> None:
     """Splits a question into tasks for the tools, and streams the answer."""
-    async for message in client.subscribe(inbox, start="earliest"):
+
+    async def plan(session: WorkSession, message: Message | Gap) -> None:
         if isinstance(message, Message) and message.class_ == "control":
-            task: dict[str, Any] = {"reply_to": inbox, "correlation_id": message.id, "causation_id": message.id}
+            search, calculator = (str(replace(session.key, agent_type=tool)) for tool in ("search", "calculator"))
+            task: dict[str, Any] = {"reply_to": session.key, "correlation_id": message.id, "causation_id": message.id}
             place = message.data["light to"]
             found = await client.request(search, {"distance of": place}, **task)
             ratio = await client.request(calculator, {"divide": [found.data["km"], LIGHT_MINUTE_KM]}, **task)
             words = answer_about(place, ratio.data["result"]).split()
             async with asyncio.TaskGroup() as streaming:
-                for word in words:
-                    say = client.publish(message.reply_to or inbox, {"word": word}, correlation_id=message.id)
+                for number, word in enumerate(words):
+                    inbox, id_ = message.reply_to or session.key, f"{message.id}/{number}"
+                    say = client.publish(inbox, {"word": word}, id=id_, correlation_id=message.id)
                     streaming.create_task(say)
-            await client.reply(message, {"answer": " ".join(words)}, cls="event")
+            await client.reply(message, {"answer": " ".join(words)}, cls="event", id=f"{message.id}/answer")
+
+    await client.serve_each("planner", plan)
 
 
-async def search(client: Client, inbox: str) -> None:
+async def search(client: Client) -> None:
     """Looks a distance up, and shows how far it is with that."""
-    async for task in client.subscribe(inbox, start="earliest"):
+
+    async def look_up(session: WorkSession, task: Message | Gap) -> None:
         if isinstance(task, Message) and task.reply_to:
             for percent in (25, 50, 75):
                 progress = {"searching": task.data["distance of"], "percent": percent}
-                await client.publish(inbox, progress, cls="telemetry", correlation_id=task.correlation_id)
+                await client.publish(session.key, progress, cls="telemetry", correlation_id=task.correlation_id)
                 await asyncio.sleep(0.01)
-            await client.reply(task, {"km": DISTANCES_KM[task.data["distance of"]]})
+            await client.reply(task, {"km": DISTANCES_KM[task.data["distance of"]]}, id=f"{task.id}/answer")
+
+    await client.serve_each("search", look_up)
 
 
-async def calculator(client: Client, inbox: str) -> None:
+async def calculator(client: Client) -> None:
     """Divides."""
-    async for task in client.subscribe(inbox, start="earliest"):
+
+    async def divide(session: WorkSession, task: Message | Gap) -> None:
         if isinstance(task, Message) and task.reply_to:
             dividend, divisor = task.data["divide"]
-            await client.publish(inbox, {"busy": True}, cls="telemetry", correlation_id=task.correlation_id)
-            await client.reply(task, {"result": dividend / divisor})
+            await client.publish(session.key, {"busy": True}, cls="telemetry", correlation_id=task.correlation_id)
+            await client.reply(task, {"result": dividend / divisor}, id=f"{task.id}/answer")
+
+    await client.serve_each("calculator", divide)

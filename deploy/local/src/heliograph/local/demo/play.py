@@ -43,8 +43,8 @@ class Play:
         self._inbox = {
             ADA: stage.session("person", "ada"),
             PLANNER: stage.session("planner", "sunlight"),
-            SEARCH: stage.session("tool", "search"),
-            CALCULATOR: stage.session("tool", "calculator"),
+            SEARCH: stage.session("search", "sunlight"),
+            CALCULATOR: stage.session("calculator", "sunlight"),
         }
         self._clients: list[RecordedClient] = []
         self._evidence = Evidence(auditor=AUDITOR)
@@ -62,10 +62,9 @@ class Play:
             self._tell.connected({client.name: self._edge_name(client) for client in self._clients})
             async with asyncio.TaskGroup() as group:
                 acting = [group.create_task(_listen(auditor, session)) for session in self._inbox.values()]
-                acting.append(group.create_task(agents.search(cast[SEARCH], self._inbox[SEARCH])))
-                acting.append(group.create_task(agents.calculator(cast[CALCULATOR], self._inbox[CALCULATOR])))
-                tools = (self._inbox[SEARCH], self._inbox[CALCULATOR])
-                acting.append(group.create_task(agents.planner(cast[PLANNER], self._inbox[PLANNER], *tools)))
+                acting.append(group.create_task(agents.search(cast[SEARCH])))
+                acting.append(group.create_task(agents.calculator(cast[CALCULATOR])))
+                acting.append(group.create_task(agents.planner(cast[PLANNER])))
                 asking = agents.person(cast[ADA], self._inbox[ADA], self._inbox[PLANNER], self._questions())
                 asked = group.create_task(asking)
                 acting.append(await self._plot(house, group))
@@ -177,7 +176,7 @@ class Play:
     async def _settle(self) -> None:
         """Return when all that was published is durable and has reached those who listen."""
         calls = [call for client in self._clients for call in client.calls]
-        await self._wait("every publish is answered", lambda: all(call.receipt or call.error for call in calls))
+        await self._wait("every publish is answered", lambda: all(call.is_over for call in calls))
         heads: dict[str, str] = {}
         for call in calls:
             if call.receipt is None or call.receipt.position is None:
@@ -198,7 +197,14 @@ class Play:
     def _note(self) -> None:
         evidence = self._evidence
         evidence.took_s = self._now_s()
-        evidence.published = [call.published() for client in self._clients for call in client.calls]
+        seen = {
+            (reading.session, message.message_id): message.position
+            for reading in self._client(AUDITOR).readings
+            for message in reading.messages
+        }
+        calls = [call for client in self._clients for call in client.calls]
+        found = [call.published(seen) for call in calls]
+        evidence.published = [one for one in found if one is not None]
         evidence.readings = [reading for client in self._clients for reading in client.readings]
         for reading in evidence.readings:
             reading.live = reading.after is None

@@ -1,7 +1,8 @@
 """A client that notes what it publishes and what its readers are given; agents use it like any other."""
 
+import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
@@ -23,11 +24,25 @@ class Call:
     session: str
     class_: str
     began_s: float
+    message_id: str | None = None
+    """As it was given, if it was."""
     receipt: Receipt | None = None
     error: str | None = None
+    cancelled: bool = False
+    """The session that it belonged to was lost in the middle: whether it was published can only be seen."""
 
-    def published(self) -> Published:
+    @property
+    def is_over(self) -> bool:
+        return self.receipt is not None or self.error is not None or self.cancelled
+
+    def published(self, seen: Mapping[tuple[str, str], str | None]) -> Published | None:
+        """None where it was cancelled before it was published. `seen`: positions by session and message id."""
         fields = (self.client, self.session, self.class_, self.began_s)
+        if self.cancelled:
+            key = (self.session, self.message_id or "")
+            if key not in seen:
+                return None
+            return Published(*fields, self.message_id, seen[key], durable=seen[key] is not None)
         if self.receipt is None:
             return Published(*fields, error=self.error or "it was never answered")
         receipt = self.receipt
@@ -79,12 +94,15 @@ class RecordedClient(Client):
         class_ = str(fields.get("cls", "event"))
         if class_ == "telemetry":  # its receipt knows no id that the server gave
             fields.setdefault("id", uuid4().hex)
-        call = Call(self.name, str(session), class_, time.monotonic())
+        call = Call(self.name, str(session), class_, time.monotonic(), fields.get("id"))
         self.calls.append(call)
         try:
             call.receipt = await super().publish(session, data, **fields)
         except HeliographError as error:
             call.error = f"{error.code}: {error.message}"
+            raise
+        except asyncio.CancelledError:
+            call.cancelled = True
             raise
         return call.receipt
 

@@ -31,6 +31,10 @@ QUICK = {
     # What an edge takes with it when it dies is written by the router after these two, and after 15 s by default.
     "log_delivery_timeout_s": "2",
     "reconcile_margin_s": "1",
+    # An edge that died is known dead after this, and its workers' sessions are given to others.
+    "lease_s": "3",
+    "edge_lease_s": "3",
+    "dispatch_lease_s": "2",
     # Processes that are killed at the end need no long memory of each other.
     "drain_timeout_s": "1",
 }
