@@ -48,7 +48,7 @@ def test_the_example_of_the_page_runs(tmp_path: Path) -> None:
     assert "failed" not in said
 
 
-ASYNC_TEST = """
+MARKED_TEST = """
 import pytest
 
 {mark}
@@ -59,23 +59,18 @@ async def test_it(heliograph_dev, heliograph_session):
 """
 
 
-@pytest.mark.parametrize(
-    ("mark", "arguments"),
-    [
-        ("@pytest.mark.asyncio", ["-o", "asyncio_mode=strict"]),
-        ("@pytest.mark.asyncio(loop_scope='module')", ["-o", "asyncio_mode=strict"]),
-        ("@pytest.mark.anyio", ["-p", "no:asyncio"]),
-    ],
-    ids=["asyncio-strict", "a-loop-of-the-module", "anyio"],
-)
-def test_it_works_with_each_asyncio_plugin(tmp_path: Path, mark: str, arguments: list[str]) -> None:
-    backend = "import pytest\n\n@pytest.fixture\ndef anyio_backend():\n    return 'asyncio'\n"
-    said = pytest_run(tmp_path, *arguments, test_async=ASYNC_TEST.format(mark=mark), conftest=backend)
-    assert "1 passed" in said
-
-
-def test_it_works_without_any(tmp_path: Path) -> None:
-    assert "1 passed" in pytest_run(tmp_path, "-p", "no:asyncio", "-p", "no:anyio", test_sync=SYNC_TEST)
+def test_it_works_with_each_asyncio_plugin_in_each_mode(tmp_path: Path) -> None:
+    """All in one run, on one server: tests with loops of their own, with one of their module, anyio's, and none."""
+    said = pytest_run(
+        tmp_path,
+        *("-o", "asyncio_mode=strict"),
+        conftest="import pytest\n\n@pytest.fixture\ndef anyio_backend():\n    return 'asyncio'\n",
+        test_own=MARKED_TEST.format(mark="@pytest.mark.asyncio"),
+        test_of_the_module=MARKED_TEST.format(mark="@pytest.mark.asyncio(loop_scope='module')"),
+        test_anyio=MARKED_TEST.format(mark="@pytest.mark.anyio"),
+        test_sync=SYNC_TEST,
+    )
+    assert "4 passed" in said
 
 
 def test_each_process_of_xdist_has_its_own(tmp_path: Path) -> None:
@@ -84,7 +79,7 @@ def test_each_process_of_xdist_has_its_own(tmp_path: Path) -> None:
 
 
 def test_what_a_suite_does_to_its_own_process_does_not_reach_the_server(tmp_path: Path) -> None:
-    """Warnings that are errors, a clock that stands still, a shell set up for an installation."""
+    """Warnings that are errors, a clock that stands still, a shell set up for an installation; and no plugin at all."""
     hostile = (
         """
 import os, time, warnings
@@ -99,7 +94,7 @@ def test_a_clock_that_stands(heliograph_dev, heliograph_session, monkeypatch):
     assert asyncio.run(talk(heliograph_dev, heliograph_session)) == {"n": 1}
 """
     )
-    assert "2 passed" in pytest_run(tmp_path, "-W", "error", "-p", "no:asyncio", test_hostile=hostile)
+    assert "2 passed" in pytest_run(tmp_path, "-W", "error", "-p", "no:asyncio", "-p", "no:anyio", test_hostile=hostile)
 
 
 def test_tenants_are_what_a_conftest_says(tmp_path: Path) -> None:
