@@ -52,7 +52,17 @@ def running() -> Iterator[EdgeThread]:
 @pytest.fixture
 def invoke(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
     """`heliograph ARGUMENTS…`, with nothing of this machine's environment."""
-    for name in ("URL", "REPLAY_URL", "TOKEN", "JSON", "KEY", "TENANT", "REDIS_URL", "KAFKA_BOOTSTRAP_SERVERS"):
+    for name in (
+        "URL",
+        "REPLAY_URL",
+        "REGISTRY_URL",
+        "TOKEN",
+        "JSON",
+        "KEY",
+        "TENANT",
+        "REDIS_URL",
+        "KAFKA_BOOTSTRAP_SERVERS",
+    ):
         monkeypatch.delenv(f"HELIOGRAPH_{name}", raising=False)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setenv("COLUMNS", "200")

@@ -11,6 +11,7 @@ from heliograph.cli.exit_codes import MEANINGS, ExitCode
 from heliograph.cli.exporting.command import export
 from heliograph.cli.history import history
 from heliograph.cli.output import CommandError, fail
+from heliograph.cli.presence import presence
 from heliograph.cli.publish import publish
 from heliograph.cli.serve import serve
 from heliograph.cli.tail import tail
@@ -104,4 +105,5 @@ app.command()(tail)
 app.command()(serve)
 app.command()(history)
 app.command()(export)
+app.command()(presence)
 app.add_typer(token_app, name="token")

@@ -34,7 +34,7 @@ MEANINGS: dict[ExitCode, str] = {
     ExitCode.USAGE: "the command line, an input file or a setting is wrong",
     ExitCode.REFUSED: "the server refused the request (limits, pressure, content)",
     ExitCode.UNAUTHORISED: "no token, or one that is not accepted or does not allow it",
-    ExitCode.UNREACHABLE: "nobody there: edge, replay, Kafka or Redis",
+    ExitCode.UNREACHABLE: "nobody there: edge, replay, registry, Kafka or Redis",
     ExitCode.TIMED_OUT: "no answer in time; it may have been done",
     ExitCode.INTERRUPTED: "interrupted by Ctrl-C",
 }
@@ -58,8 +58,8 @@ HINTS: dict[str, str] = {
     "token_refused": "Give a token with --token or HELIOGRAPH_TOKEN; `heliograph token` mints one for development.",
     "token_expired": "Get a fresh token; `heliograph token` mints one for development.",
     "token_revoked": "Ask for another token; `heliograph tenant get` shows what is revoked.",
-    "forbidden": "The token's scopes don't allow this: publish, subscribe and history each need one of their own, "
-    "such as publish:planner:* .",
+    "forbidden": "The token's scopes don't allow this: publish, subscribe, history and presence each need one of their "
+    "own, such as publish:planner:* .",
     "tenant_suspended": "`heliograph tenant apply` with `suspended: false` lifts it.",
     "unreachable": "Is it running, and is the address right? --url or HELIOGRAPH_URL names it.",
     "unavailable": "Is it running, and is the address right? HELIOGRAPH_REDIS_URL names the Redis.",

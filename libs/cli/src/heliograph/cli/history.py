@@ -208,11 +208,13 @@ def _item(line: str) -> Message | Gap | Ended | None:
             return None
 
 
-def refused_answer(path: str, response: httpx.Response, body: bytes) -> HeliographError:
+def refused_answer(
+    path: str, response: httpx.Response, body: bytes, service: str = "replay service"
+) -> HeliographError:
     try:
         problem = _problem.decode(body).error
     except msgspec.MsgspecError:
-        return ConnectError("unreachable", f"{path}: HTTP {response.status_code}, and no answer of a replay service")
+        return ConnectError("unreachable", f"{path}: HTTP {response.status_code}, and no answer of a {service}")
     if response.status_code == httpx.codes.UNAUTHORIZED:
         return AuthenticationError(problem.code, problem.message, (path,))
     after_s = problem.retry_after_ms / 1000 if problem.retry_after_ms is not None else None

@@ -139,9 +139,9 @@ def print_item(item: Message | Gap, *, json: bool) -> None:
     colour = {"control": "bold magenta", "telemetry": "dim"}.get(item.class_, "default")
     data = f"<{len(item.data)} bytes of {item.content_type}>" if isinstance(item.data, bytes) else item.payload.decode()
     head = f"[dim]{at}[/] [{colour}]{item.class_.value:9}[/] [green]{escape(item.producer)}[/]{kind} "
-    console.print(head + escape(_printable(data)))
+    console.print(head + escape(printable(data)))
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """Without what a terminal would obey: a payload is somebody else's text."""
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
