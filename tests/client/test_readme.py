@@ -62,7 +62,7 @@ async def test_the_watcher_of_the_readme_sees_who_joins(
 ) -> None:
     (watcher,) = [snippet for snippet in SNIPPETS if "presence=True" in snippet]
     names: dict[str, Any] = {}
-    exec(f"from heliograph.client import Presence\nasync def watch(client):\n{body(watcher)}", names)
+    exec(f"async def watch(client):\n{body(watcher)}", names)
     async with make_client() as client:
         watching = asyncio.create_task(names["watch"](client))
         await edge.until(lambda: any(connection.presence for connection in edge.connections))

@@ -112,7 +112,12 @@ def _shell(directory: Path, stack: Stack, settings: dict[str, str], token: str) 
     uv.chmod(0o755)
     path = os.pathsep.join([str(tools), str(Path(sys.executable).parent), os.environ["PATH"]])
     edge, replay = stack.edges[0].url, stack.replays[0].url
-    client = {"HELIOGRAPH_URL": edge, "HELIOGRAPH_REPLAY_URL": replay, "HELIOGRAPH_TOKEN": token}
+    client = {
+        "HELIOGRAPH_URL": edge,
+        "HELIOGRAPH_REPLAY_URL": replay,
+        "HELIOGRAPH_REGISTRY_URL": stack.registries[0].url,
+        "HELIOGRAPH_TOKEN": token,
+    }
     return service_environment({**settings, **client, "PATH": path, "NO_PROXY": "127.0.0.1"})
 
 
