@@ -6,7 +6,7 @@ import json
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 import jwt
@@ -44,13 +44,20 @@ class LogLines(io.StringIO):
 
 
 @pytest.fixture
-def logs() -> Iterator[LogLines]:
+def log_level() -> str:
+    return "info"
+
+
+@pytest.fixture
+def logs(log_level: Literal["info", "debug"]) -> Iterator[LogLines]:
     """Everything that services and libraries log. What pytest had is restored."""
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
     levels = {name: logging.getLogger(name).level for name in list(logging.Logger.manager.loggerDict)}
     lines = LogLines()
-    configure_logs(service="test", version="0", level="info", stream=lines)
+    configure_logs(service="test", version="0", level=log_level, stream=lines)
+    for name in ("httpx", "httpcore", "websockets"):  # the test's own clients
+        logging.getLogger(name).setLevel(logging.WARNING)
     yield lines
     logging.captureWarnings(False)
     structlog.reset_defaults()

@@ -69,7 +69,7 @@ class Session:
         self.token = token
         self._socket: Client | None = None
         self.bodies: list[str] = []
-        """Every text that came back."""
+        """Of every frame and every error that came back."""
 
     # ---- WebSocket
 
@@ -97,6 +97,10 @@ class Session:
             if answer["type"] == "welcome" and hello.get("subscriptions"):
                 answer = await socket.next()
             return self._answer(answer)
+        except AssertionError:
+            if not socket.is_closed:
+                raise
+            return Answer(socket.close_reason, "")  # the tenant changed between two frames
         finally:
             await socket.close()
 
@@ -115,9 +119,9 @@ class Session:
             method, self._urls[service], headers=headers, json=body, extensions={"target": target.encode("latin-1")}
         )
         kept = {name: value for name, value in answer.headers.items() if name not in ("date", "content-length")}
-        self.bodies.append(answer.text + json.dumps(kept))
         if answer.status_code < 300:
             return Answer(None, "")
+        self.bodies.append(answer.text + json.dumps(kept))
         code = answer.json()["code"]
         return Answer(code, f"{answer.status_code} {sorted(kept.items())} {answer.text}")
 
