@@ -65,8 +65,8 @@ class RawConsumer:
         seed: int = 0,
         lies: bool = True,
     ) -> None:
-        """`lies`: it acknowledges, now and then, what it was not given. Nobody can tell where the live store that gave
-        the epoch is gone with its data.
+        """`lies`: it acknowledges, now and then, what it was not given. Nobody can tell in an epoch before the former
+        one, nor where the live store that gave it is gone with its data.
         """
         self.name = name
         self.sessions = list(sessions)
