@@ -218,7 +218,9 @@ def nothing_is_written_again_too_soon(evidence: Evidence) -> Iterator[Violation]
 
 
 def the_log_is_whole(evidence: Evidence) -> Iterator[Violation]:
-    """Positions of an epoch are 1, 2, 3 … or have a gap record; a session stays in its partition, nearly in order."""
+    """Positions of an epoch are 1, 2, 3 … or have a gap record; a session stays in its partition, nearly in order, for
+    as long as the live store knows it.
+    """
     for session, epochs in _epochs(evidence).items():
         for epoch, seqs in epochs.items():
             holes = sorted(set(range(1, max(seqs) + 1)) - seqs)
@@ -226,14 +228,15 @@ def the_log_is_whole(evidence: Evidence) -> Iterator[Violation]:
                 shown = tuple(str(Position(epoch, seq)) for seq in (holes[0], holes[-1]))
                 yield Violation("log", session, f"{len(holes)} positions are nowhere in the log", shown)
     tops: dict[tuple[str, str], int] = defaultdict(int)
-    homes: dict[str, str] = {}
+    homes: dict[tuple[str, bool], str] = {}
     met: set[tuple[str, str]] = set()
     for entry in evidence.history.log:
         if entry.position is None or entry.kind not in (Kind.MESSAGE, Kind.GAP):
             continue
         home = f"{entry.topic}[{entry.partition}]"
-        if homes.setdefault(entry.session, home) != home:
-            what = f"is in {homes[entry.session]} and in {home}"
+        life = (entry.session, entry.position > evidence.history.forgotten.get(entry.session, ""))
+        if homes.setdefault(life, home) != home:
+            what = f"is in {homes[life]} and in {home}"
             yield Violation("log", entry.session, what, (entry.position,))
         epoch, seq = Position.parse(entry.position)
         first = (entry.session, entry.position) not in met

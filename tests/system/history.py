@@ -255,6 +255,8 @@ class History:
     """Connections that ended under their client: answers that were due may be missing, and only there."""
     lost_runs: set[str] = field(default_factory=set)
     """Live store processes (`run` of an epoch, 8 characters) that are gone together with their data."""
+    forgotten: dict[str, str] = field(default_factory=dict)
+    """Sessions that the live store forgot, idle and wholly confirmed, and the last position before."""
     patience_s: float = 0.0
     """How long an edge tries to write a record: nobody else writes it before."""
     notes: list[tuple[float, str]] = field(default_factory=list)

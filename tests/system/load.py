@@ -56,7 +56,7 @@ class Run:
             self.history,
             name,
             self.rig.edges,
-            self.rig.token(subject=name),
+            self.token(name),
             lanes,
             per_s=per_s,
             ack=ack,
@@ -72,7 +72,7 @@ class Run:
             self.history,
             name,
             self.rig.edges,
-            self.rig.token(subject=name),
+            self.token(name),
             self.sessions if sessions is None else sessions,
             start=start,
             first_edge=len(self.subscribers),
@@ -87,7 +87,7 @@ class Run:
             self.history,
             name,
             self.rig.edges,
-            self.rig.token(subject=name),
+            self.token(name),
             self.sessions,
             first_edge=len(self.subscribers),
             seed=self.random.randrange(2**32),
@@ -120,6 +120,10 @@ class Run:
             await asyncio.wait([task])
         if not task.cancelled():
             task.result()
+
+    def token(self, subject: str = "you") -> str:
+        """For the sessions of this run, which are of one tenant."""
+        return self.rig.token(self.sessions[0].partition(":")[0], subject=subject)
 
     async def start(self) -> None:
         self.begin = await self.rig.log_ends(self.sessions)
@@ -205,7 +209,7 @@ class Run:
         with suppress(AssertionError):  # the checker says who misses what
             await until("subscribers have caught up", caught_up, 20.0)
         history.note("subscribers have caught up")
-        token = self.rig.token()
+        token = self.token()
         reads = [
             replay(history, f"replay-{number}", url, token, session)
             for number, url in enumerate(self.rig.replays, start=1)
@@ -249,7 +253,7 @@ async def load(
     run.subscriber("near")
     run.subscriber("far")
     if sdk:
-        token = rig.token(subject="agent")
+        token = run.token("agent")
         run.publishers.append(SdkPublisher(run.history, "agent", rig.edges, token, run.sessions[-2:], per_s=per_s))
         run.subscribers.append(SdkSubscriber(run.history, "reader", rig.edges, token, run.sessions))
     await run.start()

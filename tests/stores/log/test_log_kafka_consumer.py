@@ -15,6 +15,7 @@ from heliograph.core.errors import InvalidValueError
 from heliograph.local.kafka import KafkaServer
 from heliograph.protocol.messages import RecordError, message_from_record
 from heliograph.stores.kafka import KafkaLogConsumer
+from heliograph.stores.kafka.member import GROWTH_SEEN_S
 from heliograph.stores.ports import LogRecord, StoreError, TopicSpec
 
 PROTOCOLS = pytest.mark.parametrize("protocol", ["consumer", "classic"])
@@ -43,6 +44,26 @@ async def test_both_protocols_read_commit_and_continue(kafka: Stores, protocol: 
     second = await kafka_consumer(kafka, topic, protocol=protocol)
     assert offsets(await read_until(second, 2)) == [1, 1]
     assert second.assigned == {(topic, 0), (topic, 1)}
+
+
+@PROTOCOLS
+async def test_partitions_that_a_topic_has_grown_by_are_read_within_seconds(kafka: Stores, protocol: str) -> None:
+    topic, writer = await kafka.topic(), await kafka.writer()
+    consumer = await kafka_consumer(kafka, topic, protocol=protocol)
+    await write(writer, topic, b"1")
+    await read_until(consumer, 1)
+    await (await kafka.admin()).grow(topic, 3)
+
+    async def written() -> bool:
+        try:
+            await write(writer, topic, b"2", partition=2)
+        except StoreError:
+            return False
+        return True
+
+    await until(written)
+    async with asyncio.timeout(4 * GROWTH_SEEN_S):  # without looking it would take a minute
+        assert [record.partition for record in await read_until(consumer, 1)] == [2]
 
 
 @PROTOCOLS

@@ -35,12 +35,15 @@ COMMIT_POLL_S = 0.002
 REBUILD_INTERVAL_S = 1.0
 """At least between two clients: one that dies at once must not be rebuilt in a loop."""
 
+GROWTH_SEEN_S = 5.0
+"""With the classic protocol members look for new partitions themselves; what is in them is not confirmed until then."""
+
 DEFAULTS: Mapping[str, object] = {
     "queued.min.messages": 20_000,
     "queued.max.messages.kbytes": 32 * 1024,
     "fetch.queue.backoff.ms": 20,  # the default of 1 s is a pause of 1 s whenever the queue was full
     "fetch.error.backoff.ms": 100,
-    "topic.metadata.refresh.interval.ms": 60_000,
+    "topic.metadata.refresh.interval.ms": int(GROWTH_SEEN_S * 1000),
     "max.poll.interval.ms": 300_000,
 }
 
