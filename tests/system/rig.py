@@ -47,6 +47,7 @@ SETTINGS = {
     "heads_interval_s": "1",
     "group_protocol": "classic",
     "group_session_timeout_s": "6",
+    "topics_check_s": "1",
     "settle_s": str(DELIVERY_TIMEOUT_S + 2),
     "drain_timeout_s": "4",
     "log_level": "info",

@@ -53,6 +53,7 @@ class TopicWatch:
         self._log = get_logger(__name__)
         self._count = metrics.ticks("topics_recreated_total", "Topics that were deleted and made again meanwhile.")
         self._gone = metrics.ticks("topics_deleted_total", "Topics that were there and are gone.")
+        metrics.sampled_gauge("topics_known", "Topics that were looked at and are there.", lambda: len(self._ids))
         metrics.sampled_gauge("topics_missing", "Topics that a tenant should have.", lambda: len(self.missing))
 
     def listen(self, listener: Listener) -> None:
