@@ -14,6 +14,7 @@ from heliograph.cli.output import CommandError, fail
 from heliograph.cli.presence import presence
 from heliograph.cli.publish import publish
 from heliograph.cli.serve import serve
+from heliograph.cli.session import app as session_app
 from heliograph.cli.tail import tail
 from heliograph.cli.token import app as token_app
 
@@ -106,4 +107,5 @@ app.command()(serve)
 app.command()(history)
 app.command()(export)
 app.command()(presence)
+app.add_typer(session_app, name="session")
 app.add_typer(token_app, name="token")
