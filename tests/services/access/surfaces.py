@@ -31,6 +31,7 @@ class Answer:
         text = self.text
         for name in {target.session_id, "trip-42", "trip-99", "TRIP-42"}:
             text = text.replace(name, "SESSION")
+        text = re.sub(r"\b(planner|coder)\b", "TYPE", text)
         return Answer(self.code, re.sub(rf"\b({OWN}|{FOREIGN}|{MISSING})\b", "TENANT", text))
 
 
@@ -45,6 +46,10 @@ class Operation:
     whole: str = "session"
     path: str = ""
     """Of HTTP: what stands before the names."""
+    also: tuple[str, ...] = ()
+    """Scopes that are needed besides."""
+    covers: tuple[str, ...] = ()
+    """Types of frames, or methods and templates of routes, that this is a row for."""
 
     @property
     def http(self) -> bool:
@@ -55,9 +60,12 @@ class Operation:
         parts = {
             "session": (target.tenant, target.agent_type, target.session_id),
             "agent type": (target.tenant, target.agent_type),
+            "own agent type": (OWN, target.agent_type),
             "tenant": (target.tenant,),
         }[self.whole]
-        return any(role.may(needed, *parts) for needed in self.needs)
+        return any(role.may(needed, *parts) for needed in self.needs) and all(
+            role.may(needed, *parts) for needed in self.also
+        )
 
 
 class Session:
@@ -160,6 +168,29 @@ async def _status(session: Session, name: str) -> Answer:
     return await session.frame("status", session=name, position=POSITION)
 
 
+async def _subscribe_with_presence(session: Session, name: str) -> Answer:
+    answer = await session.frame("subscribe", session=name, presence=True)
+    if answer.code is None:
+        await session.frame("unsubscribe", session=name)
+    return answer
+
+
+async def _hello_with_presence(session: Session, name: str) -> Answer:
+    return await session.first_frames({"subscriptions": [{"session": name, "presence": True}]})
+
+
+async def _subscribe_from_cursor(session: Session, name: str) -> Answer:
+    answer = await session.frame("subscribe", session=name, **{"from": "cursor"})
+    if answer.code is None:
+        await session.frame("unsubscribe", session=name)
+    return answer
+
+
+async def _serve(session: Session, name: str) -> Answer:
+    """With room for none, so that no session is taken away from the other rows."""
+    return await session.frame("serve", agent_type=name.split(":")[1], capacity=0)
+
+
 async def _ack(session: Session, name: str) -> Answer:
     answer = await session.frame("ack", session=name, position=POSITION)
     return Answer(None, "") if answer.code == "position_ahead" else answer
@@ -198,17 +229,23 @@ def _of_agent_type(service: str, before: str) -> Callable[..., Awaitable[Answer]
 
 SESSIONS, HISTORY, PRESENCE, EXPORT = "/v1/sessions/", "/v1/history/", "/v1/presence/", "/v1/export/"
 
+_SESSION = "{tenant}/{agent_type}/{session_id}"
+
 OPERATIONS = (
-    Operation("subscribe", "edge", ("subscribe",), _subscribe),
-    Operation("subscribe in hello", "edge", ("subscribe",), _hello),
-    Operation("publish", "edge", ("publish",), _publish),
+    Operation("subscribe", "edge", ("subscribe",), _subscribe, covers=("subscribe",)),
+    Operation("subscribe in hello", "edge", ("subscribe",), _hello, covers=("hello",)),
+    Operation("subscribe from a cursor", "edge", ("subscribe",), _subscribe_from_cursor),
+    Operation("subscribe with presence", "edge", ("subscribe",), _subscribe_with_presence, also=("presence",)),
+    Operation("subscribe with presence in hello", "edge", ("subscribe",), _hello_with_presence, also=("presence",)),
+    Operation("publish", "edge", ("publish",), _publish, covers=("publish",)),
     Operation("publish control, durably", "edge", ("publish",), _publish_control),
     Operation("publish telemetry", "edge", ("publish",), _publish_telemetry),
-    Operation("status", "edge", ("publish", "subscribe"), _status),
-    Operation("ack", "edge", ("subscribe",), _ack),
+    Operation("status", "edge", ("publish", "subscribe"), _status, covers=("status",)),
+    Operation("ack", "edge", ("subscribe",), _ack, covers=("ack",)),
+    Operation("serve", "edge", ("serve",), _serve, "own agent type", covers=("serve",)),
     Operation(
         "POST a message", "edge", ("publish",), _http("POST", "edge", SESSIONS, "/messages", {"payload": 1}),
-        path=SESSIONS,
+        path=SESSIONS, covers=(f"post {SESSIONS}{_SESSION}/messages",),
     ),
     Operation(
         "POST a batch", "edge", ("publish",),
@@ -217,22 +254,39 @@ OPERATIONS = (
     Operation(
         "PUT an expiry", "edge", ("admin",),
         _http("PUT", "edge", SESSIONS, "/expiry", {"expires_at_ms": 4_000_000_000_000}), path=SESSIONS,
+        covers=(f"put {SESSIONS}{_SESSION}/expiry",),
     ),
-    Operation("GET history", "replay", ("history",), _http("GET", "replay", HISTORY), path=HISTORY),
+    Operation(
+        "GET history", "replay", ("history",), _http("GET", "replay", HISTORY), path=HISTORY,
+        covers=(f"get {HISTORY}{_SESSION}",),
+    ),
     Operation(
         "stream history", "replay", ("history",), _http("GET", "replay", HISTORY, "?format=ndjson"), path=HISTORY
     ),
-    Operation("GET presence", "registry", ("presence",), _http("GET", "registry", PRESENCE), path=PRESENCE),
+    Operation(
+        "GET presence", "registry", ("presence",), _http("GET", "registry", PRESENCE), path=PRESENCE,
+        covers=(f"get {PRESENCE}{_SESSION}",),
+    ),
     Operation(
         "GET presence of an agent type", "registry", ("presence",), _of_agent_type("registry", PRESENCE),
-        "agent type", PRESENCE,
+        "agent type", PRESENCE, covers=(f"get {PRESENCE}{{tenant}}/{{agent_type}}",),
     ),
     Operation(
-        "GET presence of a tenant", "registry", ("presence",), _of_tenant("registry", PRESENCE), "tenant", PRESENCE
+        "GET presence of a tenant", "registry", ("presence",), _of_tenant("registry", PRESENCE), "tenant", PRESENCE,
+        covers=(f"get {PRESENCE}{{tenant}}",),
     ),
-    Operation("export a tenant", "replay", ("history",), _of_tenant("replay", EXPORT), "tenant", EXPORT),
+    Operation(
+        "export a tenant", "replay", ("history",), _of_tenant("replay", EXPORT), "tenant", EXPORT,
+        covers=(f"get {EXPORT}{{tenant}}",),
+    ),
     Operation(
         "export a tenant's partitions", "replay", ("history",), _of_tenant("replay", EXPORT, "/partitions"), "tenant",
-        EXPORT,
+        EXPORT, covers=(f"get {EXPORT}{{tenant}}/partitions",),
     ),
 )  # fmt: skip
+"""A row of the matrix each; a test sees that no frame and no route is without one."""
+
+NOT_ABOUT_SESSIONS = ("unsubscribe", "refresh", "pong")
+"""Frames that ask for nothing but what the connection has: `unsubscribe` ends what was allowed, tests of tokens have
+`refresh`.
+"""

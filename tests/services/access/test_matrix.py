@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
+import httpx
 import pytest
 from tests.services.access.conftest import Installation
 from tests.services.access.rules import (
@@ -21,7 +22,17 @@ from tests.services.access.rules import (
     TARGETS,
     Target,
 )
-from tests.services.access.surfaces import OPERATIONS, PRESENCE, Answer, Operation, Session
+from tests.services.access.surfaces import (
+    NOT_ABOUT_SESSIONS,
+    OPERATIONS,
+    POSITION,
+    PRESENCE,
+    Answer,
+    Operation,
+    Session,
+)
+
+from heliograph.protocol.frames import CLIENT_TYPES
 
 NAMES_NOTHING = {"session_invalid", "value_invalid", "not_found", "method_not_allowed", "malformed"}
 """Codes of a name that is none: about the text alone, never about what there is."""
@@ -141,6 +152,66 @@ async def test_a_name_that_is_none_is_refused_alike_whoever_asks(
                     cells.wrong(cell, f"{answer.code or 'done'}; must be one of {sorted(NAMES_NOTHING)}")
             if answers[OWNER.name] != answers[NO_SCOPES.name]:
                 cells.wrong(f"{operation.name} × {what}", f"differs by who asks: {answers}")
+
+
+NO_AGENT_TYPES = (
+    "",
+    "*",
+    "Planner",
+    "planner:*",
+    "planner:trip-42",
+    "../planner",
+    "pl\u0430nner",
+    "planner ",
+    "x" * 64,
+)
+
+
+async def test_an_agent_type_that_is_none_is_refused_alike_whoever_asks(
+    installation: Installation, cells: Cells
+) -> None:
+    for what in NO_AGENT_TYPES:
+
+        async def serve(session: Session, name: str) -> Answer:
+            return await session.frame("serve", agent_type=name, capacity=0)
+
+        row = Operation("serve", "edge", ("serve",), serve)
+        answers = set()
+        for role in (OWNER, NO_SCOPES):
+            answer = await cells.ask(row, installation.of_role(role), what, f"{role.name} × serve × {what!r}")
+            answers.add(answer)
+            if answer.code not in NAMES_NOTHING:
+                cells.wrong(f"{role.name} × serve × {what!r}", f"{answer.code}")
+        if len(answers) != 1:
+            cells.wrong(f"serve × {what!r}", f"differs by who asks: {answers}")
+
+
+async def test_who_has_no_lease_acknowledges_nothing_and_learns_nothing(
+    installation: Installation, used: None, cells: Cells
+) -> None:
+    async def ack(session: Session, name: str) -> Answer:
+        return await session.frame("ack", session=name, position=POSITION, lease="1764000000042", done=True)
+
+    row = Operation("ack with a lease", "edge", ("serve",), ack)
+    for role in ROLES:
+        session = installation.of_role(role)
+        answers = {
+            (await cells.ask(row, session, target.session, f"{role.name} × {target.what}")).about(target)
+            for target in TARGETS
+        }
+        if {answer.code for answer in answers} != {"lease_lost"} or len(answers) != 1:
+            cells.wrong(f"{role.name} × ack with a lease", f"not alike: {answers}")
+
+
+async def test_no_frame_and_no_route_is_without_a_row(installation: Installation) -> None:
+    """What is added later has to be added here."""
+    rows = {covered for operation in OPERATIONS for covered in operation.covers}
+    found = set(CLIENT_TYPES) - set(NOT_ABOUT_SESSIONS)
+    async with httpx.AsyncClient(trust_env=False) as http:
+        for url in installation.urls.values():
+            described = (await http.get(f"{url}/openapi.json")).json()
+            found |= {f"{method} {path}" for path, methods in described["paths"].items() for method in methods}
+    assert found == rows
 
 
 RAW: dict[str, tuple[str, str | None]] = {
