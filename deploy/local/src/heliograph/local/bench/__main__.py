@@ -18,13 +18,14 @@ from heliograph.local.bench.machine import Cores, describe, raise_file_limit
 from heliograph.local.bench.report import Report
 from heliograph.local.bench.rig import Rig
 from heliograph.local.bench.routing import RouterBench
+from heliograph.local.bench.serving import ServingBench
 from heliograph.local.bench.sides import Heliograph, Reference, Side
 from heliograph.local.errors import LocalError
 
 CHECKOUT = Path(__file__).parents[6]
 LATEST = CHECKOUT / ".local" / "bench" / "latest.md"
 
-SECTIONS = ("session", "rooms", "fanout", "connect", "router", "replay")
+SECTIONS = ("session", "rooms", "fanout", "connect", "serving", "router", "replay")
 
 QUIET_CORES = 0.1
 """Kept busy by others: above, the report says so."""
@@ -117,6 +118,7 @@ def run(arguments: argparse.Namespace, directory: Path) -> Report:
             "rooms": live.rooms,
             "fanout": live.fanout,
             "connect": live.connect,
+            "serving": ServingBench(rig, report, arguments.repeat).serving,
             "router": RouterBench(rig, report, arguments.repeat).router,
             "replay": HistoryBench(rig, report, arguments.repeat).replay,
         }

@@ -33,6 +33,8 @@ COLUMNS: dict[str, Column] = {
     "kb_per_connection": Column("KB / connection", 1),
     "p50_ms": Column("p50 ms", 2),
     "p99_ms": Column("p99 ms", 2),
+    "waited_p50_ms": Column("waited p50 ms", 1),
+    "waited_p99_ms": Column("waited p99 ms", 1),
     "connections_per_s": Column("connections/s"),
     "deliveries_per_s": Column("deliveries/s"),
     "indexed_share": Column("indexed %"),
