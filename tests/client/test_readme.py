@@ -1,5 +1,6 @@
 import asyncio
 import doctest
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ from tests.client.fake_edge import FakeEdge
 
 import heliograph.client as sdk
 from heliograph.client import Client
+from heliograph.dev.process import HeliographDev
 from heliograph.protocol import frames
 
 README = Path(__file__).parents[2] / "libs/client/README.md"
@@ -40,6 +42,19 @@ async def test_the_agent_of_the_readme_answers_the_request_of_the_readme(
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
     assert capsys.readouterr().out == "6\n"
+
+
+async def test_the_worker_of_the_readme_gets_a_session_that_it_never_heard_of(
+    heliograph_dev: HeliographDev, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (worker,) = [snippet for snippet in SNIPPETS if "serve_each(" in snippet]
+    monkeypatch.setenv("HELIOGRAPH_URL", heliograph_dev.url)
+    monkeypatch.setenv("HELIOGRAPH_TOKEN", heliograph_dev.token())
+    names: dict[str, Any] = {"os": os, "asyncio": asyncio, "Client": Client, "Message": sdk.Message}
+    exec(f"async def work(client):\n{body(worker)}", names)
+    async with asyncio.timeout(30), heliograph_dev.client() as client:
+        await names["work"](client)
+    assert capsys.readouterr().out == "42\n"
 
 
 async def test_the_consumer_of_the_readme_goes_on_where_it_was(

@@ -254,15 +254,18 @@ async def test_every_conversation_goes_as_shown(desk: Desk) -> None:
 async def _converse(block: Block, desk: Desk) -> None:
     address = desk.url.replace("http", "ws") + CONNECT_PATH
     async with connect(address, subprotocols=[Subprotocol(SUBPROTOCOL)], proxy=None) as ws:
-        last = ""  # position of the last message
+        last = lease = ""  # position of the last message, and the lease that was told
         for said, answers in _turns(block):
             if said.get("token") == ANYTHING:
                 said["token"] = desk.token
             if said.get("position") == ANYTHING:
                 said["position"] = last
+            if said.get("lease") == ANYTHING:
+                said["lease"] = lease
             await ws.send(msgspec.json.encode(said).decode())
             got = [await _next_frame(ws, block) for _ in answers]
             last = next((frame["position"] for frame in reversed(got) if frame["type"] == "message"), last)
+            lease = next((frame["lease"] for frame in got if frame["type"] == "assigned"), lease)
             for expected in answers:
                 found = next((frame for frame in got if _matches(expected, frame)), None)
                 assert found is not None, f"{block}: expected {expected}, got {got}"
@@ -334,6 +337,7 @@ def test_every_metric_named_is_served(desk: Desk) -> None:
 def test_every_variable_named_is_a_setting() -> None:
     settings = (EdgeSettings, RouterSettings, ReplaySettings, RegistrySettings)
     known = {variable(name) for kind in settings for name in kind.model_fields}
+    known |= {"HELIOGRAPH_SESSION"}  # told to the command of `heliograph serve`
     known |= CLIENT_VARIABLES | {port_variable(entry.name) for entry in fields(Ports)}
     for module in (ROOT / "deploy" / "local" / "src").rglob("*.py"):
         known |= set(re.findall(r"\"(HELIOGRAPH_[A-Z_]+)\"", module.read_text(encoding="utf-8")))
