@@ -46,12 +46,15 @@ class CountedStore(MemoryLiveStore):
         self.writes: list[list[Ack]] = []
         self.looks = 0
         self.failing = 0
+        self.broken = False
         self.gate = asyncio.Event()
         self.gate.set()
 
     async def acknowledge(self, acks: Sequence[Ack]) -> list[Acknowledged | StoreError]:
         self.writes.append(list(acks))
         await self.gate.wait()
+        if self.broken:
+            raise ZeroDivisionError
         return await super().acknowledge(acks)
 
     async def cursors(self, session: str, consumers: Sequence[str]) -> list[Position | None]:
@@ -222,6 +225,17 @@ async def test_while_the_live_store_is_away_acks_are_refused_and_may_be_sent_aga
     assert (await client.next("refused"))["code"] == "live_unavailable"
     world.live.restart(keep=True)
     assert (await ack(client, position))["position"] == position
+
+
+async def test_a_bug_of_the_store_is_an_answer_and_not_the_end(world: World) -> None:
+    store = CountedStore(world)
+    edge = await world.edge(stores=world.stores(live=store))
+    client = await consumer(world, edge)
+    (position,) = await publish(client, 0)
+    store.broken = True
+    assert (await ack(client, position))["code"] == "internal"
+    store.broken = False
+    assert (await ack(client, position))["type"] == "acked"
 
 
 async def test_an_edge_that_stops_writes_what_it_was_told(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

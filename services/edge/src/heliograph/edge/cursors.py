@@ -111,6 +111,9 @@ class Cursors:
             return await self._live.acknowledge(acks)
         except StoreError as error:
             return [error] * len(acks)
+        except Exception:  # a bug of the store must not leave everybody without an answer
+            log.exception("acks_failed")
+            return [StoreError("internal", "the acks could not be written")] * len(acks)
 
     def _answer(self, pending: _Pending, answer: Acknowledged | StoreError) -> None:
         if isinstance(answer, StoreError):
