@@ -192,6 +192,32 @@ async def test_an_edge_that_drains_says_so(world: World) -> None:
     assert [held.edge for held, _ in await world.connections.connections("acme", 10)] == ["edge-1"]
 
 
+async def test_leaves_that_could_not_be_told_at_the_end_are_left_to_a_registry(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is forgotten untold nobody would ever tell."""
+    monkeypatch.setattr("heliograph.edge.registration.LAST_WORDS_S", 0.05)
+    store = Registry()
+    world.connections = store
+    edge = await world.edge(lease_s=1.0)
+    robot = await edge.client(token=world.token(subject="robot"))
+    await robot.subscribe(SESSION)
+    await until(lambda: edge.value("presence_announced_total") == 1)
+    world.live.stop()
+    edge.begin_stop()
+    await edge.stopped()
+    lapsed: list[EdgeLease] = []
+
+    async def ran_out() -> bool:
+        lapsed[:] = await store.lapsed()
+        return bool(lapsed)
+
+    await until_told(ran_out)
+    (left,) = await store.left_behind(lapsed[0], 10)
+    assert (left.subject, left.sessions) == ("robot", [SESSION])
+    world.live.restart(keep=True)
+
+
 async def test_an_edge_that_was_reaped_lets_its_clients_join_anew(world: World) -> None:
     """Stopped for longer than its lease: a registry told that they are lost, and they are not."""
     store = Registry()

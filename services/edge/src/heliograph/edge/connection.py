@@ -602,8 +602,8 @@ class Connection:
         for subscription in tuple(self.subscriptions.values()):
             if type(subscription) is Assignment:
                 continue
-            forbidden = self._forbidden(SessionKey.parse(subscription.session), presence=subscription.presence)
-            if forbidden is not None:
+            key = SessionKey.parse(subscription.session)
+            if self._forbidden(key, presence=subscription.presence) is not None:
                 self.end_subscription(subscription, "forbidden")
 
     def renew_tenant(self, tenant: TenantState) -> None:
