@@ -146,6 +146,20 @@ def test_files_end_at_their_size(replay: ReplayThread, run: Invoke, tmp_path: Pa
     assert [record_of(line) for line in exported(tmp_path / "out")] == in_log(replay)
 
 
+def test_a_bar_is_for_terminals_only(
+    replay: ReplayThread, run: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(replay, 50)
+    replay.call(replay.world.start)
+    assert "100%" not in run(tmp_path / "one").stderr
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    done = run(tmp_path / "two")
+    assert done.exit_code == 0
+    assert "export acme" in done.stderr
+    assert "100%" in done.stderr
+    assert "%" not in run(tmp_path / "three", "--json").stderr
+
+
 def test_times_are_handed_on_and_remembered(replay: ReplayThread, run: Invoke, tmp_path: Path) -> None:
     replay.world.write(*(message(seq) for seq in range(1, 10)))
     replay.call(replay.world.start)

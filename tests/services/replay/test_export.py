@@ -269,6 +269,29 @@ async def test_a_topic_that_was_made_again_is_said(world: World) -> None:
     assert (answer.status_code, answer.json()["code"]) == (410, "expired")
 
 
+async def test_a_topic_that_is_made_again_under_a_read_ends_it_and_is_no_complete_export(world: World) -> None:
+    sent = many(3 * BATCH, sessions=1)
+    (record, *_) = world.write(*sent)
+    await world.start()
+    span = (await partitions(world))[record.partition]
+    read = world.http_log.read
+
+    async def replaced(*arguments: Any):  # type: ignore[no-untyped-def] # as the one it stands for
+        async for step in read(*arguments):
+            yield step
+            if step[0].offset == 0:
+                world.log.delete(world.topic)
+                world.log.create(TopicSpec(world.topic, PARTITIONS, 1, {}))
+                world.write(*sent)
+
+    world.http_log.read = replaced  # type: ignore[method-assign,assignment]
+    answer = await export(world, resume=span["resume"], alone="true")
+    assert [error["code"] for error in answer.errors] == ["expired"]
+    assert not answer.end["complete"]
+    again = await get(world, resume=answer.end["resume"], alone="true")
+    assert (again.status_code, again.json()["code"]) == (410, "expired")
+
+
 async def test_a_tenant_without_topics_exports_nothing(world: World) -> None:
     world.log.delete(world.topic)
     await world.start()

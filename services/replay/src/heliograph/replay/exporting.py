@@ -37,6 +37,8 @@ sees nothing while records are read that are not wanted."""
 
 TELEMETRY = ".telemetry"
 
+MADE_ANEW = "the topic is gone, or was deleted and made again: begin the export anew"
+
 RESUME_PATTERN = r"^[0-9a-f]{16}~[0-9]{1,6}\.[0-9]{1,18}\.[0-9]{1,18}$"
 _RESUME = re.compile(RESUME_PATTERN, re.ASCII)
 
@@ -166,7 +168,7 @@ def resumed(sources: list[Source], resume: str) -> Span:
     for source in sources:
         if source.tag == tag and partition < source.info.partitions and start <= end:
             return Span(source, partition, start, end)
-    raise StoreError("expired", "the topic that `resume` names is gone, or was deleted and made again: begin anew")
+    raise StoreError("expired", MADE_ANEW)
 
 
 class ExportRead:
@@ -245,6 +247,9 @@ class ExportRead:
                 if self.ending is not None:
                     return
         await self._count_removed(span.end)
+        info = await self._log.partitions(span.source.info.name)
+        if info is None or info.topic_id != span.source.info.topic_id:  # some of what was read may be of another topic
+            raise StoreError("expired", MADE_ANEW)
         self._go_to(span.end)
 
     def _go_to(self, offset: int) -> None:
