@@ -97,6 +97,20 @@ def test_an_identity_holds_as_long_as_its_tenant_key_and_time_do(
     assert verifier.refusal(identity) is TokenReason.TENANT_UNKNOWN
 
 
+def test_a_check_of_an_identity_raises_and_counts_as_a_refused_token_does(
+    make: Callable[..., TokenVerifier], tenants: Any, signers: Any, metrics: Metrics
+) -> None:
+    verifier = make()
+    signer = signers["EdDSA"]
+    identity = verifier.verify(signer.sign())
+    verifier.check(identity)
+    tenants.put("acme", [signer.jwk], revoked=[Revocation(subject="planner-1")])
+    with pytest.raises(TokenError) as caught:
+        verifier.check(identity)
+    assert (caught.value.code, caught.value.tenant) == ("token_revoked", "acme")
+    assert metrics.value("tokens_refused_total", {"reason": "token_revoked"}) == 1
+
+
 def test_another_key_under_the_old_id_ends_what_the_old_one_signed(
     verifier: TokenVerifier, tenants: Any, signers: Any, new_signer: Any
 ) -> None:

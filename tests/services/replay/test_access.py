@@ -1,12 +1,15 @@
 """Who may read what, and what is answered to who may not."""
 
+import json
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from tests.services.replay.rig import SESSION, World, message
+from tests.services.replay.rig import SESSION, World, message, until
 
 from heliograph.protocol.messages import record_headers
 from heliograph.replay.places import Resume, topic_tag
+from heliograph.replay.scanning import BATCH
 
 
 async def code(answer: Any) -> tuple[int, str]:
@@ -146,3 +149,45 @@ async def test_probes_and_metrics_answer(world: World) -> None:
     assert (await world.client.get("/livez")).status_code == 200
     assert (await world.client.get("/readyz")).json()["ready"] is True
     assert "heliograph_replay_records_scanned_total" in (await world.client.get("/metrics")).text
+
+
+TAKEN_BACK: list[tuple[dict[str, Any], str]] = [
+    ({"revoked": [{"subject": "you"}]}, "token_revoked"),
+    ({"jwks": {"keys": []}}, "unauthenticated"),
+]
+
+
+@pytest.mark.parametrize(("change", "said"), TAKEN_BACK)
+@pytest.mark.parametrize(
+    ("path", "reads_by"),
+    [("/v1/history/acme/planner/trip-42?format=ndjson", "scan"), ("/v1/export/acme", "read")],
+)
+async def test_a_token_that_is_taken_back_ends_the_streams_that_it_opened(
+    world: World, path: str, reads_by: str, change: dict[str, Any], said: str
+) -> None:
+    """What was sent stands, and the last line says where one would go on."""
+    world.write(*(message(seq) for seq in range(1, 4 * BATCH)))
+    await world.start()
+    read = getattr(world.http_log, reads_by)
+    before = world.value("tenant_changes_total")
+
+    async def interrupted(*arguments: Any, **options: Any) -> AsyncIterator[Any]:
+        steps = 0
+        async for step in read(*arguments, **options):
+            steps += 1
+            if steps == 2:
+                await world.put_tenant("acme", auth={"jwks": world.signer("acme").jwks(), **change})
+                await until(lambda: world.value("tenant_changes_total") > before)
+            yield step
+
+    setattr(world.http_log, reads_by, interrupted)
+    answer = await world.client.get(path, headers=world.headers())
+    assert answer.status_code == 200
+    *lines, error, end = map(json.loads, answer.content.splitlines())
+    messages = [line for line in lines if "message_id" in line]
+    assert error["code"] == said
+    assert 0 < len(messages) < 4 * BATCH - 1
+    assert not end["complete"]
+    assert end["resume"] or end["next"] == messages[-1]["position"]
+    assert await code(await world.client.get(path, headers=world.headers())) == (401, said)
+    assert world.value("requests_refused_total", reason=said) == 1

@@ -164,8 +164,7 @@ class TokenVerifier:
         try:
             return self._verify(token)
         except TokenError as error:
-            self._refused[error.reason].n += 1
-            self._refusals.say("token_refused", error.code, error.tenant, reason=error.reason.value)
+            self._count(error)
             raise
 
     def refusal(self, identity: Identity) -> TokenReason | None:
@@ -185,6 +184,19 @@ class TokenVerifier:
         if self._clock() >= identity.expires_at + self._leeway_s:
             return TokenReason.EXPIRED
         return None if rules.keys.holds(identity.key_fingerprint) else TokenReason.KEY_UNKNOWN
+
+    def check(self, identity: Identity) -> None:
+        """Raise TokenError, counted and logged, where `refusal` has a reason: for answers that go on for minutes."""
+        reason = self.refusal(identity)
+        if reason is not None:
+            error = TokenError(reason, "the token is no longer accepted")
+            error.tenant = identity.tenant
+            self._count(error)
+            raise error
+
+    def _count(self, error: TokenError) -> None:
+        self._refused[error.reason].n += 1
+        self._refusals.say("token_refused", error.code, error.tenant, reason=error.reason.value)
 
     def _verify(self, token: str) -> Identity:
         if not token:

@@ -41,6 +41,8 @@ class _Asked:
     identity: Identity
     tenant: Tenant
     read: ExportRead
+    check: Callable[[], None]
+    """Raises once the token would not be accepted any more: an export may take minutes."""
 
 
 class Export:
@@ -87,7 +89,7 @@ class Export:
             query = ExportQuery(resume, alone, unix_ms(from_time), unix_ms(until_time))
             limits = Limits(limit or most, self._limits.bytes_, self._limits.seconds)
             read = ExportRead(self._exporter, record, query, limits, stopping=self._stopping)
-            return await self._stream(_Asked(identity, record, read))
+            return await self._stream(_Asked(identity, record, read, lambda: verifier.check(identity)))
 
         @router.get(
             PARTITIONS_PATH,
@@ -146,6 +148,7 @@ class Export:
                 async for chunk in chunks:
                     begun = True
                     yield chunk
+                    asked.check()
             yield read.end_line()
         except BusyError as error:
             self._metrics.refused.labels(error.code).n += 1

@@ -132,7 +132,7 @@ class History:
                 resume=Resume.parse(resume) if resume is not None else None,
             )
             if format_ is Format.NDJSON or (format_ is None and _accepts_ndjson(request)):
-                return await self._stream(session, record, query, limit)
+                return await self._stream(session, record, query, limit, lambda: verifier.check(identity))
             return await self._page(session, record, query, limit)
 
         app.include_router(router)
@@ -179,9 +179,17 @@ class History:
             raise HttpError("history_unavailable", retry_after_ms=RETRY_AFTER_MS)
         return Response(page.body(end), media_type=JSON)
 
-    async def _stream(self, session: SessionKey, tenant: Tenant, query: ReadQuery, limit: int | None) -> Response:
+    async def _stream(
+        self,
+        session: SessionKey,
+        tenant: Tenant,
+        query: ReadQuery,
+        limit: int | None,
+        check: Callable[[], None],
+    ) -> Response:
+        """`check` raises once the token would not be accepted any more: a stream may take minutes."""
         read = await self._read(session, tenant, query, _limited(self._limits.stream, limit))
-        body = self._lines(session, read)
+        body = self._lines(session, read, check)
         first = await anext(body)  # an error before the first line is an answer of its own
 
         async def all_lines() -> AsyncGenerator[bytes, None]:
@@ -195,7 +203,9 @@ class History:
 
         return StreamedRead(all_lines(), NDJSON, gone)
 
-    async def _lines(self, session: SessionKey, read: SessionRead) -> AsyncGenerator[bytes, None]:
+    async def _lines(
+        self, session: SessionKey, read: SessionRead, check: Callable[[], None]
+    ) -> AsyncGenerator[bytes, None]:
         name, begun = str(session), False
         begin = time.monotonic()
         kept: list[Part] = []
@@ -210,6 +220,7 @@ class History:
                     begun = True
                     yield lines(name, [*kept, *part])
                     kept.clear()
+                    check()  # between parts: where to go on is behind what was sent
         except BusyError as error:
             raise self._busy(error) from None
         except HeliographError as error:
