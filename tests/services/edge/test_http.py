@@ -311,6 +311,7 @@ async def test_a_peer_that_sends_no_request_is_cut_off(edge: Edge, monkeypatch: 
     reader, writer = await asyncio.open_connection(edge.host, edge.port)
     async with asyncio.timeout(10):
         assert (await reader.read()).startswith(b"HTTP/1.1 408 ")
+    assert edge.value("handshakes_refused_total", code="head_too_late") == 1
     writer.close()
 
 
@@ -342,6 +343,7 @@ async def test_a_head_above_the_limit_is_cut_off(edge: Edge) -> None:
     reader, writer = await asyncio.open_connection(edge.host, edge.port)
     writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n" + b"X: " + b"y" * 300_000)
     await cut_off(reader)
+    assert edge.value("handshakes_refused_total", code="head_too_large") == 1
     writer.close()
 
 
@@ -361,6 +363,7 @@ async def test_what_is_no_http_is_a_400(edge: Edge) -> None:
     writer.write(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc")
     async with asyncio.timeout(10):
         assert (await reader.read(64)).startswith(b"HTTP/1.1 400 ")
+    assert edge.value("handshakes_refused_total", code="no_http") == 1
     writer.close()
 
 

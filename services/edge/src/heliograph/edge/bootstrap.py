@@ -147,9 +147,11 @@ def real_stores(settings: EdgeSettings) -> Stores:
 class EdgeApp:
     """The edge's ASGI application: the WebSocket endpoint is met first, everything else is FastAPI's."""
 
-    def __init__(self, connect: ASGIApp, http: ASGIApp) -> None:
+    def __init__(self, connect: ASGIApp, http: ASGIApp, refused: Callable[[str], None]) -> None:
         self._connect = connect
         self._http = http
+        self.refused = refused
+        """Told what `heliograph.edge.http_protocol` refuses before there is a request."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket" and scope["path"] == CONNECT_PATH:
@@ -339,7 +341,7 @@ def compose(settings: EdgeSettings, stores: Stores) -> Service:
     return Service(
         name="edge",
         version=VERSION,
-        app=EdgeApp(endpoint, app),
+        app=EdgeApp(endpoint, app, endpoint.refused),
         settings=settings,
         metrics=metrics,
         readiness=readiness,

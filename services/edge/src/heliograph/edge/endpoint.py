@@ -91,6 +91,11 @@ class Endpoint:
         while (await receive())["type"] != "websocket.disconnect":
             pass
 
+    def refused(self, code: str, tenant: str | None = None) -> None:
+        """Count a refused handshake, or what never became one, and say so in the log."""
+        self._metrics.handshakes_refused.labels(code).n += 1
+        self._connections.refusals.say("handshake_refused", code, tenant)
+
     def _open(self, socket: ClientSocket, identity: Identity | None) -> Connection:
         connection = Connection(
             secrets.token_urlsafe(9),
@@ -120,8 +125,7 @@ class Endpoint:
     async def _refuse(
         self, scope: Scope, send: Send, code: str, retry_after_s: int | None = None, tenant: str | None = None
     ) -> None:
-        self._metrics.handshakes_refused.labels(code).n += 1
-        self._connections.refusals.say("handshake_refused", code, tenant)
+        self.refused(code, tenant)
         known = CODES[code]
         body: dict[str, Any] = problem(known.http, code, known.meaning)
         headers = [(b"content-type", PROBLEM.encode())]

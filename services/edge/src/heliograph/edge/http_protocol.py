@@ -5,6 +5,7 @@ client sent right behind its WebSocket handshake, in the same segment, is handed
 """
 
 import asyncio
+from collections.abc import Callable
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -55,12 +56,13 @@ class EdgeHttpProtocol(HttpToolsProtocol):
             return
         except httptools.HttpParserError:
             self._head_came()
+            self._say_refused("no_http")
             self.send_400_response("Invalid HTTP request received.")
             return
         if self._head_timer is not None:
             self._head_bytes += len(data)
             if self._head_bytes > HEAD_BYTES:
-                self._refuse(_TOO_LARGE)
+                self._refuse(_TOO_LARGE, "head_too_large")
 
     def on_headers_complete(self) -> None:
         self._head_came()
@@ -68,15 +70,21 @@ class EdgeHttpProtocol(HttpToolsProtocol):
 
     def _await_head(self) -> None:
         self._head_bytes = 0
-        self._head_timer = self.loop.call_later(HEAD_TIMEOUT_S, self._refuse, _TOO_LATE)
+        self._head_timer = self.loop.call_later(HEAD_TIMEOUT_S, self._refuse, _TOO_LATE, "head_too_late")
 
     def _head_came(self) -> None:
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
 
-    def _refuse(self, response: bytes) -> None:
+    def _refuse(self, response: bytes, code: str) -> None:
         self._head_came()
+        self._say_refused(code)
         if not self.transport.is_closing():
             self.transport.write(response)
             self.transport.close()
+
+    def _say_refused(self, code: str) -> None:
+        """There is no request that could say so; the application knows whom to tell."""
+        refused: Callable[[str], None] = self.config.app.refused  # type: ignore[union-attr] # EdgeApp's
+        refused(code)

@@ -34,7 +34,9 @@ class EdgeMetrics:
         self.deliveries = metrics.ticks("deliveries_total", "Messages sent to subscribers.")
         self.frames_in = metrics.ticks("frames_in_total", "Frames from clients.")
         self.opened = metrics.ticks("connections_opened_total", "Connections accepted.")
-        self.handshakes_refused = metrics.tick_family("handshakes_refused_total", "Handshakes refused.", ["code"])
+        self.handshakes_refused = metrics.tick_family(
+            "handshakes_refused_total", "Handshakes refused, and what was no request.", ["code"]
+        )
         self.closed = metrics.tick_family("connections_closed_total", "Connections the edge closed.", ["reason"])
         self.catch_ups = metrics.ticks("catch_ups_total", "Slow readers that went over the hard mark.")
         self.repairs = metrics.tick_family("repairs_total", "Sessions whose live frames had a hole.", ["cause"])
