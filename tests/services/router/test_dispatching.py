@@ -16,7 +16,7 @@ from heliograph.stores.keys import serving_consumer
 from heliograph.stores.memory.metadata import MemoryServeStore
 from heliograph.stores.ports import Ack, Acknowledged, AckStatus, EdgeLease, Order, ServeStore, Worker
 
-QUICK = {"dispatch_lease_s": 1, "edge_lease_s": 1, "take_up_s": 0.5}
+QUICK = {"dispatch_lease_s": 1, "edge_lease_s": 1, "take_up_s": 30}
 CONSUMER = serving_consumer("planner")
 
 
@@ -115,6 +115,27 @@ async def test_without_a_cursor_a_session_begins_where_its_window_does(world: Wo
     assert (await edge.order()).start == f"{message.position[:22]}-{0:016d}"  # type: ignore[index]
 
 
+async def test_what_waited_when_a_live_store_was_lost_is_begun_in_the_log(world: World) -> None:
+    edge, session = Edge(world), world.session()
+    (message,) = await world.publish(session, 1)
+    await edge.mark(session, "0000000000001-00000000-0000000000000001")  # of an epoch that is gone
+    await edge.mark(session, message.position)
+    await edge.offer("w1")
+    await world.router(**QUICK)
+    assert (await edge.order()).start is None
+
+
+async def test_marks_that_a_metadata_store_lost_are_found_when_its_workers_are_back(memory: MemoryWorld) -> None:
+    edge, session = Edge(memory), memory.session()
+    await edge.offer("w1", 0)
+    router = await memory.router(**QUICK)
+    await memory.publish(session, 1)
+    await until(lambda: router.value("serve_due_sessions", kind=edge.kind) == 1)
+    memory.serving._kinds.clear()  # type: ignore[attr-defined]  # as a Redis without its data
+    await edge.offer("w1-anew")
+    assert (await edge.order()).session == session
+
+
 async def test_many_routers_give_each_session_to_one_worker(memory: MemoryWorld) -> None:
     edges = [Edge(memory, f"edge-{number}") for number in range(3)]
     for number, edge in enumerate(edges):
@@ -177,7 +198,7 @@ async def test_what_the_workers_of_a_lost_edge_held_goes_to_others(memory: Memor
 async def test_what_an_edge_does_not_take_up_is_given_out_again(memory: MemoryWorld) -> None:
     edge, session = Edge(memory), memory.session()
     await edge.offer("w1")
-    await memory.router(**QUICK)
+    await memory.router(**{**QUICK, "take_up_s": 0.5})
     await memory.publish(session, 1)
     first: list[Order] = []
     while not first:

@@ -152,6 +152,21 @@ async def test_a_message_that_came_while_it_was_held_makes_it_due_when_given_bac
     assert await due(serving) == [SESSION]
 
 
+async def test_the_first_that_waits_is_known_until_nothing_waits(serving: ServeStore) -> None:
+    await serving.offer(KIND, [worker("w1")])
+    await serving.mark(KIND, {SESSION: position(3)})
+    fence = await given(serving, seq=5)
+    await serving.mark(KIND, {SESSION: position(7)})
+    await serving.release(KIND, [(SESSION, fence, position(5))])
+    (found,) = (await serving.view(KIND, 9)).due
+    assert (found.first, found.last) == (position(3), position(7))
+    (fence,) = await serving.assign(KIND, [(SESSION, "w1")])
+    await serving.release(KIND, [(SESSION, fence, position(7))])
+    await serving.mark(KIND, {SESSION: position(9)})
+    (found,) = (await serving.view(KIND, 9)).due
+    assert (found.first, found.last) == (position(9), position(9))
+
+
 async def test_a_late_mark_of_what_was_done_with_makes_nothing_due(serving: ServeStore) -> None:
     await serving.offer(KIND, [worker("w1")])
     fence = await given(serving, seq=2)

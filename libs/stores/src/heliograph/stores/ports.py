@@ -641,6 +641,8 @@ class DueSession(Struct, frozen=True):
 
     session: str
     since_ms: int
+    first: str
+    """The first position that was marked since nothing of it waited: nothing before it is known to be unserved."""
     last: str
     """The newest position that is known of it, of messages that no worker published."""
     cursor: str

@@ -188,7 +188,7 @@ class Dispatcher:
         due = {one.session: one for one in view.due}
         claims = await self._claim([Ack(session, consumer, None, fence) for session, _, fence in given])
         edges = {worker.name: worker.edge for worker, _ in view.workers}
-        begins = await self._beginnings([
+        begins = await self._beginnings(due, [
             session
             for (session, _, _), claim in zip(given, claims, strict=True)
             if isinstance(claim, Acknowledged) and _start(claim, due[session]) is None
@@ -218,9 +218,10 @@ class Dispatcher:
         if back:
             await self._store.release(kind, back)
 
-    async def _beginnings(self, sessions: list[str]) -> dict[str, str]:
-        """Where sessions without a cursor begin, of those whose window has their first message: the log need not be
-        asked. (What a session was before it expired, was another life: its workers had that.)
+    async def _beginnings(self, due: dict[str, DueSession], sessions: list[str]) -> dict[str, str]:
+        """Where sessions without a cursor begin, of those whose window has the first message of their life in the live
+        store, and all that is known to wait: the log need not be asked. (What a session was before it expired, was
+        another life, and its workers had that. What waited when a live store was lost is in the log alone.)
         """
         if not sessions:
             return {}
@@ -230,7 +231,11 @@ class Dispatcher:
             self._failed("beginnings", error)
             return {}
         pairs = zip(sessions, found, strict=True)
-        return {session: str(Position(first.epoch, 0)) for session, first in pairs if first and first.seq == 1}
+        return {
+            session: str(Position(first.epoch, 0))
+            for session, first in pairs
+            if first is not None and first.seq == 1 and str(first) <= due[session].first
+        }
 
     async def _claim(self, acks: list[Ack]) -> list[Acknowledged | StoreError]:
         if not acks:

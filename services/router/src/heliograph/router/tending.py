@@ -78,6 +78,8 @@ class Tending:
         self._answered = float("-inf")
         self._reachable_since = clock()
         self._scan_at: dict[str, float] = {}
+        self._workers: dict[str, set[str]] = {}
+        """Names of each agent type's workers at the last look."""
         self._scan_soon = asyncio.Event()
         self._limited = RateLimitedLog(log)
         dispatcher.on_taken = self._taken
@@ -128,6 +130,7 @@ class Tending:
                 await self._store.prune(kind, done, view.now_ms - DONE_KEPT_MS)
             if cursor == 0:
                 break
+        self._look_for_loss(kind, {worker.name for worker, _ in view.workers})
         if view.workers:
             await self._store.keep(kind)
         elif view.now_ms - served_ms > self._limits.unserved_keep_s * 1000:
@@ -135,6 +138,13 @@ class Tending:
             log.info("served_no_more", kind=kind)
         if again:
             await self._dispatcher.dispatch(kind)
+
+    def _look_for_loss(self, kind: str, now: set[str]) -> None:
+        """Names are used once: where none is left of those before, the store may have lost its data, marks and all."""
+        before = self._workers.get(kind, set())
+        self._workers[kind] = now
+        if now and before and not before & now:
+            self._taken(kind)
 
     def _lost(self, view: ServeView, edges: dict[str, str]) -> list[str]:
         """Workers of edges that are gone: another incarnation is there, or none that holds a lease."""

@@ -16,6 +16,7 @@ from heliograph.stores.registrations import check_edge
 @dataclass(slots=True)
 class _Session:
     fence: int = 0
+    first: str = ""
     last: str = ""
     cursor: str = ""
     since_ms: int = 0
@@ -82,7 +83,10 @@ class MemoryServeStore:
             if position <= entry.cursor:
                 continue
             found.sessions[session] = entry
-            entry.last = max(entry.last, position)
+            if position > entry.last:
+                if entry.last <= entry.cursor:
+                    entry.first = position
+                entry.last = position
             if entry.worker is None:
                 found.due.setdefault(session, now)
         self._announce(kind, found)
@@ -93,7 +97,7 @@ class MemoryServeStore:
         return ServeView(
             [(worker, found.load[worker.name]) for worker in found.workers.values()],
             [
-                DueSession(session, since_ms, entry.last, entry.cursor, entry.previous)
+                DueSession(session, since_ms, entry.first, entry.last, entry.cursor, entry.previous)
                 for session, since_ms in due
                 for entry in (found.sessions[session],)
             ],

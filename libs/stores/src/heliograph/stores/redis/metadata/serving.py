@@ -1,6 +1,7 @@
 """Serving in the metadata Redis: what is to be one step is one script; all keys of a kind share a tag.
 
-A session's entry is JSON: `worker` (absent: nobody), `previous`, `fence`, `since`, `taken`, `last`, `cursor`, all text.
+A session's entry is JSON: `worker` (absent: nobody), `previous`, `fence`, `since`, `taken`, `first`, `last`, `cursor`,
+all text.
 Loads are counted where sessions are given and given back, so that no worker is ever given more than it offers, even
 by two dispatchers at once.
 """
@@ -73,6 +74,7 @@ for i = 1, #ARGV, 2 do
   local found = entry(session)
   if position > found.cursor then
     if position > found.last then
+      if found.last <= found.cursor then found.first = position end
       found.last = position
       found.since = found.since or now
       keep(session, found)
@@ -172,6 +174,7 @@ class _Entry(Struct):
     """A session's entry, as it is stored."""
 
     fence: int = 0
+    first: str = ""
     last: str = ""
     cursor: str = ""
     since: int = 0
@@ -273,7 +276,9 @@ class RedisServeStore:
         due = []
         for name, since, text in zip(listed[::3], listed[1::3], listed[2::3], strict=True):
             entry = self._decoded(_entry_decoder, text) or _Entry()
-            due.append(DueSession(name.decode(), int(float(since)), entry.last, entry.cursor, entry.previous))
+            due.append(
+                DueSession(name.decode(), int(float(since)), entry.first, entry.last, entry.cursor, entry.previous)
+            )
         return ServeView(workers, due, int(now))
 
     async def assign(self, kind: str, pairs: Sequence[tuple[str, str]], above: int = 0) -> list[int]:
