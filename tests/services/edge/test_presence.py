@@ -7,6 +7,7 @@ import pytest
 from tests.services.edge.client import Client
 from tests.services.edge.rig import Edge, World, until, until_told
 from tests.services.edge.test_registration import Registry
+from tests.services.edge.test_serving import Router, busy
 from tests.services.edge.test_slow_readers import slow_reader
 
 from heliograph.stores.ports import Connection, EdgeLease
@@ -175,6 +176,17 @@ async def test_who_subscribes_again_at_once_has_not_left(world: World) -> None:
     left = await watching.next("presence", subject="robot", event="leave")
     assert left["reason"] == "closed"
     assert events(watching, subject="robot") == [("join",), ("leave", "closed")]
+
+
+async def test_a_worker_joins_the_session_it_is_given_and_leaves_it_when_done(world: World) -> None:
+    edge, watched = await world.edge(), await world.edge()
+    watching = await watcher(watched)
+    client, fence, positions = await busy(world, edge, Router(world))
+    joined = await watching.next("presence", subject="you", event="join")
+    assert joined["connection"] == client.of("welcome")[0]["connection"]
+    await client.ask("ack", session=SESSION, position=positions[-1], lease=str(fence), done=True)
+    left = await watching.next("presence", subject="you", event="leave")
+    assert (left["connection"], left["reason"]) == (joined["connection"], "closed")
 
 
 async def test_an_edge_that_drains_says_so(world: World) -> None:

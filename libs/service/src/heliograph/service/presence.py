@@ -8,6 +8,8 @@ removed, never after.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from msgspec import Struct
+
 from heliograph.protocol.frames import LeaveReason, Presence, PresenceEvent, encode
 from heliograph.stores.ports import Connection, ConnectionStore, EdgeLease, LiveStore, StoreError
 
@@ -17,8 +19,7 @@ Announcement = tuple[str, str, bytes]
 """Session, id and frame, as `LiveStore.announce_many` takes them."""
 
 
-@dataclass(frozen=True, slots=True)
-class Subscriber:
+class Subscriber(Struct, frozen=True, gc=False):
     """One subscription of one registration of a connection."""
 
     edge: str

@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import count
 
+from msgspec import Struct
+
 from heliograph.edge.metrics import EdgeMetrics
 from heliograph.edge.subscription import Subscription
 from heliograph.protocol.frames import LeaveReason, PresenceEvent
@@ -38,8 +40,7 @@ Key = tuple[str, str]
 """A connection and a session: one subscription at a time."""
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(Struct, frozen=True, gc=False):
     """Somebody came, or is gone."""
 
     who: Subscriber
