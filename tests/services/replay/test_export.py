@@ -15,7 +15,7 @@ from heliograph.core.positions import Position
 from heliograph.protocol.exports import ExportedRecord, Verbatim, decode_record_line, record_of
 from heliograph.protocol.gaps import gap_message
 from heliograph.protocol.messages import Message, record_headers, record_value
-from heliograph.replay.exporting import BATCH
+from heliograph.replay.exporting import BATCH, MADE_ANEW
 from heliograph.stores.ports import LogRecord, StoreError, TopicSpec
 
 PATH = "/v1/export/acme"
@@ -286,7 +286,8 @@ async def test_a_topic_that_is_made_again_under_a_read_ends_it_and_is_no_complet
 
     world.http_log.read = replaced  # type: ignore[method-assign,assignment]
     answer = await export(world, resume=span["resume"], alone="true")
-    assert [error["code"] for error in answer.errors] == ["expired"]
+    (error,) = answer.errors
+    assert (error["code"], error["message"]) == ("expired", MADE_ANEW)
     assert not answer.end["complete"]
     again = await get(world, resume=answer.end["resume"], alone="true")
     assert (again.status_code, again.json()["code"]) == (410, "expired")

@@ -159,7 +159,9 @@ class Export:
             read.ending = ExportEnding.FAILED
             log.warning("export_failed", tenant=asked.tenant.tenant, error=describe_error(error))
             self._metrics.refused.labels(error.code).n += 1
-            yield error_line(error.code, CODES[error.code].meaning) + read.end_line()
+            known = CODES[error.code]
+            # What a store says about itself is for us; what it means is for the caller.
+            yield error_line(error.code, error.message if known.http < 500 else known.meaning) + read.end_line()
         finally:
             if begun:
                 self._answered(asked, time.monotonic() - begin)
