@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 from redis.asyncio import Redis as Client
+from tests.system.history import History
 from tests.system.rig import Rig, until
 from tests.system.serving import Serving, serving
 
@@ -99,6 +100,18 @@ async def test_without_kafka_sessions_find_their_workers_all_the_same(rig: Rig) 
         await run.all_handled()
         await rig.launch(rig.kafka)
         await rig.ready(rig.kafka)
+
+
+async def test_the_live_store_lost_with_its_data(rig: Rig) -> None:
+    """Cursors are gone with it: what is in the log comes again, and nothing that was durable is skipped."""
+    async with serving(rig, sessions=40, workers=4, idle_s=0.2) as run:
+        await run.publish(2)
+        await run.all_handled()
+        await rig.lose_live_store(History(patience_s=0.0))
+        await rig.launch(rig.redis)
+        await rig.ready(rig.redis)
+        await run.publish(2)
+        await run.all_handled()
 
 
 async def test_a_pause_of_the_metadata_store_costs_nobody_a_session(rig: Rig) -> None:
