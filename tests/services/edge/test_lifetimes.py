@@ -146,7 +146,7 @@ async def test_an_error_of_the_edge_itself_costs_one_connection(world: World, mo
         raise RuntimeError("a fault")
 
     with monkeypatch.context() as fault:
-        fault.setattr("heliograph.edge.connection.Connection._unsubscribe", broken)
+        fault.setattr("heliograph.edge.connection.unsubscribe", broken)
         await client.send({"type": "unsubscribe", "session": SESSION})
         assert (await client.closed(), client.close_reason) == (1011, "internal")
     assert (await other.publish(SESSION))["durable"] is True

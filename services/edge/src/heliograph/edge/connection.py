@@ -1,4 +1,5 @@
-"""One client connection, driven by bytes: frames in, answers and messages out.
+"""One client connection, driven by bytes: frames in, answers and messages out. What a request asks for, and whether it
+may, is judged in a module for each (`greeting`, `subscribing`, `acknowledging` …); publishes, which are most, are here.
 
 Everything here runs on the event loop, synchronously, and nothing waits: what needs an answer from elsewhere is a
 callback of the publish path or a sink of a join.
@@ -13,26 +14,29 @@ from typing import TYPE_CHECKING
 from heliograph.core.buckets import Rate, TokenBucket
 from heliograph.core.errors import InvalidValueError
 from heliograph.core.heartbeat import Heartbeat, HeartbeatPolicy
+from heliograph.core.history import Start
 from heliograph.core.limits import PRODUCER_RING
 from heliograph.core.messages import MessageClass
 from heliograph.core.outbox import Action, Fate, Flow, Outbox, OutboxMarks
 from heliograph.core.positions import Position
 from heliograph.core.scopes import Operation
 from heliograph.core.sessions import SessionKey
-from heliograph.edge.access import close_of_refused, refresh
+from heliograph.edge.access import refresh
 from heliograph.edge.acknowledging import acknowledge
 from heliograph.edge.assignment import NOTHING, Assignment, Offer
+from heliograph.edge.greeting import greet
 from heliograph.edge.joiner import Cursor
 from heliograph.edge.metrics import EdgeMetrics
 from heliograph.edge.offering import serve
 from heliograph.edge.publishing import Publication, PublishPath, published_frame, refused_frame
 from heliograph.edge.senders import Sender
+from heliograph.edge.status import tell_status
+from heliograph.edge.subscribing import forbidden, subscribe, unsubscribe
 from heliograph.edge.subscription import Subscription, parse_start
 from heliograph.edge.tenants import Target, TenantState
 from heliograph.edge.websocket import ClientSocket, TickWriter
 from heliograph.protocol.codes import CLOSES, CODES, CloseCode, RevokeReason
 from heliograph.protocol.frames import (
-    CURSOR,
     Ack,
     Confirmed,
     Error,
@@ -45,12 +49,9 @@ from heliograph.protocol.frames import (
     Refused,
     Serve,
     Status,
-    StatusAnswer,
     Subscribe,
     Unsubscribe,
-    Unsubscribed,
     Welcome,
-    check_name,
     decode_client_frame,
     encode,
     is_utf8,
@@ -58,7 +59,7 @@ from heliograph.protocol.frames import (
 from heliograph.protocol.message_ids import derived_message_id
 from heliograph.protocol.websocket import text_frame
 from heliograph.service.logs import get_logger
-from heliograph.service.tokens import Identity, TokenError
+from heliograph.service.tokens import Identity
 from heliograph.stores.keys import client_consumer
 
 if TYPE_CHECKING:
@@ -332,13 +333,13 @@ class Connection:
 
     def _control(self, frame: object) -> None:
         if type(frame) is Hello:
-            self._hello(frame)
+            greet(self, self._connections, frame)
         elif not self.hello_done:
             raise FrameError("hello_expected", CODES["hello_expected"].meaning, getattr(frame, "id", None))
         elif type(frame) is Subscribe:
-            self._subscribe(frame.session, frame.start, frame.id, presence=frame.presence)
+            subscribe(self, frame.session, frame.start, frame.id, presence=frame.presence)
         elif type(frame) is Unsubscribe:
-            self._unsubscribe(frame)
+            unsubscribe(self, frame)
         elif type(frame) is Ack:
             acknowledge(self, self._connections, frame)
         elif type(frame) is Refresh:
@@ -348,7 +349,7 @@ class Connection:
             self._targets = None
         else:
             assert type(frame) is Status
-            self._status(frame)
+            tell_status(self, self._connections, frame)
 
     def _bad_frame(self, code: str, message: str, request_id: int | None) -> None:
         self._metrics.errors.labels(code).n += 1
@@ -375,46 +376,22 @@ class Connection:
             retry_after_ms = RETRY_AFTER_MS
         self.send(Refused(code, message, request_id, session, retry_after_ms))
 
-    # ---- hello ------------------------------------------------------------------------------------------------------
-
-    def _hello(self, frame: Hello) -> None:
-        if self.hello_done:
-            raise FrameError("hello_repeated", CODES["hello_repeated"].meaning, frame.id)
-        for field, value in (("producer", frame.producer), ("consumer", frame.consumer), ("agent", frame.agent)):
-            if value is not None:
-                check_name(field, value)
-        if self.identity is None:
-            try:
-                self.identity = self._connections.verify(frame.token or "")
-            except TokenError as error:
-                self.refuse(frame.id, error.code, error.message)
-                self.close(close_of_refused(error.reason))
-                return
-        identity = self.identity
-        tenant = self._connections.tenant(identity.tenant)
-        if tenant is None or tenant.record.suspended:
-            suspended = tenant is not None
-            self.close(CloseCode.TENANT_SUSPENDED if suspended else CloseCode.TOKEN_REFUSED)
-            return
-        if self.origin is not None and not tenant.origins.allow(self.origin):
-            self.refuse(frame.id, "origin_refused", CODES["origin_refused"].meaning)
-            self.close(CloseCode.FORBIDDEN)
-            return
+    def begin(self, tenant: TenantState, frame: Hello) -> None:
+        """`hello` was found good: from here on it may ask for more."""
+        assert self.identity is not None
+        subject, expires_at = self.identity.subject, self.identity.expires_at
         self.tenant = tenant
         self.agent = frame.agent
-        subject = identity.subject
         if frame.consumer is not None:
             self.consumer = client_consumer(subject, frame.consumer)
         self._producer = subject if frame.producer is None else f"{subject}/{frame.producer}"
         self._incarnation = frame.incarnation
         self.hello_done = True
-        limits = self._limits
-        expires_at = identity.expires_at
         self.send(
             Welcome(
                 self.id,
-                limits.edge_name,
-                int(limits.heartbeat.interval_s * 1000),
+                self._limits.edge_name,
+                int(self._limits.heartbeat.interval_s * 1000),
                 tenant.max_payload_bytes,
                 PRODUCER_RING,
                 frame.id,
@@ -422,57 +399,16 @@ class Connection:
             )
         )
         self._connections.changed(self)
-        for wanted in frame.subscriptions:
-            try:
-                self._subscribe(wanted.session, wanted.start, None, presence=wanted.presence)
-            except InvalidValueError as error:
-                self.refuse(None, error.code, error.message, wanted.session)
 
-    # ---- subscribe --------------------------------------------------------------------------------------------------
+    # ---- subscriptions ----------------------------------------------------------------------------------------------
 
-    def _subscribe(self, session: str, start: str, request_id: int | None, *, presence: bool) -> None:
-        assert self.tenant is not None
-        key = SessionKey.parse(session)
-        begin = Cursor(self.consumer or "") if start == CURSOR else parse_start(start)
-        forbidden = self._forbidden(key, presence=presence)
-        if forbidden is not None:
-            self.refuse(request_id, "forbidden", CODES["forbidden"].meaning, session, operation=forbidden)
-            return
-        if start == CURSOR and self.consumer is None:
-            self.refuse(request_id, "consumer_missing", CODES["consumer_missing"].meaning, session)
-            return
-        if session in self.subscriptions:
-            self.refuse(request_id, "value_invalid", "the session is already subscribed to", session)
-            return
-        if len(self.subscriptions) >= self.tenant.record.limits.subscriptions_per_connection:
-            self.refuse(request_id, "too_many_subscriptions", CODES["too_many_subscriptions"].meaning, session)
-            return
-        session = str(key)
+    def follow(self, session: str, begin: Position | Start | Cursor, request_id: int | None, *, presence: bool) -> None:
+        """Subscribe to a session that it may follow and does not follow yet; answered from there."""
         subscription = Subscription(session, begin, self, self._sessions, request_id, presence=presence)
         self.subscriptions[session] = subscription
         self._sessions.subscribe(subscription)
         self._connections.awaiting(subscription)
         self._connections.changed(self)
-
-    def _forbidden(self, key: SessionKey, *, presence: bool) -> Operation | None:
-        """What such a subscription needs and the token does not allow."""
-        assert self.identity is not None
-        scopes = self.identity.scopes
-        if not scopes.allows(Operation.SUBSCRIBE, key):
-            return Operation.SUBSCRIBE
-        if presence and not scopes.allows(Operation.PRESENCE, key):
-            return Operation.PRESENCE
-        return None
-
-    def _unsubscribe(self, frame: Unsubscribe) -> None:
-        subscription = self.subscriptions.get(frame.session)
-        if type(subscription) is Assignment:
-            self.refuse(frame.id, "value_invalid", "a session to work on is given back by `ack` with `done`")
-            return
-        if subscription is not None:
-            self.drop(subscription)
-            self.last_active_s = time.monotonic()
-        self.send(Unsubscribed(frame.session, frame.id))
 
     def drop(self, subscription: Subscription) -> None:
         """Forget a subscription: nothing of the session follows."""
@@ -568,21 +504,6 @@ class Connection:
         self._connections.say("refused", code, self, Operation.PUBLISH)
         self.send(refused_frame(request_id, code, message, retry_after_ms=retry_after_ms, expected=expected))
 
-    # ---- status -----------------------------------------------------------------------------------------------------
-
-    def _status(self, frame: Status) -> None:
-        assert self.identity is not None
-        key, position = SessionKey.parse(frame.session), Position.parse(frame.position)
-        scopes = self.identity.scopes
-        if not (scopes.allows(Operation.PUBLISH, key) or scopes.allows(Operation.SUBSCRIBE, key)):
-            self.refuse(frame.id, "forbidden", CODES["forbidden"].meaning, frame.session, operation=Operation.SUBSCRIBE)
-            return
-
-        def answer(durable: bool | None) -> None:
-            self.send(StatusAnswer(frame.session, frame.position, durable, frame.id))
-
-        self._connections.ask_status(frame.session, position, answer)
-
     # ---- life -------------------------------------------------------------------------------------------------------
 
     def take_refresh(self, now: float) -> int:
@@ -602,8 +523,7 @@ class Connection:
         for subscription in tuple(self.subscriptions.values()):
             if type(subscription) is Assignment:
                 continue
-            key = SessionKey.parse(subscription.session)
-            if self._forbidden(key, presence=subscription.presence) is not None:
+            if forbidden(identity, SessionKey.parse(subscription.session), presence=subscription.presence) is not None:
                 self.end_subscription(subscription, "forbidden")
 
     def renew_tenant(self, tenant: TenantState) -> None:
