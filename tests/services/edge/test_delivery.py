@@ -138,7 +138,7 @@ async def test_two_subscribers_one_of_them_ahead_of_the_others(world: World, qui
 
 async def test_subscribers_join_while_messages_flow(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """1,000 a second, a window of 100: each comes from the log, through the window, into live."""
-    monkeypatch.setattr("heliograph.edge.tenants.WINDOW_MESSAGES", 100)
+    monkeypatch.setattr("heliograph.service.bounds.WINDOW_MESSAGES", 100)
     await world.put_tenant("acme", limits=ROOMY)
     world.answer_history()
     edge = await world.edge(stores=world.stores(log=RoutedLog(world)))

@@ -16,7 +16,7 @@ async def publish(client: Client, *payloads: object) -> list[str]:
 @pytest.fixture
 async def short(world: World, monkeypatch: pytest.MonkeyPatch) -> Edge:
     """An edge whose hot windows hold ten messages, with a router behind its log."""
-    monkeypatch.setattr("heliograph.edge.tenants.WINDOW_MESSAGES", 10)
+    monkeypatch.setattr("heliograph.service.bounds.WINDOW_MESSAGES", 10)
     return await world.edge(stores=world.stores(log=RoutedLog(world)), rehydration_timeout_s=0.2)
 
 
