@@ -54,6 +54,21 @@ def accepted_is_in_the_log(evidence: Evidence) -> Iterator[Violation]:
             yield Violation("accepted", attempt.session, what, (position,), answer.at_s, attempt.connection)
 
 
+def deferred_is_put_in_its_place(evidence: Evidence) -> Iterator[Violation]:
+    """What was deferred has a position in the end, without an excuse: only the log had it, and the log is not lost."""
+    there = {(session, entry.content) for (session, _), entry in evidence.messages.items()}
+    for attempt, answer in evidence.answers(Outcome.DEFERRED):
+        if attempt.class_ is not MessageClass.CONTROL:
+            what = f"{attempt.key} was deferred, and is no control message"
+            yield Violation("deferred", attempt.session, what, (), answer.at_s, attempt.connection)
+        if answer.position is not None:
+            what = f"{attempt.key} was answered as deferred with a position"
+            yield Violation("deferred", attempt.session, what, (answer.position,), answer.at_s, attempt.connection)
+        if (attempt.session, attempt.content) not in there:
+            what = f"{attempt.key} was deferred, and never put in its place"
+            yield Violation("deferred", attempt.session, what, (), answer.at_s, attempt.connection)
+
+
 def delivered_is_in_the_log(evidence: Evidence) -> Iterator[Violation]:
     """A message that somebody acted on is in the audit record, with the same excuse."""
     for view in evidence.history.views.values():
@@ -258,6 +273,7 @@ def _epochs(evidence: Evidence) -> dict[str, dict[str, set[int]]]:
 RULES: tuple[Rule, ...] = (
     durable_is_in_the_log,
     accepted_is_in_the_log,
+    deferred_is_put_in_its_place,
     delivered_is_in_the_log,
     every_publish_has_one_answer,
     pending_is_confirmed,

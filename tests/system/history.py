@@ -21,6 +21,8 @@ class Outcome(StrEnum):
     PENDING = "pending"
     """Not durable yet; `confirmed` follows."""
     ACCEPTED = "accepted"
+    DEFERRED = "deferred"
+    """Durable, without a position until the live path is back."""
     REFUSED = "refused"
 
 

@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager, suppress
 
 from tests.system.checker import check, summary
 from tests.system.consuming import RawConsumer
-from tests.system.history import LIFE, CursorRead, History
+from tests.system.history import LIFE, CursorRead, History, Outcome
 from tests.system.log_reading import Ends
 from tests.system.publishing import RawPublisher
 from tests.system.replaying import replay
@@ -190,6 +190,8 @@ class Run:
 
         await until("every publish is answered and confirmed", at_rest, timeout_s, self._restless)
         history.note("every publish is answered and confirmed")
+        with suppress(AssertionError):  # the checker says which one
+            await until("what was deferred is delivered", lambda: not self.deferred(), 30.0)
         await self.rig.confirmed(self.sessions, timeout_s)
         history.note("the router is through")
         await self.rig.read_log(history, self.begin)
@@ -217,6 +219,20 @@ class Run:
         ]
         await asyncio.gather(*reads)
         history.note("replayed")
+
+    def outcomes(self, outcome: Outcome) -> int:
+        """Publishes answered so."""
+        return sum(answer.outcome is outcome for attempt in self.history.attempts for answer in attempt.answers)
+
+    def deferred(self) -> set[tuple[str, bytes]]:
+        """Session and content of what was deferred and nobody has got yet."""
+        attempts = self.history.attempts
+        waiting = {
+            (one.session, one.content) for one in attempts if any(a.outcome is Outcome.DEFERRED for a in one.answers)
+        }
+        for view in self.history.views.values():
+            waiting -= {(view.session, delivered.content) for delivered in view.delivered}
+        return waiting
 
     def _look_after_publishers(self) -> None:
         for publisher in self.publishers:

@@ -2,8 +2,9 @@
 
 It is written from the protocol's rules, not from the SDK's code, so that each checks the other: at most `window`
 unanswered publishes per session and class with rising producer seqs; after a refusal nothing is sent until all that is
-under way is answered, then from the refused one on; after a lost connection everything unanswered again, same seqs; a
-counter that the server does not know any more begins anew under another incarnation, and messages keep their ids.
+under way is answered, then from the refused one on; after a lost connection everything unanswered again, same seqs.
+What was answered as deferred may still be expected, and is waited for. A counter that the server does not know any
+more begins anew under another incarnation, and messages keep their ids.
 """
 
 import asyncio
@@ -38,6 +39,7 @@ STATUS_EVERY_S = 1.0
 BURST = 20
 """Messages made at once at most, so that something is under way when something dies."""
 DRAIN_PATIENCE_S = 2.0
+DEFERRED_WAIT_S = 0.2
 
 
 @dataclass(slots=True)
@@ -65,9 +67,11 @@ class Lane:
     halted: bool = False
     resume_s: float = 0.0
     made: int = 0
+    deferred: tuple[int, int] | None = None
+    """First and last seq answered as deferred, until one behind them has a position."""
 
     def restart(self) -> None:
-        """Everything unanswered is sent again."""
+        """Everything unanswered is sent again, on this connection or under another incarnation."""
         self.cursor, self.under_way, self.halted = 0, 0, False
         for item in self.items:
             item.refusal = None
@@ -224,7 +228,7 @@ class RawPublisher:
             for item in lane.items:
                 if item.sent_as is not None and item.message_id is None:
                     item.message_id = derived_message_id(item.sent_as[0], lane.class_, item.sent_as[1])
-            lane.base = 1
+            lane.base, lane.deferred = 1, None
             lane.restart()
 
     def _broken(self, line: Line) -> None:
@@ -306,7 +310,13 @@ class RawPublisher:
         refusal = next((item.refusal for item in lane.items if item.refusal is not None), None)
         if refusal is None:
             return
-        if refusal.code in FORGOTTEN:
+        first_deferred = lane.deferred[0] if lane.deferred is not None else None
+        if first_deferred is not None and (
+            (refusal.code == "producer_unknown" and first_deferred == 1)
+            or (refusal.code == "out_of_order" and first_deferred <= (refusal.expected or 0) < lane.base)
+        ):
+            lane.resume_s = now + DEFERRED_WAIT_S
+        elif refusal.code in FORGOTTEN:
             self._rotate = True
         elif refusal.code == "out_of_order":
             assert refusal.expected is not None, refusal
@@ -335,12 +345,20 @@ class RawPublisher:
         now = self._record.now()
         if isinstance(frame, Published):
             outcome = Outcome.DURABLE if frame.durable else Outcome.PENDING if frame.pending else Outcome.ACCEPTED
+            if frame.deferred:
+                outcome = Outcome.DEFERRED
             answer = Answer(now, outcome, frame.position, frame.message_id, duplicate=frame.duplicate)
             found = self._take(frame.id, answer)
             if found is None:
                 return
             lane, item = found
             item.done = True
+            seq = item.sent_as[1] if item.sent_as is not None else 0
+            if frame.deferred:
+                first, last = lane.deferred or (seq, seq)
+                lane.deferred = (min(first, seq), max(last, seq))
+            elif lane.deferred is not None and seq > lane.deferred[1]:
+                lane.deferred = None
             self.answered += 1
             self.settled += outcome is not Outcome.PENDING
             if frame.pending:

@@ -110,6 +110,8 @@ class SdkPublisher:
             record.ended.add(attempt.connection)
             return
         outcome = Outcome.DURABLE if receipt.is_durable else Outcome.PENDING
+        if receipt.deferred:
+            outcome = Outcome.DEFERRED
         answer = Answer(record.now(), outcome, receipt.position, receipt.message_id, duplicate=receipt.duplicate)
         attempt.answers.append(answer)
         self.answered += 1

@@ -169,6 +169,28 @@ def test_a_run_with_everything_that_may_happen_has_no_violation(script: Script) 
     assert check(script.history) == []
 
 
+def test_a_deferred_message_is_in_the_log_in_the_end(script: Script) -> None:
+    script.publish("m1", Outcome.DEFERRED).class_ = MessageClass.CONTROL
+    assert script.rules == {"deferred"}
+    script.log("m1", at(1))
+    assert check(script.history) == []
+
+
+def test_a_deferred_message_excuses_nothing_even_with_the_live_store_lost(script: Script) -> None:
+    script.publish("m1", Outcome.DEFERRED).class_ = MessageClass.CONTROL
+    script.history.lost_runs.add("aaaaaaaa")
+    assert script.rules == {"deferred"}
+
+
+@pytest.mark.parametrize(("class_", "position"), [(MessageClass.EVENT, None), (MessageClass.CONTROL, at(1))])
+def test_only_control_is_deferred_and_without_a_position(
+    script: Script, class_: MessageClass, position: str | None
+) -> None:
+    script.publish("m1", Outcome.DEFERRED, position).class_ = class_
+    script.log("m1", at(1))
+    assert script.rules == {"deferred"}
+
+
 def test_a_durable_answer_that_is_not_in_the_log_is_found(script: Script) -> None:
     script.publish("m1", position=at(1))
     (violation,) = check(script.history)

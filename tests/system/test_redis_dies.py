@@ -1,9 +1,9 @@
 """The live Redis stops, is killed, and loses everything under load; the metadata Redis goes away."""
 
 import pytest
-from tests.system.history import EpochTold
+from tests.system.history import EpochTold, Outcome
 from tests.system.load import load
-from tests.system.rig import Rig
+from tests.system.rig import Rig, until
 
 pytestmark = pytest.mark.xdist_group("system-stores")
 
@@ -35,6 +35,40 @@ async def test_redis_killed_with_its_data_on_disk_costs_nothing(rig: Rig) -> Non
             run.history.note("redis is back")
             await run.more()
             await run.seen_more()
+
+
+async def test_while_redis_is_away_control_is_deferred_and_delivered_in_order_when_it_is_back(rig: Rig) -> None:
+    """Commands go on being taken: Kafka has them. Events are refused, and sent again when it is back."""
+    async with load(rig) as run:
+        await run.more()
+        await run.busy()
+        run.history.note("stop redis")
+        await rig.stop(rig.redis)
+        await until("many are deferred", lambda: run.outcomes(Outcome.DEFERRED) >= 50, 30.0)
+        await rig.launch(rig.redis)
+        await rig.ready(rig.redis)
+        run.history.note("redis is back")
+        back_s = run.history.now()
+        await until("all of them are delivered", lambda: not run.deferred(), 30.0)
+        run.history.note("what was deferred is delivered")
+        print(f"\ndeferred {run.outcomes(Outcome.DEFERRED)}, all delivered {run.history.now() - back_s:.1f} s after")
+        await run.more()
+        await run.seen_more()
+
+
+async def test_what_was_deferred_outlives_a_redis_that_comes_back_empty_and_the_router(rig: Rig) -> None:
+    async with load(rig) as run:
+        await run.more()
+        await rig.lose_live_store(run.history)
+        run.history.note("redis is gone, with its data")
+        await until("some are deferred", lambda: run.outcomes(Outcome.DEFERRED) >= 20, 30.0)
+        await rig.kill(rig.stack.routers[0])
+        await rig.launch(rig.redis)
+        await rig.ready(rig.redis)
+        run.history.note("redis is back, empty; one router is dead")
+        await rig.launch(rig.stack.routers[0])
+        await rig.ready(rig.stack.routers[0])
+        await run.more()
 
 
 async def test_redis_lost_with_all_its_data_loses_nothing_durable(rig: Rig) -> None:

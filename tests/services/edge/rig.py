@@ -238,7 +238,7 @@ class World:
         """Make or change a tenant; the signing key is in its record unless `auth` says otherwise."""
         record.setdefault("auth", {"jwks": self.signer(name).jwks()})
         tenant = msgspec.convert({"tenant": name, **record}, Tenant)
-        for topic in (self.topics.log(name), self.topics.telemetry(name)):
+        for topic in (self.topics.log(name), self.topics.deferred(name), self.topics.telemetry(name)):
             self.make_topic(topic)
         await self.tenants.put(name, encode_tenant(tenant))
 

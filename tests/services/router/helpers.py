@@ -177,7 +177,8 @@ class World:
 
     async def set_up_tenant(self) -> None:
         """A tenant with its topics."""
-        for topic, partitions in ((self.topic, PARTITIONS), (self.names.dead, 1)):
+        topics = ((self.topic, PARTITIONS), (self.names.deferred(self.tenant), PARTITIONS), (self.names.dead, 1))
+        for topic, partitions in topics:
             await self.create_topic(TopicSpec(topic, partitions, None, {}))
         settings = TopicsSettings(log=TopicSettings(partitions=PARTITIONS))
         await self.tenants.put(self.tenant, encode_tenant(Tenant(self.tenant, topics=settings)))
@@ -236,7 +237,7 @@ class World:
             size_bytes=len(record_value(message)) + RECORD_OVERHEAD_BYTES,
             partition=partition_of(key, PARTITIONS),
             content_hash=content_hash(content),
-            producer=b"event|agent/one|" + (message.incarnation or "").encode(),
+            producer=f"{message.class_}|{message.producer}|{message.incarnation}".encode(),
             producer_seq=message.producer_seq or 0,
         )
         answered: asyncio.Future[Appended | StoreError] = asyncio.get_running_loop().create_future()

@@ -49,7 +49,10 @@ class Outgoing:
 class Lane:
     """One session and class."""
 
-    __slots__ = ("backoff", "base", "cursor", "forgotten", "halted", "items", "key", "resume_s", "stalls", "under_way")
+    __slots__ = (
+        "backoff", "base", "behind_since_s", "cursor", "deferred", "forgotten", "halted", "items", "key", "resume_s",
+        "stalls", "under_way",
+    )  # fmt: skip
 
     def __init__(self, key: LaneKey) -> None:
         self.key = key
@@ -63,9 +66,33 @@ class Lane:
         self.halted = False
         """Something was refused: nothing is sent until `under_way` is 0 and the round is settled."""
         self.forgotten = False
+        self.deferred: tuple[int, int] | None = None
+        """First and last seq answered as deferred, until one behind them has its position: the server may still expect
+        any of them.
+        """
+        self.behind_since_s: float | None = None
+        """Since when messages are refused because deferred ones are not in their place."""
         self.resume_s = 0.0
         self.stalls = 0
         self.backoff: Backoff | None = None
+
+    def answered(self, item: Outgoing, *, deferred: bool) -> None:
+        """The server took one. Where it has a position and stands behind the deferred ones, they have theirs too."""
+        self.behind_since_s = None
+        seq = item.sent_as[1] if item.sent_as is not None else 0
+        if deferred:
+            first, last = self.deferred or (seq, seq)
+            self.deferred = (min(first, seq), max(last, seq))
+        elif self.deferred is not None and seq > self.deferred[1]:
+            self.deferred = None
+
+    def is_behind_deferred(self, refusal: Refused) -> bool:
+        """Whether this is refused only because what was deferred is not in its place yet."""
+        if self.deferred is None:
+            return False
+        if refusal.code == "producer_unknown":  # of a counter whose very first message was deferred
+            return self.deferred[0] == 1
+        return refusal.code == "out_of_order" and self.deferred[0] <= (refusal.expected or 0) < self.base
 
     def pop_done(self) -> int:
         """Forget the answered ones at the front; how many."""

@@ -10,6 +10,8 @@ lane is a window of at most 64 messages with consecutive seqs, sent as a pipelin
                refused too, as out of order); then it goes on from there: at once, after the server's retry time, or
                without the refused one, whose seq the next message takes
     connection lost   everything unanswered is sent again, same seqs: the server recognises what it had
+    deferred   the log alone has it, and it counts as answered. When the live path is back the server may still expect
+               it for a while: what is refused as out of order then is sent again, after a wait
     forgotten  (`producer_unknown`, `expected` below what was answered …) the server can't judge this counter any more.
                All lanes finish what is under way, then the publisher *rotates*: new incarnation, all counters from 1,
                same order. A message that was sent before keeps the id it had, so that it can be recognised by that.
@@ -180,6 +182,7 @@ class Lanes:
                     item.frame.message_id = derived_message_id(item.sent_as[0], lane.key[1], item.sent_as[1])
             lane.base, lane.cursor, lane.under_way, lane.stalls = 1, 0, 0, 0
             lane.forgotten = lane.halted = False
+            lane.deferred = lane.behind_since_s = None
             self._ready[key] = None
         self._by_id.clear()
         self.incarnation = self._new_incarnation()
@@ -259,6 +262,7 @@ class Lanes:
         lane.backoff = None
         item.state = State.DONE
         self.unanswered -= 1
+        lane.answered(item, deferred=answer.deferred)
         item.done(answer)
         if lane.pop_done():
             self._room(lane.key)
@@ -285,6 +289,9 @@ class Lanes:
         lane.halted = False
         lane.cursor = 0
         head = next((item for item in lane.items if item.refusal is not None), None)
+        if head is not None and head.refusal is not None and lane.is_behind_deferred(head.refusal):
+            self._wait_for_deferred(lane, now)
+            return
         only_out_of_order = True
         wait_s: float | None = None
         for item in list(lane.items):
@@ -315,6 +322,19 @@ class Lanes:
         self._begin_rotation_if_forgotten(lane, now)
         if wait_s is not None and lane.items:
             lane.resume_s = now + wait_s
+
+    def _wait_for_deferred(self, lane: Lane, now: float) -> None:
+        """What was deferred is not in its place yet: ask again. Past all patience the counter counts as forgotten."""
+        for item in lane.items:
+            if item.refusal is not None:
+                item.refusal, item.state = None, State.QUEUED
+        if lane.behind_since_s is None:
+            lane.behind_since_s = now
+        if now - lane.behind_since_s >= self._settings.deferred_patience_s:
+            lane.forgotten = True
+            self._begin_rotation_if_forgotten(lane, now)
+            return
+        lane.resume_s = now + self._backoff(lane).failed(now)
 
     def _settle_out_of_order(self, lane: Lane, item: Outgoing, expected: int, *, is_head: bool) -> None:
         if is_head and not lane.base <= expected <= lane.base + len(lane.items):

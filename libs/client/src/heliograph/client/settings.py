@@ -37,6 +37,8 @@ class ClientSettings:
     """A connection without a byte for so many of the server's heartbeats is dead."""
     rotation_patience_s: float = 5.0
     """How long a new incarnation waits for the answers that are still due under the old one."""
+    deferred_patience_s: float = 30.0
+    """How long a message waits, once the live path is back, for deferred ones before it to be in their place."""
     status_interval_s: float = 2.0
     """How often `receipt.durable()` asks, besides after each reconnect, when no `confirmed` comes."""
     reply_linger_s: float = 30.0

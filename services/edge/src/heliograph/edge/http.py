@@ -73,6 +73,8 @@ class Result(Struct, omit_defaults=True):
     message_id: str | None = None
     pending: bool = False
     duplicate: bool = False
+    deferred: bool = False
+    """In the log, not yet in its place: the live path is away."""
     code: str | None = None
     message: str | None = None
     retry_after_ms: int | None = None
@@ -117,7 +119,8 @@ class HttpAnswers:
 
     def published(self, publication: Publication, *, durable: bool, pending: bool, duplicate: bool) -> None:
         position = publication.position if publication.epoch else None
-        self._set(Result(durable, position, publication.message.message_id, pending, duplicate))
+        message_id = publication.message.message_id
+        self._set(Result(durable, position, message_id, pending, duplicate, publication.deferred))
 
     def confirmed(self, publication: Publication) -> None:
         """Answered as pending already; whoever posted asks again by message id, or reads the history."""

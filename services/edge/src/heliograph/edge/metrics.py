@@ -13,6 +13,9 @@ class EdgeMetrics:
         self.published = {class_: published.labels(class_.value) for class_ in MessageClass}
         self.refused = metrics.tick_family("refused_total", "Requests refused, by code.", ["code"])
         self.errors = metrics.tick_family("bad_frames_total", "Inbound frames not understood, by code.", ["code"])
+        self.deferred = metrics.ticks(
+            "deferred_total", "Control messages put on the log alone: the live path was away."
+        )
         self.duplicates = metrics.ticks("duplicates_total", "Publishes that were a repeat.")
         self.pending = metrics.ticks("pending_total", "Publishes answered before the log had them.")
         self.unfollowed = metrics.ticks("unfollowed_total", "Pending publishes not followed: too many at once.")

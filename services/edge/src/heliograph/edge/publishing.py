@@ -3,7 +3,8 @@
     admit (size, names) → append (live store: judge, sequence, store, publish) → write (log) → answer
 
 Independent on purpose: what the live store took is delivered and answered for, whatever the log does. A record that
-the log doesn't take in time is not tried again here: its message is in the hot window, and the router writes it.
+the log doesn't take in time is not tried again here: its message is in the hot window, and the router writes it. A
+control message that the live store can't take is deferred: only the log has it until the router delivers it.
 
 A publish costs no task, no future and no timer: `Publication` is its only object, its methods are the callbacks, and
 answers that are due after a while wait in one queue that a tick looks through.
@@ -45,7 +46,8 @@ RETRY_AFTER_MS = {"backlog": 1_000, "recovering": 500, "live_unavailable": 1_000
 
 OK, DUPLICATE = AppendStatus.OK, AppendStatus.DUPLICATE
 DURABLE, ACCEPTED, NONE = AckMode.DURABLE, AckMode.ACCEPTED, AckMode.NONE
-TELEMETRY = MessageClass.TELEMETRY
+CONTROL, TELEMETRY = MessageClass.CONTROL, MessageClass.TELEMETRY
+LIVE_UNAVAILABLE = "live_unavailable"
 
 
 class Answers(Protocol):
@@ -68,6 +70,7 @@ class Publication:
         "answered",
         "answers",
         "deadline",
+        "deferred",
         "epoch",
         "message",
         "path",
@@ -90,6 +93,8 @@ class Publication:
         self.request_id = id_
         self.answered = False
         self.pending = False
+        self.deferred = False
+        """Only the log has it; the router puts it in its place."""
         self.epoch = ""
         self.seq = 0
         self.deadline = 0.0
@@ -105,7 +110,10 @@ class Publication:
         """The live store answered."""
         path = self.path
         if type(answer) is StoreError:
-            self._refused(answer.code, answer.message, None)
+            if self.message.class_ is CONTROL and answer.code == LIVE_UNAVAILABLE:
+                path.defer(self)
+            else:
+                self._refused(answer.code, answer.message, None)
             return
         assert isinstance(answer, Appended)
         status = answer.status
@@ -153,6 +161,22 @@ class Publication:
         self._end_span(None)
         if self.ack is DURABLE:
             self.durable()
+
+    def deferral_logged(self, error: StoreError | None) -> None:
+        """The log acknowledged a deferred message, or gave up: then neither path has it for certain."""
+        path = self.path
+        path.metrics.in_flight -= 1
+        self.target.tenant.in_flight -= 1
+        if error is not None:
+            path.metrics.log_failures.labels(error.code).n += 1
+            path.log_failed(error)
+            self._refused(LIVE_UNAVAILABLE, CODES[LIVE_UNAVAILABLE].meaning, None)
+            return
+        path.metrics.deferred.n += 1
+        self._end_span(None)
+        self.answered = self.deferred = True
+        if self.ack is not NONE:
+            self.answers.published(self, durable=True, pending=False, duplicate=False)
 
     def durable(self) -> None:
         """The log is known to have it."""
@@ -273,6 +297,9 @@ class PublishPath:
             self._telemetry(publication)
             return publication
         publication.started = self.clock()
+        if class_ is CONTROL and not self.live.available:
+            self.defer(publication)
+            return publication
         content = frame_content(message)
         self.live.append(
             Append(
@@ -311,6 +338,31 @@ class PublishPath:
             )
         except StoreError as error:
             publication.logged(error)
+
+    def defer(self, publication: Publication) -> None:
+        """Put a control message on the durable stream only: the live path is away.
+
+        It may have taken the message before it went away: the router that delivers it has it judged like any repeat.
+        Messages of a session go to one partition in the order they come in here, so a producer's order stays.
+        """
+        tenant = publication.target.tenant
+        tenant.in_flight += 1
+        self.metrics.in_flight += 1
+        if tenant.in_flight > self._limits.log_in_flight_per_tenant:
+            publication.deferral_logged(StoreError("log_unavailable", "too many unacknowledged records of this tenant"))
+            return
+        message = publication.message
+        try:
+            self.log.write(
+                tenant.deferred_topic,
+                -1,
+                publication.target.key,
+                record_value(message),
+                record_headers(message),
+                publication.deferral_logged,
+            )
+        except StoreError as error:
+            publication.deferral_logged(error)
 
     def await_log(self, publication: Publication) -> None:
         """Answer it as pending unless the log has it in time."""
@@ -433,4 +485,5 @@ def published_frame(publication: Publication, *, durable: bool, pending: bool, d
         publication.message.message_id,
         pending,
         duplicate,
+        publication.deferred,
     )

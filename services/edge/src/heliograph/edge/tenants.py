@@ -3,23 +3,15 @@
 from dataclasses import dataclass, field
 
 from heliograph.core.buckets import Rate, SenderLimits
-from heliograph.core.limits import (
-    UNCONFIRMED_BYTES,
-    UNCONFIRMED_MESSAGES,
-    WINDOW_BYTES,
-    WINDOW_MESSAGES,
-)
 from heliograph.core.partitions import partition_of
 from heliograph.core.sessions import SessionKey
 from heliograph.edge.origins import Origins
 from heliograph.edge.quotas import QuotaLeases, Quotas
 from heliograph.protocol.tenants import Tenant
+from heliograph.service.bounds import bounds_of
 from heliograph.service.serving import Kind
 from heliograph.stores.keys import Topics
 from heliograph.stores.ports import Bounds
-
-HOT_SHARDS = 16
-"""A tenant's sessions are spread unevenly: a virtual shard may hold 1/16 of its unconfirmed bytes, not 1/256."""
 
 
 @dataclass(slots=True)
@@ -38,6 +30,7 @@ class TenantState:
     origins: Origins = field(init=False)
     """Of the tenant's own pages."""
     telemetry_topic: str | None = field(init=False)
+    deferred_topic: str = field(init=False)
     quotas: Quotas = field(init=False)
     """What all its publishers on this edge may spend, by class."""
 
@@ -55,16 +48,10 @@ class TenantState:
             messages=Rate(settings.connection_messages_per_s, settings.connection_burst_messages),
             bytes=Rate(settings.connection_bytes_per_s, settings.connection_burst_bytes),
         )
-        share = settings.unconfirmed_bytes // min(HOT_SHARDS, self.virtual_shards)
-        self.bounds = Bounds(
-            unconfirmed_messages=UNCONFIRMED_MESSAGES,
-            unconfirmed_bytes=UNCONFIRMED_BYTES,
-            tenant_shard_bytes=max(share, 2 * settings.max_payload_bytes),
-            window_messages=WINDOW_MESSAGES,
-            window_bytes=WINDOW_BYTES,
-        )
+        self.bounds = bounds_of(record, self.virtual_shards)
         self.max_payload_bytes = settings.max_payload_bytes
         self.origins = Origins(self.record.allowed_origins)
+        self.deferred_topic = self.topics.deferred_of(record)
         self.telemetry_topic = self.topics.telemetry_of(self.record)
 
     def log_topic(self, session: SessionKey) -> str:

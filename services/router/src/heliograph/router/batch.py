@@ -29,6 +29,9 @@ from heliograph.stores.ports import LogRecord
 WRONG_TOPIC = "wrong_topic"
 """A record whose session belongs to another tenant than its topic: it must not touch that session."""
 
+ROUTER_ERROR = "router_error"
+"""Working on the record met an error of ours."""
+
 Epoch = tuple[str, str]
 """Session and epoch."""
 
@@ -61,6 +64,8 @@ class Batch:
     """Gap records, by reason."""
     expiries: list[tuple[str, Expiry]] = field(default_factory=list)
     """Sessions whose messages somebody had forgotten, in the order of the log."""
+    deferred: list[tuple[LogRecord, Message]] = field(default_factory=list)
+    """What the live path could not take when it was published, in the order of the log."""
     strangers: set[str] = field(default_factory=set)
     """Tenants of records in shared topics that are not known to have any there."""
 
@@ -69,11 +74,13 @@ def take_apart(records: Iterable[LogRecord], topic_of: Callable[[str], LogTopic 
     """`topic_of`: whose log a topic is, None where that is not known (any more)."""
     batch = Batch()
     positions, places = batch.positions, batch.places
-    topic, prefix, sharers = "", "", None
+    topic, prefix, sharers, deferred = "", "", None, False
     for record in records:
         if record.topic != topic:
             topic = record.topic
-            prefix, sharers = _owners(topic_of(topic))
+            about = topic_of(topic)
+            prefix, sharers = _owners(about)
+            deferred = about is not None and about.deferred
         try:
             message = message_from_record(record.key, record.value, record.headers)
             if not message.session.startswith(prefix):
@@ -81,12 +88,17 @@ def take_apart(records: Iterable[LogRecord], topic_of: Callable[[str], LogTopic 
             if sharers is not None and (tenant := message.session.partition(":")[0]) not in sharers:
                 batch.strangers.add(tenant)
                 raise RecordError(WRONG_TOPIC, "the session's tenant is not one of those that share the topic")
+            if deferred and message.position is not None:
+                raise RecordError("position_unexpected", "a deferred message has no position yet")
         except RecordError as error:
             batch.poison.append(Poison(record, error.reason, error.message))
-            if error.reason != WRONG_TOPIC and (prefix or sharers is not None):
+            if error.reason != WRONG_TOPIC and not deferred and (prefix or sharers is not None):
                 _confirm_poison(record, prefix, sharers, positions)
             continue
         position = message.position
+        if deferred:
+            batch.deferred.append((record, message))
+            continue
         if position is None:
             batch.unsequenced += 1
             state = expiry_of(message)

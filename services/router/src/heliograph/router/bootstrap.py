@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from heliograph.router.confirming import Confirmer
 from heliograph.router.dead_letters import DeadLetters
+from heliograph.router.deferring import Deferrer
 from heliograph.router.dispatching import Dispatcher
 from heliograph.router.expiring import ExpiryKeeper
 from heliograph.router.indexing import Indexer
@@ -154,6 +155,17 @@ def compose(settings: RouterSettings, stores: Stores) -> Service:
         pending_bytes=settings.dead_pending_bytes,
         retention_s=settings.dead_retention_s,
     )
+    deferrer = Deferrer(
+        stores.live,
+        stores.writer,
+        directory,
+        names,
+        dead_letters,
+        progress,
+        counted,
+        virtual_shards=settings.virtual_shards,
+        pending_bytes=settings.deferred_pending_bytes,
+    )
     marks = ServeMarks(stores.serving, metrics)
     expiries = ExpiryKeeper(stores.expiries, directory, counted)
     indexer = Indexer(
@@ -170,6 +182,7 @@ def compose(settings: RouterSettings, stores: Stores) -> Service:
         Confirmer(stores.live, counted, readiness.condition("live")),
         indexer,
         dead_letters,
+        deferrer,
         expiries,
         progress,
         marks,
@@ -268,6 +281,7 @@ def compose(settings: RouterSettings, stores: Stores) -> Service:
         await stores.consumer.start(topics.refresh())
         tasks.spawn("router", router.run)
         tasks.spawn("dead letters", dead_letters.run)
+        tasks.spawn("deferred", deferrer.follow)
         tasks.spawn("tenants", directory.run)
         tasks.spawn("expiries", expiries.run)
         tasks.spawn("void", voider.run)
@@ -276,6 +290,7 @@ def compose(settings: RouterSettings, stores: Stores) -> Service:
 
     async def stop_group() -> None:
         await tasks.close()
+        await deferrer.close()
         await asyncio.gather(router.commit(), shares.release())
         await stores.consumer.close()
 

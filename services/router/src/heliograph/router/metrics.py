@@ -32,6 +32,11 @@ class RouterMetrics:
         self.commit_failures = metrics.ticks("commit_failures_total", "Commits that failed and are repeated.")
         self.read_failures = metrics.ticks("read_failures_total", "Polls of the log that failed.")
         self.work_errors = metrics.ticks("work_errors_total", "Batches that met an error of ours, and were split.")
+        self.deferred_delivered = metrics.ticks("deferred_delivered_total", "Deferred messages put in their place.")
+        self.deferred_repeats = metrics.ticks("deferred_repeats_total", "Deferred messages the live path had already.")
+        self.deferred_by_id = metrics.ticks(
+            "deferred_by_id_total", "Times the memory of a deferred message's producer was gone: judged by message id."
+        )
         self.dead = metrics.tick_family("dead_letters_total", "Poison records, by reason.", ["reason"])
         self.dead_retries = metrics.ticks("dead_letter_retries_total", "Dead letters that could not be written yet.")
         self.dead_cut = metrics.ticks("dead_letters_cut_total", "Dead letters written without their value: too large.")

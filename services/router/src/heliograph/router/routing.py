@@ -12,9 +12,10 @@ from collections.abc import Callable
 
 from heliograph.core.backoff import Backoff, BackoffPolicy
 from heliograph.core.positions import Position
-from heliograph.router.batch import Batch, Poison, take_apart
+from heliograph.router.batch import ROUTER_ERROR, Batch, Poison, take_apart
 from heliograph.router.confirming import Confirmer
 from heliograph.router.dead_letters import DeadLetters
+from heliograph.router.deferring import Deferrer
 from heliograph.router.expiring import ExpiryKeeper
 from heliograph.router.indexing import Indexer
 from heliograph.router.metrics import RouterMetrics
@@ -27,9 +28,6 @@ from heliograph.stores.ports import LogConsumer, LogRecord, StoreError
 
 POLL_S = 0.5
 """Waiting for records; commits and topics are looked at in between."""
-
-ROUTER_ERROR = "router_error"
-"""Reason of a dead letter: working on the record met an error of ours."""
 
 READ_RETRY = BackoffPolicy(base_s=0.1, cap_s=2.0, healthy_s=0.0)
 
@@ -44,6 +42,7 @@ class Router:
         confirmer: Confirmer,
         indexer: Indexer,
         dead_letters: DeadLetters,
+        deferrer: Deferrer,
         expiries: ExpiryKeeper,
         progress: Progress,
         marks: ServeMarks,
@@ -60,6 +59,7 @@ class Router:
         self._confirmer = confirmer
         self._indexer = indexer
         self._dead_letters = dead_letters
+        self._deferrer = deferrer
         self._expiries = expiries
         self._progress = progress
         self._marks = marks
@@ -128,6 +128,8 @@ class Router:
         await self._indexer.add(batch, heads)
         for poison in batch.poison:
             self._dead_letters.take(poison)
+        if batch.deferred:
+            await self._deferrer.take(batch.deferred)
         if batch.expiries:
             self._expiries.take(batch.expiries)
         self._progress.done(records)

@@ -70,6 +70,12 @@ class RouterSettings(ServiceSettings, KafkaSettings, RedisSettings):
     )
     topics_check_s: float = setting(10.0, "Between looks at the topics' ids, which index entries carry.", gt=0)
     lag_interval_s: float = setting(5.0, "Between measurements of the lag.", gt=0)
+    deferred_pending_bytes: int = setting(
+        64 * 1024 * 1024,
+        "Deferred messages held until the live path takes them; beyond, the log is not read on: nothing in it could be "
+        "confirmed meanwhile.",
+        ge=1024 * 1024,
+    )
     dead_pending_bytes: int = setting(
         16 * 1024 * 1024, "Poison records kept in memory while the dead-letter topic is away; beyond, read again.", ge=0
     )

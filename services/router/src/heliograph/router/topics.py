@@ -1,10 +1,11 @@
-"""The topics of all tenants' logs: which there should be, whose each is, and which one of its name it is.
+"""The topics of all tenants' logs and of what was deferred: which there should be, whose each is, and which one of its
+name it is.
 
 Names follow from the tenants' records; ids come from the cluster and are looked at from time to time.
 """
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from heliograph.core.errors import HeliographError
 from heliograph.protocol.tenants import RETENTION_CLASSES, Tenant, retention_class
@@ -28,6 +29,8 @@ class LogTopic:
     """Whose sessions may be in it."""
     shared: bool
     retention_s: float
+    deferred: bool = False
+    """It holds what the live path could not take, without positions."""
 
 
 class TopicTable:
@@ -41,19 +44,14 @@ class TopicTable:
 
     def refresh(self) -> list[str]:
         """Take up the tenants as they are; the names of all topics, sorted."""
-        own: dict[str, LogTopic] = {}
-        shared: dict[str, set[str]] = {}
+        tenants: dict[str, set[str]] = {}
+        found: dict[str, LogTopic] = {}
         for name, entry in self._directory.all().items():
-            for topic, retention_s in log_topics(self._names, entry.record):
-                if entry.record.shared:
-                    shared.setdefault(topic, set()).add(name)
-                    own[topic] = LogTopic(frozenset(), True, retention_s)
-                else:
-                    own[topic] = LogTopic(frozenset((name,)), False, retention_s)
-        for topic, names in shared.items():
-            own[topic] = LogTopic(frozenset(names), True, own[topic].retention_s)
-        self._topics = own
-        return sorted(own)
+            for topic, retention_s, deferred in log_topics(self._names, entry.record):
+                tenants.setdefault(topic, set()).add(name)
+                found[topic] = LogTopic(frozenset(), entry.record.shared, retention_s, deferred)
+        self._topics = {topic: replace(found[topic], tenants=frozenset(names)) for topic, names in tenants.items()}
+        return sorted(self._topics)
 
     async def identify(self) -> None:
         """Ask the cluster which topics these are. Raises StoreError."""
@@ -89,12 +87,15 @@ class TopicTable:
         return DEFAULT_RETENTION_S if found is None else found.retention_s
 
 
-def log_topics(names: Topics, tenant: Tenant) -> list[tuple[str, float]]:
-    """Each log topic with a tenant's sessions, and how long (s) Kafka keeps what is in it."""
-    topics: dict[str, float] = {}
-    for agent_type in ("", *tenant.agent_types):
-        kept_s = tenant.log_settings(agent_type).retention_s
-        topics[names.log_for(tenant, agent_type)] = float(
-            RETENTION_CLASSES[retention_class(kept_s)] if tenant.shared else kept_s
-        )
-    return list(topics.items())
+def log_topics(names: Topics, tenant: Tenant) -> list[tuple[str, float, bool]]:
+    """Each topic with a tenant's messages, how long (s) Kafka keeps them there, and whether they are deferred ones."""
+
+    def kept_s(retention_s: int) -> float:
+        return float(RETENTION_CLASSES[retention_class(retention_s)] if tenant.shared else retention_s)
+
+    topics = {
+        names.log_for(tenant, agent_type): (kept_s(tenant.log_settings(agent_type).retention_s), False)
+        for agent_type in ("", *tenant.agent_types)
+    }
+    topics[names.deferred_of(tenant)] = (kept_s(tenant.topics.deferred.retention_s), True)
+    return [(topic, *about) for topic, about in topics.items()]
