@@ -27,18 +27,18 @@ async def set_partitions(rig: Rig, tenant: str, partitions: int) -> None:
 async def test_a_topic_grows_twice_under_load_without_an_order_fault(rig: Rig) -> None:
     tenant = f"grows-{rig.session()[-6:]}"
     await set_partitions(rig, tenant, 2)
-    async with load(rig, tenant=tenant, sessions=4, per_s=25.0) as run:
+    async with load(rig, tenant=tenant, sessions=3, per_s=25.0) as run:
         await run.more()
         for partitions in (5, 12):
             await set_partitions(rig, tenant, partitions)
             run.history.note(f"the log has {partitions} partitions")
-            begun = rig.sessions(4, tenant)
+            begun = rig.sessions(3, tenant)
             run.sessions += begun
             run.publisher(f"of {partitions}", begun).start()
             late = run.subscriber(f"reader of {partitions}")
             late.start()
-            await run.more(25)
-    counts = {2: run.sessions[:4], 5: run.sessions[4:8], 12: run.sessions[8:]}
+            await run.more()
+    counts = {2: run.sessions[:3], 5: run.sessions[3:6], 12: run.sessions[6:]}
     for partitions, sessions in counts.items():
         homes = {(entry.session, entry.partition) for entry in run.history.log if entry.session in sessions}
         assert homes == {(session, partition_of(session.encode(), partitions)) for session in sessions}

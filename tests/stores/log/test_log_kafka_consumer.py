@@ -66,6 +66,17 @@ async def test_partitions_that_a_topic_has_grown_by_are_read_within_seconds(kafk
         assert [record.partition for record in await read_until(consumer, 1)] == [2]
 
 
+async def test_partitions_that_a_topic_has_grown_by_have_ends_at_once(kafka: Stores) -> None:
+    """Whoever was asked about the topic before remembers that it had fewer."""
+    topic = await kafka.topic()
+    consumer, reader = await kafka_consumer(kafka, topic), await kafka.reader()
+    assert await consumer.end_offsets([(topic, 0)]) == {(topic, 0): 0}
+    assert await reader.bounds(topic, 0) == (0, 0)
+    await (await kafka.admin()).grow(topic, 3)
+    assert await consumer.end_offsets([(topic, 0), (topic, 2)]) == {(topic, 0): 0, (topic, 2): 0}
+    assert await reader.bounds(topic, 2) == (0, 0)
+
+
 @PROTOCOLS
 async def test_a_member_whose_caller_waits_stays_and_takes_part_in_rebalances(kafka: Stores, protocol: str) -> None:
     topic, writer = await kafka.topic(partitions=2), await kafka.writer()

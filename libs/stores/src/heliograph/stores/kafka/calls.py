@@ -6,6 +6,7 @@ waits.
 
 import asyncio
 import concurrent.futures
+import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Literal, Protocol
 
@@ -61,6 +62,10 @@ STALE = ("FENCED_LEADER_EPOCH", "UNKNOWN_LEADER_EPOCH", "NOT_LEADER_FOR_PARTITIO
 """The client's idea of who leads a partition is out of date: after a broker's restart, for minutes."""
 
 
+REFRESH_INTERVAL_S = 1.0
+"""At least between two looks at all topics on account of partitions that are said to be missing: they may really be."""
+
+
 class TopicDescription(Protocol):
     """What of a description is used here; the class itself has no types."""
 
@@ -78,6 +83,8 @@ class AdminCalls:
         except (KafkaException, ValueError, TypeError) as error:
             raise bad_configuration(error, config) from None
         self._timeout_s = timeout_s
+        self._refreshed_at = float("-inf")
+        self._refreshing = asyncio.Lock()
         self._open: set[asyncio.Future[Any]] = set()
 
     async def close(self) -> None:
@@ -162,13 +169,24 @@ class AdminCalls:
     async def _offsets(self, wanted: Mapping[Partition, Any]) -> dict[Partition, int]:
         if not wanted:
             return {}
+        asked_at = time.monotonic()
         try:
-            return await self._list_offsets(wanted)
+            found = await self._list_offsets(wanted)
         except StoreError as error:
             if not any(name in error.message for name in STALE):
                 raise
-        await self.ping()  # makes the client learn of the new leaders, which these errors don't
-        return await self._list_offsets(wanted)
+            await self.ping()  # makes the client learn of the new leaders, which these errors don't
+            return await self._list_offsets(wanted)
+        missing = {place: spec for place, spec in wanted.items() if place not in found}
+        if missing:
+            # To the client a topic that it has met has as many partitions as it had then, for minutes after it grew.
+            async with self._refreshing:
+                if time.monotonic() - self._refreshed_at >= REFRESH_INTERVAL_S:
+                    await self.ping()
+                    self._refreshed_at = time.monotonic()
+            if self._refreshed_at >= asked_at:
+                found |= await self._list_offsets(missing)
+        return found
 
     async def _list_offsets(self, wanted: Mapping[Partition, Any]) -> dict[Partition, int]:
         asked = {TopicPartition(topic, partition): spec for (topic, partition), spec in wanted.items()}
