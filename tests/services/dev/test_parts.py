@@ -160,6 +160,15 @@ async def test_agents_that_serve_their_kind_answer_whoever_asks(heliograph_dev: 
     assert {found.producer.partition("/")[0] for found in answers} == {"worker-0", "worker-1"}
 
 
+def test_any_program_can_be_an_agent(heliograph_dev: HeliographDev, kind: str) -> None:
+    session = heliograph_dev.session(kind)
+    (asked,) = heliograph(heliograph_dev, "publish", session, '{"text": "hello"}')
+    heliograph(heliograph_dev, "serve", kind, "--exec", "sh -c 'cat >/dev/null; echo 42'", "--reply", "-n", "1")
+    question, answer = heliograph(heliograph_dev, "history", session)
+    assert question["position"] == asked["position"]
+    assert (answer["payload"], answer["causation_id"]) == (42, question["message_id"])
+
+
 # ---- access ----------------------------------------------------------------------------------------------------------
 
 

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from heliograph.cli.keys import Algorithm, SigningKey
-from heliograph.client import Client, ClosedError, PublishRefused
+from heliograph.client import Client, ClosedError, Message, PublishRefused
 from heliograph.core.errors import InvalidValueError
 from heliograph.dev import server
 from heliograph.dev.options import DevOptions, DevServerError
@@ -149,6 +149,27 @@ async def test_what_is_past_its_retention_is_forgotten_and_readers_are_told(monk
         async with httpx.AsyncClient(trust_env=False, headers=headers) as http:
             page = await http.get(dev.url("replay") + "/v1/history/demo/planner/1", params={"after": first})
         assert [gap["reason"] for gap in page.json()["gaps"]] == ["retention"]
+
+
+@pytest.mark.parametrize("keep", [True, False], ids=["data-kept", "data-lost"])
+async def test_control_is_deferred_while_the_live_path_is_away_and_delivered_when_it_is_back(keep: bool) -> None:
+    """What an installation does without its Redis, all services together."""
+    session = "demo:planner:1"
+    async with DevServer(FREE) as dev, client(dev) as one:
+        await one.publish(session, "before")
+        dev.memory.live.stop()
+        deferred = await one.publish(session, "while away", cls="control")
+        assert deferred.deferred
+        dev.memory.live.restart(keep=keep)
+        async with client(dev) as reader, reader.subscribe(session, "earliest") as subscription:
+            seen: list[object] = []
+            async with asyncio.timeout(30):
+                async for item in subscription:
+                    if isinstance(item, Message):
+                        seen.append(item.data)
+                    if seen[-1:] == ["while away"]:
+                        break
+    assert seen in (["before", "while away"], ["while away"]) if not keep else seen == ["before", "while away"]
 
 
 async def test_two_of_them_share_nothing() -> None:
