@@ -320,24 +320,7 @@ class PublishPath:
 
     def write(self, publication: Publication, partition: int) -> None:
         """Put an appended message on the log. Where that can't be done now, the router does it later."""
-        tenant = publication.target.tenant
-        tenant.in_flight += 1
-        self.metrics.in_flight += 1
-        if tenant.in_flight > self._limits.log_in_flight_per_tenant:
-            publication.logged(StoreError("log_unavailable", "too many unacknowledged records of this tenant"))
-            return
-        message = publication.message
-        try:
-            self.log.write(
-                publication.target.topic,
-                partition,
-                publication.target.key,
-                record_value(message),
-                record_headers(message),
-                publication.logged,
-            )
-        except StoreError as error:
-            publication.logged(error)
+        self._produce(publication, publication.target.topic, partition, publication.logged)
 
     def defer(self, publication: Publication) -> None:
         """Put a control message on the durable stream only: the live path is away.
@@ -345,24 +328,24 @@ class PublishPath:
         It may have taken the message before it went away: the router that delivers it has it judged like any repeat.
         Messages of a session go to one partition in the order they come in here, so a producer's order stays.
         """
+        self._produce(publication, publication.target.tenant.deferred_topic, -1, publication.deferral_logged)
+
+    def _produce(
+        self, publication: Publication, topic: str, partition: int, done: Callable[[StoreError | None], None]
+    ) -> None:
         tenant = publication.target.tenant
         tenant.in_flight += 1
         self.metrics.in_flight += 1
         if tenant.in_flight > self._limits.log_in_flight_per_tenant:
-            publication.deferral_logged(StoreError("log_unavailable", "too many unacknowledged records of this tenant"))
+            done(StoreError("log_unavailable", "too many unacknowledged records of this tenant"))
             return
         message = publication.message
         try:
             self.log.write(
-                tenant.deferred_topic,
-                -1,
-                publication.target.key,
-                record_value(message),
-                record_headers(message),
-                publication.deferral_logged,
+                topic, partition, publication.target.key, record_value(message), record_headers(message), done
             )
         except StoreError as error:
-            publication.deferral_logged(error)
+            done(error)
 
     def await_log(self, publication: Publication) -> None:
         """Answer it as pending unless the log has it in time."""
