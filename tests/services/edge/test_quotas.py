@@ -26,10 +26,13 @@ class Store(MemoryQuotaStore):
         super().__init__()
         self.away = False
         self.hangs = False
+        self.breaks = False
 
     async def lease(self, requests: Sequence[QuotaRequest]) -> list[QuotaGrant]:
         if self.hangs:
             await asyncio.Event().wait()
+        if self.breaks:
+            raise LookupError("an error that no store should raise")
         if self.away:
             raise StoreError("unavailable", "token store: it is away")
         return await super().lease(requests)
@@ -150,6 +153,22 @@ async def test_while_the_token_store_is_away_an_edge_spends_its_share(world: Wor
     assert edge.value("quota_store_failures_total") > 0
     setattr(store, how, False)
     await until(lambda: edge.value("quotas_on_share") == 0)
+
+
+async def test_whatever_breaks_a_lease_nobody_waits_for_it_for_ever(world: World, store: Store) -> None:
+    """An error that nobody thought of ends the round, not the quota: who asked would be refused until a restart."""
+    await world.put_tenant("acme", quotas={"event": SCARCE})
+    store.breaks = True
+    edge = await world.edge()
+    client = await edge.client()
+    await client.publish(SESSION)
+    await until(lambda: edge.value("task_crashes_total", task="quotas") > 0)
+    assert edge.value("quotas_on_share") == 1
+    store.breaks = False
+    await until(lambda: edge.value("quotas_on_share") == 0)
+    async with asyncio.timeout(10):
+        while (answer := await client.publish(SESSION))["type"] == "refused":
+            await asyncio.sleep(answer["retry_after_ms"] / 1000)
 
 
 async def test_a_share_is_the_rate_by_the_edges_there_are(world: World, store: Store) -> None:

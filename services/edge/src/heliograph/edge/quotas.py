@@ -103,16 +103,21 @@ class QuotaLeases:
         for bucket, quota in wanting.items():
             messages, bytes_ = quota.ask(self._clock())
             requests.append(QuotaRequest(bucket, quota.limits, messages, bytes_))
+        grants = None
         try:
             async with asyncio.timeout(LEASE_TIMEOUT_S):
                 grants = await self._store.lease(requests)
         except (StoreError, TimeoutError) as error:
-            self._metrics.quota_store_failures.n += 1
             self._condition.degraded(error)
             self._log.warning("quotas_on_share", error=str(error), edges=self._edges)
-            for quota in wanting.values():
-                quota.fall_back(self._edges)
-            self._wanting = {**wanting, **self._wanting}
+        finally:
+            if grants is None:  # whatever it was: who asked and is never answered would be refused for ever
+                self._metrics.quota_store_failures.n += 1
+                for quota in wanting.values():
+                    quota.fall_back(self._edges)
+                self._wanting = {**wanting, **self._wanting}
+                self._wake.set()
+        if grants is None:
             return False
         self._condition.ok()
         self._metrics.quota_leases.n += len(grants)

@@ -103,14 +103,16 @@ def store_errors(key: str) -> Iterator[None]:
     """Turn redis-py's errors into StoreError(`unavailable`), and a key of another type into CorruptError."""
     try:
         yield
-    except NoScriptError:
-        raise
     except RedisError as error:
         text = str(error)
         if "WRONGTYPE" in text:
             raise CorruptError(key, "holds another type than this code writes") from None
         broken = isinstance(error, RedisConnectionError | RedisTimeoutError)
         raise StoreError("unavailable", f"metadata store: {type(error).__name__}: {text}", maybe_done=broken) from error
+    except RuntimeError as error:
+        if "closed" not in str(error):  # uvloop's word for a transport that broke under a command
+            raise
+        raise StoreError("unavailable", f"metadata store: the connection broke: {error}", maybe_done=True) from error
     except (OSError, TimeoutError) as error:
         raise StoreError("unavailable", f"metadata store: {type(error).__name__}: {error}", maybe_done=True) from error
 
