@@ -224,6 +224,11 @@ class Run:
         """Publishes answered so."""
         return sum(answer.outcome is outcome for attempt in self.history.attempts for answer in attempt.answers)
 
+    def last_answered(self, session: str) -> str:
+        """The highest position of a session that a publisher was told; empty where there is none."""
+        mine = (attempt for attempt in self.history.attempts if attempt.session == session)
+        return max((answer.position or "" for attempt in mine for answer in attempt.answers), default="")
+
     def deferred(self) -> set[tuple[str, bytes]]:
         """Session and content of what was deferred and nobody has got yet."""
         attempts = self.history.attempts

@@ -51,7 +51,7 @@ async def test_a_session_that_was_forgotten_begins_anew_in_another_partition_and
     sessions = [session for session in rig.sessions(40, tenant) if moves(session)][:4]
     run = Run(rig, sessions, random.randrange(2**32))
     before = run.publisher("before", sessions)
-    run.subscriber("stays")
+    stays = run.subscriber("stays")
     away = run.subscriber("away")
     await run.start()
     try:
@@ -61,6 +61,9 @@ async def test_a_session_that_was_forgotten_begins_anew_in_another_partition_and
         before.rest()
         await until("all is answered", lambda: before.at_rest)
         await rig.confirmed(sessions)
+        # A session is forgotten when it was idle for a day: no subscription of that time is still being joined.
+        ends = {session: run.last_answered(session) for session in sessions}
+        await until("who stays has it all", lambda: all(stays.last(one) >= end for one, end in ends.items()))
         await forget(rig, run)
         await set_partitions(rig, tenant, 5)
         run.history.note("the log has 5 partitions")
