@@ -172,7 +172,7 @@ class Deferrer:
                 self._metrics.work_errors.n += 1
                 self._logger.exception("deferred_failed", session=item.message.session)
                 lane.remove(item)
-                self._set_aside(item, ROUTER_ERROR, type(error).__name__)
+                await self._set_aside(item, ROUTER_ERROR, type(error).__name__)
                 continue
             if step is Step.WAIT_TURN:
                 item.waits_since = item.waits_since if item.waits_since is not None else self._clock()
@@ -227,7 +227,7 @@ class Deferrer:
         assert answer is not None
         message, metrics = item.message, self._metrics
         if step is Step.SET_ASIDE:
-            self._set_aside(item, answer.status.value, CODES[answer.status.value].meaning)
+            await self._set_aside(item, answer.status.value, CODES[answer.status.value].meaning)
             return
         position = str(Position(answer.epoch, answer.seq))
         if answer.status is AppendStatus.OK:
@@ -263,12 +263,16 @@ class Deferrer:
 
     async def _settle(self, item: _Deferred) -> None:
         self._progress.settle(item.place, item.record.offset)
+        await self._free(item)
+
+    async def _set_aside(self, item: _Deferred, reason: str, detail: str) -> None:
+        """To the dead letters, which owe it from here on."""
+        self._metrics.dead.labels(reason).n += 1
+        self._dead_letters.take(Poison(item.record, reason, detail))
+        await self._free(item)
+
+    async def _free(self, item: _Deferred) -> None:
+        """Nothing of it is held any more: there may be room for what waits to be taken."""
         self._held_bytes -= item.size_bytes
         async with self._room:
             self._room.notify_all()
-
-    def _set_aside(self, item: _Deferred, reason: str, detail: str) -> None:
-        """To the dead letters, which owe it from here on."""
-        self._metrics.dead.labels(reason).n += 1
-        self._held_bytes -= item.size_bytes
-        self._dead_letters.take(Poison(item.record, reason, detail))
