@@ -126,19 +126,7 @@ class Export:
         return entry.record
 
     async def _stream(self, asked: _Asked) -> Response:
-        body = self._lines(asked)
-        first = await anext(body)  # an error before the first line is an answer of its own
-
-        async def all_lines() -> AsyncGenerator[bytes, None]:
-            async with aclosing(body):
-                yield first
-                async for chunk in body:
-                    yield chunk
-
-        def gone() -> None:
-            self._metrics.readers_gone.n += 1
-
-        return StreamedRead(all_lines(), NDJSON, gone)
+        return await StreamedRead.begun(self._lines(asked), NDJSON, self._metrics.reader_gone)
 
     async def _lines(self, asked: _Asked) -> AsyncGenerator[bytes, None]:
         read, begun = asked.read, False

@@ -189,19 +189,7 @@ class History:
     ) -> Response:
         """`check` raises once the token would not be accepted any more: a stream may take minutes."""
         read = await self._read(session, tenant, query, _limited(self._limits.stream, limit))
-        body = self._lines(session, read, check)
-        first = await anext(body)  # an error before the first line is an answer of its own
-
-        async def all_lines() -> AsyncGenerator[bytes, None]:
-            async with aclosing(body):
-                yield first
-                async for chunk in body:
-                    yield chunk
-
-        def gone() -> None:
-            self._metrics.readers_gone.n += 1
-
-        return StreamedRead(all_lines(), NDJSON, gone)
+        return await StreamedRead.begun(self._lines(session, read, check), NDJSON, self._metrics.reader_gone)
 
     async def _lines(
         self, session: SessionKey, read: SessionRead, check: Callable[[], None]

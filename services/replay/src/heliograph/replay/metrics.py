@@ -22,3 +22,7 @@ class ReplayMetrics:
         self.rehydrations = metrics.tick_family("rehydrations_total", "Pages for edges, by how they ended.", ["end"])
         self.rehydration_seconds = metrics.tick_histogram("rehydration_seconds", "Reading a page for an edge.")
         self.request_seconds = metrics.tick_histogram("read_seconds", "Reading for an HTTP request, streams included.")
+
+    def reader_gone(self) -> None:
+        """A stream's reader went away."""
+        self.readers_gone.n += 1

@@ -21,6 +21,21 @@ class StreamedRead(Response):
         self._body = body
         self._gone = gone
 
+    @classmethod
+    async def begun(
+        cls, body: AsyncGenerator[bytes, None], media_type: str, gone: Callable[[], None]
+    ) -> "StreamedRead":
+        """The answer once `body` has yielded: what is raised before that is an answer of its own."""
+        first = await anext(body)
+
+        async def whole() -> AsyncGenerator[bytes, None]:
+            async with aclosing(body):
+                yield first
+                async for chunk in body:
+                    yield chunk
+
+        return cls(whole(), media_type, gone)
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's signature
         streaming = asyncio.create_task(self._stream(send))
         listening = asyncio.create_task(_disconnected(receive))
