@@ -6,8 +6,10 @@ from urllib.parse import urlsplit, urlunsplit
 
 import pytest
 
+from heliograph.stores.edge_orders import EdgeOrders
 from heliograph.stores.memory.metadata import (
     MemoryConnectionStore,
+    MemoryEdgeOrders,
     MemoryLeases,
     MemoryPositionIndex,
     MemoryRehydration,
@@ -27,6 +29,7 @@ from heliograph.stores.ports import (
 from heliograph.stores.redis.metadata import (
     MetadataClient,
     RedisConnectionStore,
+    RedisEdgeOrders,
     RedisLeases,
     RedisPositionIndex,
     RedisRehydration,
@@ -69,6 +72,11 @@ def tenants(kind: str, request: pytest.FixtureRequest) -> TenantStore:
 @pytest.fixture
 def connections(kind: str, request: pytest.FixtureRequest) -> ConnectionStore:
     return MemoryConnectionStore() if kind == "memory" else RedisConnectionStore(request.getfixturevalue("client"))
+
+
+@pytest.fixture
+def edge_orders(kind: str, request: pytest.FixtureRequest) -> EdgeOrders:
+    return MemoryEdgeOrders() if kind == "memory" else RedisEdgeOrders(request.getfixturevalue("client"))
 
 
 @pytest.fixture

@@ -63,6 +63,8 @@ REDIS_KEYS: tuple[KeyInfo, ...] = (
     KeyInfo("hg:{serve:<tenant>:<agent type>}:sessions", "metadata", "hash", "none", "edge, router", "Session → worker, fence, newest position to see, cursor (JSON); forgotten some minutes after it was done with."),
     KeyInfo("hg:{serve:<tenant>:<agent type>}:fence", "metadata", "counter", "none", "router", "The last fence; rises with every assignment."),
     KeyInfo("hg:edge:<edge>:orders", "metadata", "list", "60 s", "router", "Sessions assigned to workers of an edge, for it to take up (JSON)."),
+    KeyInfo("hg:edge:<edge>:drain", "metadata", "hash", "while it is renewed", "operator", "Order to an edge to let all its clients go: `order` (JSON), its `id`, and `since_ms` when it stands."),
+    KeyInfo("hg:edge:<edge>:shed", "metadata", "string", "until it is carried out", "operator", "Order to an edge to ask some of its clients to come back elsewhere (JSON)."),
     KeyInfo("hg:quota:<tenant>:<class>", "token", "hash", "until full", "edge", "`m` and `b`: Unix time (s) at which the tenant's bucket of messages, and of bytes, would be full."),
 )  # fmt: skip
 
@@ -204,6 +206,14 @@ class ServeKeys:
 
 def edge_orders(name: str) -> str:
     return f"hg:edge:{name}:orders"
+
+
+def edge_drain(name: str) -> str:
+    return f"hg:edge:{name}:drain"
+
+
+def edge_shed(name: str) -> str:
+    return f"hg:edge:{name}:shed"
 
 
 # ---- token store ----------------------------------------------------------------------------------------------------

@@ -1,4 +1,5 @@
-"""Every port of the services to the outside, in one file. `memory/`, `redis/` and `kafka/` implement them.
+"""Every port of the services to the outside; orders to edges have a file of their own (`edge_orders`). `memory/`,
+`redis/` and `kafka/` implement them.
 
 One contract suite (`tests/stores/contracts`) runs against each implementation; what is not in it is not promised.
 

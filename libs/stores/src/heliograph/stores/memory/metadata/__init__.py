@@ -1,6 +1,7 @@
 """The metadata store in memory: for unit tests, and for a whole system in one process."""
 
 from heliograph.stores.memory.metadata.connections import MemoryConnectionStore
+from heliograph.stores.memory.metadata.edge_orders import MemoryEdgeOrders
 from heliograph.stores.memory.metadata.expiries import MemorySessionExpiries
 from heliograph.stores.memory.metadata.index import MemoryPositionIndex
 from heliograph.stores.memory.metadata.leases import MemoryLeases
@@ -11,6 +12,7 @@ from heliograph.stores.memory.metadata.tenants import MemoryTenantStore
 
 __all__ = [
     "MemoryConnectionStore",
+    "MemoryEdgeOrders",
     "MemoryLeases",
     "MemoryPositionIndex",
     "MemoryQuotaStore",

@@ -2,6 +2,7 @@
 
 from heliograph.stores.redis.metadata.client import MetadataClient
 from heliograph.stores.redis.metadata.connections import RedisConnectionStore
+from heliograph.stores.redis.metadata.edge_orders import RedisEdgeOrders
 from heliograph.stores.redis.metadata.expiries import RedisSessionExpiries
 from heliograph.stores.redis.metadata.index import RedisPositionIndex
 from heliograph.stores.redis.metadata.leases import RedisLeases
@@ -13,6 +14,7 @@ from heliograph.stores.redis.metadata.tenants import RedisTenantStore
 __all__ = [
     "MetadataClient",
     "RedisConnectionStore",
+    "RedisEdgeOrders",
     "RedisLeases",
     "RedisPositionIndex",
     "RedisQuotaStore",
