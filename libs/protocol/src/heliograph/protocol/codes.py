@@ -41,6 +41,7 @@ class CloseCode(IntEnum):
     OVERLOADED = 4005
     IDLE = 4006
     KEYS_CHANGED = 4007
+    FRAME_TIMEOUT = 4008
     TOKEN_REFUSED = 4500
     FORBIDDEN = 4501
     TENANT_SUSPENDED = 4502
@@ -68,6 +69,7 @@ CLOSES: dict[int, Close] = {
         Close(4005, "overloaded", "Too many connections for now: come back after the time that `reconnect` told."),
         Close(4006, "idle", "Nothing was subscribed or published for the settable idle time."),
         Close(4007, "keys_changed", "The tenant's keys or limits changed so that this connection must be made anew."),
+        Close(4008, "frame_timeout", "A frame, or a message in fragments, was begun and did not end in time."),
         Close(4500, "token_refused", "The token is missing, malformed, wrongly signed or for somebody else."),
         Close(4501, "forbidden", "The token does not allow what the connection is for."),
         Close(4502, "tenant_suspended", "The tenant is suspended."),
@@ -141,6 +143,8 @@ CODES: dict[str, Code] = {
         Code("unavailable", 503, True, "The service is not ready."),
         Code("draining", 503, True, "The edge is being drained."),
         Code("too_many_subscriptions", 429, False, "The connection holds as many subscriptions as it may."),
+        Code("too_many_connections", 429, True, "The tenant, subject or address holds as many connections as it may."),
+        Code("too_many_sessions", 429, True, "The tenant has as many sessions in use as it may."),
         Code("too_many_requests", 429, True, "Too many requests of this tenant are under way."),
         Code("expired", 410, False, "All of it that there was has expired."),
         Code("internal", 500, True, "An error of ours; it is logged with the request's id."),

@@ -127,6 +127,14 @@ class LimitSettings(Struct, omit_defaults=True):
     connection_bytes_per_s: PositiveRate = 4.0 * 1024 * 1024
     connection_burst_bytes: PositiveCount = 8 * 1024 * 1024
     subscriptions_per_connection: PositiveCount = limits.MAX_SUBSCRIPTIONS_PER_CONNECTION
+    connections: PositiveCount = 20_000
+    """Open at once, over all edges: some 600 MB of them. A limit below what is open closes nobody."""
+    connections_per_subject: PositiveCount = 2_000
+    """The same of one token subject: a service that runs many agents under one name has room, a client that leaks
+    connections can't take all of the tenant's."""
+    sessions: PositiveCount = 100_000
+    """Subscribed to, or published to within a minute, over all edges: each has keys in Redis, 1 KB and what its window
+    holds."""
     unconfirmed_bytes: Annotated[int, Meta(ge=limits.MAX_PAYLOAD_BYTES_CEILING, le=MAX_SEQ)] = 256 * 1024 * 1024
     """Over all sessions, while the log is away; each virtual shard gets a share."""
 

@@ -65,6 +65,9 @@ REDIS_KEYS: tuple[KeyInfo, ...] = (
     KeyInfo("hg:edge:<edge>:orders", "metadata", "list", "60 s", "router", "Sessions assigned to workers of an edge, for it to take up (JSON)."),
     KeyInfo("hg:edge:<edge>:drain", "metadata", "hash", "while it is renewed", "operator", "Order to an edge to let all its clients go: `order` (JSON), its `id`, and `since_ms` when it stands."),
     KeyInfo("hg:edge:<edge>:shed", "metadata", "string", "until it is carried out", "operator", "Order to an edge to ask some of its clients to come back elsewhere (JSON)."),
+    KeyInfo("hg:{use}:holders", "metadata", "sorted set", "none", "edge", "Edges (each by a name of one life) by the time (ms) until which what they use counts."),
+    KeyInfo("hg:{use}:of:<holder>", "metadata", "hash", "none; edges remove those that ran out", "edge", "What one edge uses of what is limited over all edges: `c:<tenant>` connections, `i:<tenant>:<subject>` of one subject, `s:<tenant>`, NUL and a session: it is in use there."),
+    KeyInfo("hg:{use}:totals", "metadata", "hash", "none", "edge", "The same, added up; `s:<tenant>`: different sessions."),
     KeyInfo("hg:quota:<tenant>:<class>", "token", "hash", "until full", "edge", "`m` and `b`: Unix time (s) at which the tenant's bucket of messages, and of bytes, would be full."),
 )  # fmt: skip
 
@@ -214,6 +217,12 @@ def edge_drain(name: str) -> str:
 
 def edge_shed(name: str) -> str:
     return f"hg:edge:{name}:shed"
+
+
+USE_HOLDERS = "hg:{use}:holders"
+USE_TOTALS = "hg:{use}:totals"
+USE_OF = "hg:{use}:of:"
+"""Before the holder's name."""
 
 
 # ---- token store ----------------------------------------------------------------------------------------------------

@@ -32,6 +32,9 @@ LIMITS_OUT_OF_THE_WAY: dict[str, Any] = {
         "connection_bytes_per_s": 1e12,
         "connection_burst_bytes": 1_000_000_000_000,
         "unconfirmed_bytes": 1_000_000_000_000,
+        "connections": 1_000_000,
+        "connections_per_subject": 1_000_000,
+        "sessions": 100_000_000,
     }
 }
 """Costs are measured here, not bounds: no bucket may run empty."""

@@ -9,6 +9,7 @@ from heliograph.stores.memory.metadata.quotas import MemoryQuotaStore
 from heliograph.stores.memory.metadata.rehydration import MemoryRehydration
 from heliograph.stores.memory.metadata.serving import MemoryServeStore
 from heliograph.stores.memory.metadata.tenants import MemoryTenantStore
+from heliograph.stores.memory.metadata.usage import MemoryUsageStore
 
 __all__ = [
     "MemoryConnectionStore",
@@ -20,4 +21,5 @@ __all__ = [
     "MemoryServeStore",
     "MemorySessionExpiries",
     "MemoryTenantStore",
+    "MemoryUsageStore",
 ]

@@ -10,6 +10,7 @@ from heliograph.stores.redis.metadata.quotas import RedisQuotaStore
 from heliograph.stores.redis.metadata.rehydration import RedisRehydration
 from heliograph.stores.redis.metadata.serving import RedisServeStore
 from heliograph.stores.redis.metadata.tenants import RedisTenantStore
+from heliograph.stores.redis.metadata.usage import RedisUsageStore
 
 __all__ = [
     "MetadataClient",
@@ -22,4 +23,5 @@ __all__ = [
     "RedisServeStore",
     "RedisSessionExpiries",
     "RedisTenantStore",
+    "RedisUsageStore",
 ]
