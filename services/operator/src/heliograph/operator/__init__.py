@@ -1,0 +1,1 @@
+"""Tenants and edge fleets as Kubernetes resources."""

@@ -1,0 +1,63 @@
+"""What the operator counts. Kinds and reasons are few; names of objects are never labels."""
+
+from collections.abc import Callable, Mapping
+
+from heliograph.service.metrics import Metrics
+
+RECONCILE_BUCKETS_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
+"""A look that changes nothing takes some 20 ms, one that makes topics some seconds."""
+
+
+class QueueMetrics:
+    """Of the work queue."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._reconciles = metrics.counter(
+            "reconciles_total", "Looks at objects, by how they ended.", ["kind", "result"]
+        )
+        self._seconds = metrics.histogram(
+            "reconcile_seconds", "Time of one look at an object.", ["kind"], buckets=RECONCILE_BUCKETS_S
+        )
+        self._errors = metrics.counter("reconcile_errors_total", "Looks that failed, by why.", ["kind", "reason"])
+        self._gave_up = metrics.counter(
+            "reconcile_gave_up_total", "Objects that failed so often in a row that they wait for the resync.", ["kind"]
+        )
+
+    def depth_of(self, depth: Callable[[], Mapping[str, float]], oldest_s: Callable[[], float]) -> None:
+        """Where the queue's depth is read."""
+        self._metrics.sampled_gauge("queue_depth", "Objects that wait to be looked at.", depth, label="kind")
+        self._metrics.sampled_gauge("queue_oldest_seconds", "How long the one that waits longest has waited.", oldest_s)
+
+    def done(self, kind: str, seconds: float) -> None:
+        self._reconciles.labels(kind, "ok").inc()
+        self._seconds.labels(kind).observe(seconds)
+
+    def failed(self, kind: str, reason: str, seconds: float) -> None:
+        self._reconciles.labels(kind, "error").inc()
+        self._errors.labels(kind, reason).inc()
+        self._seconds.labels(kind).observe(seconds)
+
+    def gave_up(self, kind: str) -> None:
+        self._gave_up.labels(kind).inc()
+
+
+class KubeMetrics:
+    """Of requests to the API server and what it tells."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._requests = metrics.counter(
+            "kube_requests_total", "Requests to the API server.", ["verb", "resource", "status"]
+        )
+        self._changes = metrics.counter("watch_changes_total", "Changes that the watch told of.", ["kind"])
+        self._restarts = metrics.counter("watch_restarts_total", "Times that watching ended and began again.")
+
+    def request(self, verb: str, resource: str, status: int) -> None:
+        """`status` 0: no answer."""
+        self._requests.labels(verb, resource, str(status)).inc()
+
+    def change(self, kind: str) -> None:
+        self._changes.labels(kind).inc()
+
+    def restarted(self) -> None:
+        self._restarts.inc()

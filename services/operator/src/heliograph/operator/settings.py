@@ -1,0 +1,49 @@
+"""The operator's settings, besides those that services share."""
+
+from heliograph.service.settings import CommaList, KafkaSettings, RedisSettings, ServiceSettings, setting
+
+
+class OperatorSettings(ServiceSettings, KafkaSettings, RedisSettings):
+    """What an operator needs to know."""
+
+    port: int = setting(8084, "Probes and metrics; the others have 8080 to 8082.", unit="TCP port", ge=0, le=65_535)
+    watch_namespaces: CommaList = setting(
+        (), "Namespaces whose resources are its own. Empty: all of them, which needs a ClusterRole."
+    )
+    workers: int = setting(
+        8,
+        "Objects looked at side by side: the time goes into waiting for Kafka and the API server.",
+        unit="objects",
+        ge=1,
+    )
+    reconcile_timeout_s: float = setting(
+        120.0, "Of one look at an object: many topics are made one after the other, each within 10 s.", gt=0, le=3_600
+    )
+    resync_interval_s: float = setting(
+        300.0, "Everything is looked at again this often: finds what was changed in Kafka by hand.", gt=0
+    )
+    retry_base_s: float = setting(1.0, "First delay after a look that failed, doubled each time, drawn evenly.", gt=0)
+    retry_cap_s: float = setting(60.0, "Longest delay: a Kafka that is back is used within a minute.", gt=0)
+    retries: int = setting(
+        10,
+        "In a row for one object; then it waits for the resync, so that it can't keep workers busy.",
+        unit="tries",
+        ge=0,
+    )
+    kube_timeout_s: float = setting(10.0, "Of one request to the API server.", gt=0)
+    watch_server_timeout_s: float = setting(
+        240.0, "The API server ends a watch after this and it begins again: no connection is held for ever.", ge=1
+    )
+    watch_client_timeout_s: float = setting(
+        300.0, "The same from our side, where the server's end is not heard: above watch_server_timeout_s.", ge=1
+    )
+    watch_connect_timeout_s: float = setting(10.0, "To connect a watch: a server that drops packets is left.", gt=0)
+    watch_inactivity_timeout_s: float = setting(
+        70.0, "A watch without a word begins anew: the API server sends a bookmark each minute.", gt=0
+    )
+    watch_check_interval_s: float = setting(
+        60.0, "How often a list of everything is compared with what the watch told.", gt=0
+    )
+    watch_stuck_s: float = setting(
+        180.0, "A watch that keeps a change back for so long is stuck, and /livez says so: two renewals of it.", gt=0
+    )
