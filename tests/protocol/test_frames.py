@@ -288,6 +288,7 @@ SERVER_FRAMES: list[ServerFrame] = [
     frames.Assigned("a:b:c", "1764000000000-1a2b3c4d-0000000000000042", "1764000000042"),
     frames.Revoked("a:b:c", "1764000000042", "lost"),
     frames.Refreshed(1_764_000_000_000, 6),
+    frames.Notice("pressure", "critical", ["live"], 1_500),
     frames.Reconnect(1_000, "draining"),
     frames.Ping(),
     frames.Error("unknown_type", "no", 6),

@@ -68,6 +68,7 @@ HINTS: dict[str, str] = {
     "position_invalid": "A position is what `tail --json` and `history --json` show as `position`, unchanged.",
     "rate_limited": "Slow down, or raise the tenant's limits.",
     "quota_exceeded": "All publishers of the tenant together are too fast: slow down, or raise its quotas.",
+    "overloaded": "Too much is going on: try again later, or send less.",
     "backlog": "The log is behind: try again later.",
     "payload_too_large": "Put the data elsewhere and publish a reference, or raise the tenant's max_payload_bytes.",
     "message_id_reused": "Give each message an id of its own; the same id means the same content.",

@@ -22,6 +22,7 @@ from heliograph.client.errors import (
     TokenExpiredError,
 )
 from heliograph.client.messages import Gap, Message, Presence
+from heliograph.client.pressure import Pressure
 from heliograph.client.receipts import Receipt
 from heliograph.client.runner import ClientState
 from heliograph.client.settings import ClientSettings
@@ -31,6 +32,7 @@ from heliograph.client.tokens import Token
 from heliograph.client.work import Work, WorkSession
 from heliograph.core.backoff import BackoffPolicy
 from heliograph.core.messages import AckMode, MessageClass
+from heliograph.core.pressure import Level
 
 __all__ = [
     "AckMode",
@@ -48,10 +50,12 @@ __all__ = [
     "HeliographError",
     "InvalidValueError",
     "LeaseLost",
+    "Level",
     "Message",
     "MessageClass",
     "Presence",
     "PresenceSubscription",
+    "Pressure",
     "PublishRefused",
     "PublishUncertain",
     "Receipt",

@@ -18,6 +18,7 @@ from heliograph.client.addresses import Addresses
 from heliograph.client.each import Handler, handle_each
 from heliograph.client.errors import ClosedError, ConnectError, RequestTimeout
 from heliograph.client.messages import Message, encode_payload
+from heliograph.client.pressure import Pressure, PressureWatch
 from heliograph.client.publisher import Publisher
 from heliograph.client.reader import Reader
 from heliograph.client.receipts import Durabilities, Receipt
@@ -66,10 +67,12 @@ class Client:
         agent: str | None = None,
         settings: ClientSettings | None = None,
         on_state: Callable[[ClientState, str], None] | None = None,
+        on_notice: Callable[[Pressure], None] | None = None,
         uniform: Callable[[], float] = random.random,
         **connection: Any,
     ) -> None:
-        """`on_state` is told each change of `state`, and why. `uniform` draws from [0, 1), for jitter.
+        """`on_state` is told each change of `state`, and why; `on_notice` each change of `pressure`. `uniform` draws
+        from [0, 1), for jitter.
 
         `connection` goes to `websockets.asyncio.client.connect` (`ssl`, `proxy` …).
         """
@@ -80,6 +83,7 @@ class Client:
         self._token = token
         self._hello = Hello(producer=producer, consumer=consumer, agent=agent)
         self._on_state = on_state
+        self._pressure = PressureWatch(on_notice)
         self._uniform = uniform
         self._options = connection
         self._runner: Runner | None = None
@@ -98,6 +102,11 @@ class Client:
         """The edge it is connected to now."""
         link = self._runner.link if self._runner is not None else None
         return link.url if link is not None else None
+
+    @property
+    def pressure(self) -> Pressure:
+        """How the edge fares, as it told last: for programs that would rather slow down than be refused."""
+        return self._pressure.now
 
     async def connect(self) -> None:
         """Start, and return with the first connection. Raises ConnectError, AuthenticationError, ClosedError."""
@@ -118,7 +127,7 @@ class Client:
         self._workers = Workers(settings, sender, self._reader, self.stats, self._uniform)
         traffic = ClientTraffic(
             self._hello, sender, self._publisher, self._reader, self._acks, self._workers, durabilities, refresh,
-            self.stats,
+            self._pressure, self.stats,
         )  # fmt: skip
         self._runner = traffic.runner = Runner(
             self._addresses, token, traffic, settings,

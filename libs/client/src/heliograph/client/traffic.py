@@ -4,6 +4,7 @@ import asyncio
 from copy import copy
 
 from heliograph.client.acks import Acks
+from heliograph.client.pressure import PressureWatch
 from heliograph.client.publisher import Publisher
 from heliograph.client.reader import Reader
 from heliograph.client.receipts import Durabilities
@@ -21,6 +22,7 @@ from heliograph.protocol.frames import (
     Gap,
     Hello,
     MessageFrame,
+    Notice,
     Ping,
     Pong,
     Presence,
@@ -52,6 +54,7 @@ class ClientTraffic:
         workers: Workers,
         durabilities: Durabilities,
         refresh: TokenRefresh,
+        pressure: PressureWatch,
         stats: ClientStats,
     ) -> None:
         self._hello = hello
@@ -62,6 +65,7 @@ class ClientTraffic:
         self._workers = workers
         self._durabilities = durabilities
         self._refresh = refresh
+        self._pressure = pressure
         self._stats = stats
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
@@ -74,6 +78,7 @@ class ClientTraffic:
 
     def connected(self, welcome: Welcome) -> None:
         self._stats.connections += 1
+        self._pressure.connected()
         self._sender.connected()
         self._reader.connected()
         self._acks.connected()
@@ -154,6 +159,8 @@ class ClientTraffic:
                 self._refresh.refreshed(frame)
             case Ping():
                 self._sender.send(Pong())
+            case Notice():
+                self._pressure.notice(frame)
             case Reconnect():
                 self._acks.flush()
                 self._workers.flush()

@@ -29,7 +29,7 @@ _ANSWERS: dict[str, tuple[str, ...]] = {
 """Client frame → what answers it. `error` may answer any."""
 
 _ON_THEIR_OWN = (
-    "message", "gap", "epoch", "presence", "confirmed", "assigned", "revoked", "reconnect", "ping", "error",
+    "message", "gap", "epoch", "presence", "confirmed", "assigned", "revoked", "notice", "reconnect", "ping", "error",
 )  # fmt: skip
 """Server frames that nothing asked for."""
 

@@ -135,6 +135,7 @@ CODES: dict[str, Code] = {
         # limits and pressure
         Code("rate_limited", 429, True, "Above the rate of the connection, or of the subject over HTTP."),
         Code("quota_exceeded", 429, True, "Above what all publishers of the tenant together may send of this class."),
+        Code("overloaded", 503, True, "Too much is going on: come back after the time named."),
         Code("backlog", 503, True, "Too much of the session, tenant or shard is not yet in the log."),
         Code("recovering", 503, True, "The session is being recovered after a failover."),
         Code("live_unavailable", 503, True, "The live path is away."),

@@ -471,6 +471,28 @@ class Refreshed(Struct, tag="refreshed", tag_field="type", omit_defaults=True):
     id: int | None = None
 
 
+class Notice(Struct, tag="notice", tag_field="type", omit_defaults=True):
+    """How the server fares, so that clients can slow down. Ignore a `kind` that you don't know.
+
+    `pressure`: told behind `welcome` where it is not normal, and whenever it changes.
+    """
+
+    kind: str
+    level: str = "normal"
+    """`normal`; `elevated`: a part of telemetry is dropped; `high`: all of it is; `critical`: events are refused, where
+    `sources` has `live` or `edge`, and control messages deferred, where it has `live`."""
+    sources: list[str] = []
+    """Where it is: `live` (Redis), `log` (Kafka), `edge`."""
+    retry_after_ms: int | None = None
+    """Events sent before that are likely to be refused."""
+
+
+class NoticeKind:
+    """The `kind` of a notice."""
+
+    PRESSURE = "pressure"
+
+
 class Reconnect(Struct, tag="reconnect", tag_field="type"):
     """Come back, here or elsewhere, after `after_ms`; the connection is closed soon."""
 
@@ -527,6 +549,7 @@ ServerFrame = (
     | Assigned
     | Revoked
     | Refreshed
+    | Notice
     | Reconnect
     | Ping
     | Error
@@ -550,7 +573,7 @@ def decode_server_frame(data: bytes | str) -> ServerFrame | None:
 
 SERVER_TYPES: tuple[str, ...] = (
     "welcome", "subscribed", "unsubscribed", "message", "gap", "epoch", "presence", "published", "confirmed", "refused",
-    "acked", "status", "serving", "assigned", "revoked", "refreshed", "reconnect", "ping", "error",
+    "acked", "status", "serving", "assigned", "revoked", "refreshed", "notice", "reconnect", "ping", "error",
 )  # fmt: skip
 
 _encoder = msgspec.json.Encoder()
