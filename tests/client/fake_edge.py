@@ -7,6 +7,7 @@ Producers are judged by the reference of core, positions and epochs are as real 
 import asyncio
 import contextlib
 import http
+import ssl
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -146,7 +147,19 @@ PublishHook = Callable[[FakeConnection, Publish], "Struct | object | None"]
 class FakeEdge:
     """`async with FakeEdge() as edge: Client(edge.url)`."""
 
-    def __init__(self, *, heartbeat_ms: int = 10_000, ping: bool = False, max_payload_bytes: int = 65_536) -> None:
+    def __init__(
+        self,
+        *,
+        heartbeat_ms: int = 10_000,
+        ping: bool = False,
+        max_payload_bytes: int = 65_536,
+        host: str = "127.0.0.1",
+        name: str = "edge-1",
+        ssl: ssl.SSLContext | None = None,
+    ) -> None:
+        self.host = host
+        self.name = name
+        self.ssl = ssl
         self.heartbeat_ms = heartbeat_ms
         self.ping = ping
         self.max_payload_bytes = max_payload_bytes
@@ -154,6 +167,8 @@ class FakeEdge:
         self.connections: list[FakeConnection] = []
         self.hellos: list[Hello] = []
         self.handshakes = 0
+        self.headers: list[Headers] = []
+        """Of each handshake."""
         self.refuse_handshakes: list[Response] = []
         """Answers to the next handshakes instead of the upgrade."""
         self.on_hello: Callable[[ServerConnection, Hello], Awaitable[bool]] | None = None
@@ -189,8 +204,9 @@ class FakeEdge:
     async def start(self, port: int = 0) -> None:
         self._server = await serve(
             self._serve,
-            "127.0.0.1",
+            self.host,
             port,
+            ssl=self.ssl,
             subprotocols=[Subprotocol(SUBPROTOCOL)],
             compression=None,
             ping_interval=None,
@@ -216,7 +232,7 @@ class FakeEdge:
 
     @property
     def url(self) -> str:
-        return f"ws://127.0.0.1:{self.port}"
+        return f"{'ws' if self.ssl is None else 'wss'}://{self.host}:{self.port}"
 
     def session(self, name: str) -> FakeSession:
         return self.sessions.setdefault(name, FakeSession(name))
@@ -292,6 +308,7 @@ class FakeEdge:
 
     async def _handshake(self, ws: ServerConnection, request: Request) -> Response | None:
         self.handshakes += 1
+        self.headers.append(request.headers)
         self._changed.set()
         return self.refuse_handshakes.pop(0) if self.refuse_handshakes else None
 
@@ -304,7 +321,7 @@ class FakeEdge:
                 return
             connection = FakeConnection(self, ws, hello)
             welcome = Welcome(
-                "c1", "edge-1", self.heartbeat_ms, self.max_payload_bytes, 64, hello.id, self._expires_at_ms
+                "c1", self.name, self.heartbeat_ms, self.max_payload_bytes, 64, hello.id, self._expires_at_ms
             )
             await ws.send(encode(welcome), text=True)
             self.connections.append(connection)

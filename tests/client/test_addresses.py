@@ -35,30 +35,42 @@ def test_no_address_at_all_is_refused() -> None:
 
 def test_each_is_tried_once_before_any_is_tried_again() -> None:
     addresses = Addresses(["ws://a", "ws://b", "ws://c"], lambda: 0.5)
-    assert {addresses.next() for _ in range(3)} == set(addresses.urls)
-    assert {addresses.next() for _ in range(3)} == set(addresses.urls)
-
-
-def test_the_first_is_drawn_evenly() -> None:
-    draws = [Addresses(["ws://a", "ws://b"], lambda share=share: share).next() for share in (0.0, 0.49, 0.5, 0.99)]  # type: ignore[misc]
-    assert [url[5] for url in draws] == ["a", "a", "b", "b"]
+    for _ in range(2):
+        tried = set()
+        for _ in range(3):
+            url = addresses.next(0.0)
+            tried.add(url)
+            addresses.failed(url, None, 0.0)
+        assert tried == set(addresses.urls)
 
 
 def test_the_last_good_one_is_tried_first_and_only_once() -> None:
     addresses = Addresses(["ws://a", "ws://b", "ws://c"], lambda: 0.0)
-    addresses.succeeded("ws://b/v1/connect")
-    assert addresses.next() == "ws://b/v1/connect"
-    assert {addresses.next(), addresses.next()} == {"ws://a/v1/connect", "ws://c/v1/connect"}
-
-
-def test_one_that_asked_to_be_left_comes_last() -> None:
-    addresses = Addresses(["ws://a", "ws://b"], lambda: 0.0)
-    addresses.succeeded("ws://a/v1/connect")
-    addresses.leave("ws://a/v1/connect")
-    assert addresses.next() == "ws://b/v1/connect"
+    addresses.succeeded("ws://b/v1/connect", None)
+    assert addresses.next(0.0) == "ws://b/v1/connect"
+    addresses.failed("ws://b/v1/connect", None, 0.0)
+    assert addresses.next(0.0) != "ws://b/v1/connect"
 
 
 def test_the_only_one_is_gone_back_to() -> None:
     addresses = Addresses("ws://a", lambda: 0.0)
-    addresses.leave("ws://a/v1/connect")
-    assert addresses.next() == "ws://a/v1/connect"
+    addresses.failed("ws://a/v1/connect", None, 0.0)
+    assert addresses.next(0.0) == "ws://a/v1/connect"
+
+
+def test_a_balancer_is_told_the_same_until_the_edge_it_leads_to_does_not_do() -> None:
+    addresses = Addresses("ws://a", lambda: 0.0)
+    hint = addresses.hint
+    addresses.succeeded("ws://a/v1/connect", "10.0.0.1 80")
+    assert addresses.hint == hint
+    addresses.failed("ws://a/v1/connect", "10.0.0.1 80", 0.0)
+    assert addresses.hint != hint
+
+
+def test_clients_of_one_affinity_are_led_to_one_edge_and_others_anywhere() -> None:
+    def hint(affinity: str | None) -> str:
+        return Addresses("ws://a", lambda: 0.0, affinity).hint
+
+    assert hint("acme:planner:1") == hint("acme:planner:1") != hint("acme:planner:2")
+    assert hint(None) != hint(None)
+    assert "acme" not in hint("acme:planner:1")

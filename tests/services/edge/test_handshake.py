@@ -8,6 +8,8 @@ from tests.services.edge.client import Client, RawClient
 from tests.services.edge.rig import Edge, World, until
 from websockets.exceptions import InvalidStatus
 
+from heliograph.protocol.frames import AFFINITY_HEADER, AFFINITY_QUERY
+
 
 async def refused(edge: Edge, **options: object) -> tuple[int, str]:
     """Status and code of a handshake that must be refused."""
@@ -164,3 +166,18 @@ async def test_an_edge_that_is_not_ready_refuses_with_a_time_to_come_back(world:
     async with asyncio.timeout(10):
         await edge.service.readiness.wait_ready()
     assert (await (await edge.connect()).hello())["type"] == "welcome"
+
+
+# ---- hints for balancers --------------------------------------------------------------------------------------------
+
+
+async def test_a_hint_for_balancers_changes_nothing(edge: Edge) -> None:
+    """Neither as a header, from the SDK, nor in the query, from a browser."""
+    asks = await Client.connect(f"{edge.address}?{AFFINITY_QUERY}=0123456789abcdef", token=edge.world.token())
+    assert (await asks.hello())["type"] == "welcome"
+    assert (await asks.publish("acme:planner:1"))["durable"] is True
+    await asks.close()
+    raw = await RawClient.connect(edge.host, edge.port, headers=f"{AFFINITY_HEADER}: 0123456789abcdef\r\n")
+    raw.send({"type": "hello", "token": edge.world.token()})
+    await raw.frame("welcome")
+    raw.writer.close()

@@ -1,8 +1,11 @@
-"""Which edge to try next: the last good one first, else any other, spread evenly."""
+"""The edges of a client: how they are written, which one comes next, and what tells a balancer where to go back to."""
 
+import hashlib
+import secrets
 from collections.abc import Callable, Sequence
 from urllib.parse import urlsplit, urlunsplit
 
+from heliograph.core.choosing import Choice
 from heliograph.core.errors import InvalidValueError
 from heliograph.protocol.frames import CONNECT_PATH
 
@@ -25,32 +28,36 @@ def connect_url(url: str) -> str:
 
 
 class Addresses:
-    """The edges of one client."""
+    """The edges of one client: their URLs, and what is remembered of these and of the addresses behind their names."""
 
-    def __init__(self, urls: str | Sequence[str], uniform: Callable[[], float]) -> None:
+    def __init__(self, urls: str | Sequence[str], uniform: Callable[[], float], affinity: str | None = None) -> None:
         given = [urls] if isinstance(urls, str) else list(urls)
         if not given:
             raise InvalidValueError("value_invalid", "url", urls, "at least one URL of an edge")
         self.urls = tuple(dict.fromkeys(connect_url(url) for url in given))
-        self._uniform = uniform
-        self._good: str | None = None
-        self._untried = list(self.urls)
+        self.choice = Choice(uniform)
+        self._affinity = affinity if affinity is not None else secrets.token_hex(16)
+        self._moves = 0
 
-    def next(self) -> str:
-        """The one to try now. Each is tried once before any is tried again."""
-        if self._good is not None:
-            good, self._good = self._good, None
-            self._untried = [url for url in self.urls if url != good]
-            return good
-        if not self._untried:
-            self._untried = list(self.urls)
-        return self._untried.pop(int(self._uniform() * len(self._untried)))
+    @property
+    def hint(self) -> str:
+        """What a balancer may hash: the same for as long as the edge does that it leads to. It says nothing of us."""
+        return hashlib.sha256(f"{self._affinity}\n{self._moves}".encode()).hexdigest()[:16]
 
-    def succeeded(self, url: str) -> None:
-        self._good = url
-        self._untried = list(self.urls)
+    def next(self, now: float) -> str:
+        """The URL to try now."""
+        return self.choice.order(self.urls, now)[0]
 
-    def leave(self, url: str) -> None:
-        """This one asked to be left: the others come first."""
-        self._good = None
-        self._untried = [other for other in self.urls if other != url] or list(self.urls)
+    def succeeded(self, url: str, peer: str | None) -> None:
+        """The session is there now. `peer` is the address behind the URL, where it is known."""
+        self.choice.succeeded(url, *_known(peer))
+
+    def failed(self, url: str, peer: str | None, now: float) -> None:
+        """It did not do, or asked to be left: others come first, also where a balancer chooses."""
+        self._moves += 1
+        for name in (url, *_known(peer)):
+            self.choice.failed(name, now)
+
+
+def _known(peer: str | None) -> tuple[str, ...]:
+    return () if peer is None else (peer,)

@@ -65,6 +65,7 @@ class Client:
         producer: str = "sdk",
         consumer: str | None = None,
         agent: str | None = None,
+        affinity: str | SessionKey | None = None,
         settings: ClientSettings | None = None,
         on_state: Callable[[ClientState, str], None] | None = None,
         on_notice: Callable[[Pressure], None] | None = None,
@@ -74,12 +75,15 @@ class Client:
         """`on_state` is told each change of `state`, and why; `on_notice` each change of `pressure`. `uniform` draws
         from [0, 1), for jitter.
 
+        `affinity`: clients with the same one, a session they share, say, are led to the same edge by a balancer that
+        hashes the header `X-Heliograph-Affinity`. Without it each client is led back to where it was.
+
         `connection` goes to `websockets.asyncio.client.connect` (`ssl`, `proxy` …).
         """
         _check_names(producer=producer, consumer=consumer, agent=agent)
         self.settings = settings or ClientSettings()
         self.stats = ClientStats()
-        self._addresses = Addresses(url, uniform)
+        self._addresses = Addresses(url, uniform, None if affinity is None else str(affinity))
         self._token = token
         self._hello = Hello(producer=producer, consumer=consumer, agent=agent)
         self._on_state = on_state
@@ -107,6 +111,12 @@ class Client:
     def pressure(self) -> Pressure:
         """How the edge fares, as it told last: for programs that would rather slow down than be refused."""
         return self._pressure.now
+
+    @property
+    def edge(self) -> str | None:
+        """The name of that edge, which says more than its URL where a balancer chooses."""
+        link = self._runner.link if self._runner is not None else None
+        return link.welcome.edge if link is not None else None
 
     async def connect(self) -> None:
         """Start, and return with the first connection. Raises ConnectError, AuthenticationError, ClosedError."""

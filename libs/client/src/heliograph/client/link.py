@@ -7,17 +7,24 @@ sent stays where it can still be counted, bounded and put in order.
 import asyncio
 import contextlib
 import logging
+import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 from websockets.asyncio.client import ClientConnection, connect
+from websockets.datastructures import Headers
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidMessage, InvalidStatus
 from websockets.typing import Subprotocol
 
+from heliograph.client.dialing import dial
 from heliograph.client.settings import ClientSettings
+from heliograph.core.choosing import Choice
 from heliograph.protocol.codes import CloseCode
 from heliograph.protocol.frames import (
+    AFFINITY_HEADER,
     SUBPROTOCOL,
     Error,
     FrameError,
@@ -51,6 +58,8 @@ class LinkError(Exception):
         close_code: int | None = None,
     ) -> None:
         super().__init__(message)
+        self.peer: str | None = None
+        """The address behind the URL that failed, where one was reached."""
         self.after_ms = after_ms
         self.permanent = permanent
         self.unauthorised = unauthorised
@@ -75,12 +84,36 @@ class _TimedConnection(ClientConnection):
         super().data_received(data)
 
 
+class _Connect(connect):
+    """Follows no redirect: the token would go wherever that leads."""
+
+    def process_redirect(self, exc: Exception) -> Exception | str:
+        return exc
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Where a link leads, and how to get there."""
+
+    url: str
+    choice: Choice
+    """Of addresses, where the URL's name stands for several."""
+    hint: str
+    """For a balancer that may be on the way."""
+    options: dict[str, Any]
+    """Of `websockets.connect`."""
+
+
 class Link:
     """An open connection that was welcomed."""
 
-    def __init__(self, ws: _TimedConnection, url: str, welcome: Welcome, settings: ClientSettings) -> None:
+    def __init__(
+        self, ws: _TimedConnection, url: str, peer: str | None, welcome: Welcome, settings: ClientSettings
+    ) -> None:
         self._ws = ws
         self.url = url
+        self.peer = peer
+        """The address behind the URL, where it is known."""
         self.welcome = welcome
         self._loop = asyncio.get_running_loop()
         self._wake = asyncio.Event()
@@ -90,18 +123,33 @@ class Link:
         self._closing: asyncio.Task[None] | None = None
 
     @classmethod
-    async def open(cls, url: str, hello: Hello, settings: ClientSettings, options: dict[str, Any]) -> "Link":
+    async def open(cls, route: Route, hello: Hello, settings: ClientSettings) -> "Link":
         """Connect and say hello. Raises LinkError."""
+        peer: str | None = None
+        failure: LinkError
         try:
             async with asyncio.timeout(settings.open_timeout_s):
-                return await cls._open(url, hello, settings, options)
+                more, peer = await dial(route.url, route.choice, route.options)
+                return await cls._welcomed(route, {**route.options, **more}, peer, hello, settings)
+        except LinkError as error:
+            failure = error
         except TimeoutError:
-            raise LinkError(f"{url}: no welcome within {settings.open_timeout_s:g} s") from None
+            failure = LinkError(f"{route.url}: no welcome within {settings.open_timeout_s:g} s")
+        except (OSError, EOFError, InvalidHandshake, InvalidMessage) as error:
+            failure = LinkError(f"{route.url}: {_describe(error)}")
+            failure.__cause__ = error
+        failure.peer = peer
+        raise failure
 
     @classmethod
-    async def _open(cls, url: str, hello: Hello, settings: ClientSettings, options: dict[str, Any]) -> "Link":
+    async def _welcomed(
+        cls, route: Route, options: dict[str, Any], peer: str | None, hello: Hello, settings: ClientSettings
+    ) -> "Link":
+        url = route.url
+        headers = Headers(options.pop("additional_headers", None) or {})
+        headers[AFFINITY_HEADER] = route.hint
         try:
-            ws = await connect(
+            ws = await _Connect(
                 url,
                 subprotocols=[Subprotocol(SUBPROTOCOL)],
                 compression=None,
@@ -110,17 +158,16 @@ class Link:
                 close_timeout=2,
                 max_size=settings.max_frame_bytes,
                 create_connection=_TimedConnection,
+                additional_headers=headers,
                 **options,
             )
         except InvalidStatus as error:
             raise _refused_handshake(url, error) from None
-        except (OSError, EOFError, InvalidHandshake, InvalidMessage) as error:
-            raise LinkError(f"{url}: {_describe(error)}") from error
         assert isinstance(ws, _TimedConnection)
         try:
             if ws.subprotocol != SUBPROTOCOL:
                 raise LinkError(f"{url}: the server does not speak {SUBPROTOCOL}", permanent=True)
-            return cls(ws, url, await _say_hello(ws, url, hello), settings)
+            return cls(ws, url, peer, await _say_hello(ws, url, hello), settings)
         except BaseException:
             ws.transport.abort()
             raise
@@ -229,17 +276,28 @@ def _refused_handshake(url: str, error: InvalidStatus) -> LinkError:
     message = f"{url}: HTTP {status}"
     if status in UNAUTHORISED:
         return LinkError(f"{message}: the server does not let this client in", permanent=True, unauthorised=True)
+    if 300 <= status < 400:
+        return LinkError(f"{message}: redirects are not followed, give the address it leads to", permanent=True)
     if 400 <= status < 500 and status not in TRANSIENT_4XX:
         return LinkError(f"{message}: no Heliograph edge at this address", permanent=True)
-    return LinkError(message, after_ms=_retry_after_ms(error.response.headers.get("Retry-After")))
+    return LinkError(message, after_ms=retry_after_ms(error.response.headers.get("Retry-After"), time.time()))
 
 
-def _retry_after_ms(value: str | None) -> float | None:
-    """Retry-After in seconds (RFC 9110, 10.2.3). A date, which no edge sends, counts as none."""
-    try:
-        return float(value) * 1000 if value is not None else None
-    except ValueError:
+def retry_after_ms(value: str | None, wall_s: float) -> float | None:
+    """A `Retry-After`, in seconds or as a date (RFC 9110, 10.2.3); None where there is none, or it says nothing.
+
+    No edge sends a date, but a balancer before it may.
+    """
+    if value is None:
         return None
+    try:
+        after_s = float(value)
+    except ValueError:
+        try:
+            after_s = parsedate_to_datetime(value).timestamp() - wall_s
+        except (ValueError, OverflowError):
+            return None
+    return max(after_s, 0.0) * 1000 if math.isfinite(after_s) else None
 
 
 def _describe(error: BaseException) -> str:

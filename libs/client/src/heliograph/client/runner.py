@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from heliograph.client.addresses import Addresses
 from heliograph.client.errors import AuthenticationError, ClientError, ClosedError, ConnectError, TokenExpiredError
-from heliograph.client.link import Ended, Link, LinkError
+from heliograph.client.link import Ended, Link, LinkError, Route
 from heliograph.client.settings import ClientSettings
 from heliograph.client.tokens import TokenSource
 from heliograph.core.backoff import Backoff
@@ -113,7 +113,7 @@ class Runner:
 
     async def run(self) -> None:
         while self.error is None:
-            url = self._addresses.next()
+            url = self._addresses.next(self._loop.time())
             self.set_state(ClientState.CONNECTING, url)
             try:
                 delay_s = await self._connection(url)
@@ -129,8 +129,10 @@ class Runner:
     async def _connection(self, url: str) -> float:
         """One connection from beginning to end; seconds to wait before the next."""
         hello = self._traffic.hello(await self._fresh_token())
-        link = await Link.open(url, hello, self._settings, self._options)
-        self._addresses.succeeded(url)
+        addresses = self._addresses
+        route = Route(url, addresses.choice, addresses.hint, self._options)
+        link = await Link.open(route, hello, self._settings)
+        addresses.succeeded(url, link.peer)
         self._backoff.succeeded(self._loop.time())
         self.connections += 1
         self.link = link
@@ -146,7 +148,7 @@ class Runner:
                 self._leave.cancel()
                 self._leave = None
             self._traffic.disconnected()
-        return self._ended(url, ended)
+        return self._ended(link, ended)
 
     async def _fresh_token(self) -> str | None:
         try:
@@ -158,6 +160,7 @@ class Runner:
 
     def _failed(self, url: str, failure: LinkError) -> float:
         """No connection came about."""
+        self._addresses.failed(url, failure.peer, self._loop.time())
         if failure.close_code is not None:
             if failure.close_code == CloseCode.TOKEN_EXPIRED and not self._can_renew():
                 return 0.0
@@ -171,16 +174,16 @@ class Runner:
             self.error = kind(code, str(failure), self._addresses.urls, failure)
         return self._backoff.failed(self._loop.time(), failure.after_ms)
 
-    def _ended(self, url: str, ended: Ended) -> float:
+    def _ended(self, link: Link, ended: Ended) -> float:
         """A connection is over."""
         now = self._loop.time()
-        self.last_failure = LinkError(f"{url}: {ended.code} {ended.reason}")
+        self.last_failure = LinkError(f"{link.url}: {ended.code} {ended.reason}")
         asked, self._asked_after = self._asked_after, None
         if not _come_back(ended.code):
             self.error = ClosedError.of(ended.code, ended.reason)
             return 0.0
         if asked is not None:
-            self._addresses.leave(url)
+            self._addresses.failed(link.url, link.peer, now)
             at_s, after_ms = asked
             return max(0.0, at_s + self._backoff.failed(now, after_ms) - now)
         if self._traffic.wants_reconnect:
@@ -188,8 +191,8 @@ class Runner:
             return self._backoff.failed(now) if soon else 0.0
         if ended.code == CloseCode.TOKEN_EXPIRED:
             return self._backoff.failed(now) if self._can_renew() else 0.0
-        if ended.code == CloseCode.DRAINING:
-            self._addresses.leave(url)
+        if ended.code == CloseCode.DRAINING or not self._backoff.healthy(now):
+            self._addresses.failed(link.url, link.peer, now)
         return self._backoff.failed(now)
 
     def _can_renew(self) -> bool:

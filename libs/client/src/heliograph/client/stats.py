@@ -8,6 +8,8 @@ class ClientStats:
     """Counters; they only grow."""
 
     connections: int = 0
+    moves: int = 0
+    """Of these, the ones to another edge than the one before."""
     refreshes: int = 0
     """Tokens replaced on a live connection."""
     published: int = 0

@@ -69,6 +69,7 @@ class ClientTraffic:
         self._stats = stats
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
+        self._edge: str | None = None
 
     def hello(self, token: str | None) -> Hello:
         hello = copy(self._hello)
@@ -79,6 +80,8 @@ class ClientTraffic:
     def connected(self, welcome: Welcome) -> None:
         self._stats.connections += 1
         self._pressure.connected()
+        self._stats.moves += self._edge not in (None, welcome.edge)
+        self._edge = welcome.edge
         self._sender.connected()
         self._reader.connected()
         self._acks.connected()

@@ -61,6 +61,10 @@ class Backoff:
         if self._healthy_since_s is None:
             self._healthy_since_s = now
 
+    def healthy(self, now: float) -> bool:
+        """Whether what works now has worked for long enough to be called good."""
+        return self._healthy_since_s is not None and now - self._healthy_since_s >= self._policy.healthy_s
+
     def failed(self, now: float, after_ms: float | None = None) -> float:
         """Seconds to wait before the next attempt. `after_ms` is what the server asked for, if it did.
 
@@ -68,10 +72,9 @@ class Backoff:
         gets them back spread out.
         """
         policy = self._policy
-        since_s = self._healthy_since_s
-        self._healthy_since_s = None
-        if since_s is not None and now - since_s >= policy.healthy_s:
+        if self.healthy(now):
             self.attempt = 0
+        self._healthy_since_s = None
         ceiling_s = min(policy.cap_s, policy.base_s * 2.0 ** min(self.attempt, _MAX_DOUBLINGS))
         self.attempt += 1
         floor_s = 0.0 if after_ms is None else min(max(after_ms, 0) / 1000, policy.server_cap_s)

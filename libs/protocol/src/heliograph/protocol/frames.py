@@ -21,6 +21,10 @@ from heliograph.core.sessions import MAX_LABEL_LENGTH, MAX_SESSION_ID_LENGTH
 
 SUBPROTOCOL = "heliograph.v1"
 CONNECT_PATH = "/v1/connect"
+AFFINITY_HEADER = "X-Heliograph-Affinity"
+"""A hint for balancers: equal for connections that should reach the same edge. Edges ignore it."""
+AFFINITY_QUERY = "affinity"
+"""The same, for browsers, which can't set a header."""
 
 EARLIEST = "earliest"
 LATEST = "latest"

@@ -1,0 +1,127 @@
+"""Many clients in one program lose their edge at once: their loop stays theirs, and they come back spread out."""
+
+import asyncio
+import datetime
+import ipaddress
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from tests.client.conftest import QUICK
+from tests.client.fake_edge import FakeEdge
+
+from heliograph.client import Client
+from heliograph.core.backoff import BackoffPolicy
+
+CLIENTS = 200
+SPREAD_S = 1.0
+"""Ceiling of the first delay, so that the clients come back over this time."""
+BLOCKED_S = 0.25
+"""CPU time of one turn of the loop, at most: what others in the program wait behind. Certificates read for each client,
+or handshakes in step, would be seconds."""
+
+
+def certificate(folder: Path) -> None:
+    """A self-signed one for 127.0.0.1, beside the system's own authorities."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
+    now = datetime.datetime.now(datetime.UTC)
+    built = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    own = built.public_bytes(serialization.Encoding.PEM)
+    (folder / "cert.pem").write_bytes(own)
+    (folder / "key.pem").write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    system = ssl.get_default_verify_paths().cafile
+    (folder / "authorities.pem").write_bytes(own + (Path(system).read_bytes() if system else b""))
+
+
+class EdgeElsewhere:
+    """A fake edge on a loop and thread of its own: its work is not the clients'."""
+
+    def __init__(self, folder: Path) -> None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(folder / "cert.pem", folder / "key.pem")
+        self.edge = FakeEdge(ssl=context)
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+        asyncio.run_coroutine_threadsafe(self.edge.start(), self._loop).result(30)
+
+    def drop_all(self) -> None:
+        self._loop.call_soon_threadsafe(self.edge.drop_all)
+
+    def end(self) -> None:
+        asyncio.run_coroutine_threadsafe(self.edge.stop(), self._loop).result(30)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[EdgeElsewhere]:
+    certificate(tmp_path)
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authorities.pem"))
+    monkeypatch.setattr("heliograph.client.dialing._context", None)  # this process may have read others before
+    edge = EdgeElsewhere(tmp_path)
+    yield edge
+    edge.end()
+
+
+async def longest_turn() -> float:
+    """Until cancelled: the most CPU time that one turn of this loop took."""
+    most = 0.0
+    with suppress(asyncio.CancelledError):
+        while True:
+            begin = time.thread_time()
+            await asyncio.sleep(0)
+            most = max(most, time.thread_time() - begin)
+    return most
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(60):
+        while not holds():
+            await asyncio.sleep(0.01)
+
+
+async def test_two_hundred_clients_that_lose_their_edge_do_not_block_their_loop(elsewhere: EdgeElsewhere) -> None:
+    settings = replace(QUICK, reconnect=BackoffPolicy(base_s=SPREAD_S, cap_s=SPREAD_S), silent_heartbeats=30)
+    clients = [Client(elsewhere.edge.url, token="t", proxy=None, settings=settings) for _ in range(CLIENTS)]
+    watch = asyncio.create_task(longest_turn())
+    try:
+        await asyncio.gather(*(client.connect() for client in clients))
+        came: list[float] = []
+        begin_s = time.monotonic()
+        elsewhere.drop_all()
+        for count in range(CLIENTS // 10, CLIENTS + 1, CLIENTS // 10):
+            await until(lambda count=count: sum(client.stats.connections == 2 for client in clients) >= count)  # type: ignore[misc]
+            came.append(time.monotonic() - begin_s)
+        assert came[-1] - came[0] > SPREAD_S / 2, "all came at once"
+        await asyncio.gather(*(client.publish(f"acme:planner:{n}", n) for n, client in enumerate(clients)))
+    finally:
+        watch.cancel()
+        await asyncio.gather(*(client.close(timeout=0) for client in clients))
+    blocked_s = await watch
+    print(f"\nlongest turn {blocked_s * 1000:.0f} ms of CPU; back from {came[0]:.2f} to {came[-1]:.2f} s")
+    assert blocked_s < BLOCKED_S
