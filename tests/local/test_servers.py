@@ -1,10 +1,13 @@
 """The servers that tests, demo and `make up` stand on."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import redis as redis_client
 from confluent_kafka.admin import AdminClient
 
+from heliograph.local.kafka import KafkaServer
+from heliograph.local.ports import LOOPBACK, free_ports
 from heliograph.local.providers import Redis
 
 
@@ -31,3 +34,17 @@ def test_a_killed_append_only_redis_finds_its_data_again(redis_server: Callable[
         server.kill()
         server.restart()
         assert client.get("a") == b"1"
+
+
+def test_a_kafka_sends_clients_of_a_listener_to_the_address_that_it_advertises(tmp_path: Path) -> None:
+    """Whoever stands between stands at that address: here nobody does, so only the first connection comes about."""
+    port, advertised = free_ports(2)
+    server = KafkaServer(tmp_path, listeners={"BEHIND": (port, advertised)})
+    server.start()
+    try:
+        for bootstrap, expected in ((server.port, server.port), (port, advertised)):
+            admin = AdminClient({"bootstrap.servers": f"{LOOPBACK}:{bootstrap}", "log_level": 0})
+            (broker,) = admin.list_topics(timeout=10).brokers.values()
+            assert f"{broker.host}:{broker.port}" == f"{LOOPBACK}:{expected}"
+    finally:
+        server.kill()

@@ -91,3 +91,24 @@ def test_only_the_settings_given_reach_a_service(monkeypatch: pytest.MonkeyPatch
     environment = service_environment({"HELIOGRAPH_PORT": "1"})
     assert {name for name in environment if name.startswith("HELIOGRAPH_")} == {"HELIOGRAPH_PORT"}
     assert "PATH" in environment
+
+
+def test_a_service_may_have_settings_of_its_own(tmp_path: Path) -> None:
+    stack = Stack(
+        tmp_path,
+        GivenKafka("127.0.0.1:1"),
+        RedisServer(tmp_path / "redis"),
+        edges=2,
+        settings={"log_level": "info", "lease_s": "6"},
+        own={"edge-2": {"lease_s": "3"}},
+    )
+    assert stack.settings_of("edge-1")["lease_s"] == stack.settings_of("router-1")["lease_s"] == "6"
+    assert stack.settings_of("edge-2") == {**stack.settings_of("edge-1"), "lease_s": "3"}
+
+
+def test_a_service_may_have_variables_besides_its_settings(tmp_path: Path) -> None:
+    says = [sys.executable, "-c", "import os; print(os.environ['LD_BIND_NOW'], os.environ['HELIOGRAPH_LEASE_S'])"]
+    service = ServiceProcess("edge", tmp_path, {"lease_s": "3"}, command=says, environment={"LD_BIND_NOW": "1"})
+    service.launch()
+    assert service.wait(30.0) == 0
+    assert service.log.read_text() == "1 3\n"

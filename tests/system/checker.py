@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from tests.system.cursor_rules import CURSOR_RULES
 from tests.system.evidence import Evidence, Rule, Violation
 from tests.system.history import AckSent, CursorFound, History, Kind, Outcome
+from tests.system.telemetry_rules import TELEMETRY_RULES, missing_of
 from tests.system.views import walk
 
 from heliograph.core.limits import UNCONFIRMED_MESSAGES
@@ -286,6 +287,7 @@ RULES: tuple[Rule, ...] = (
     nothing_is_written_again_too_soon,
     the_log_is_whole,
     *CURSOR_RULES,
+    *TELEMETRY_RULES,
 )
 
 
@@ -300,6 +302,7 @@ def summary(history: History) -> dict[str, int]:
     evidence = Evidence(history)
     counts = Counter(answer.outcome.value for attempt in history.attempts for answer in attempt.answers)
     unique = {(attempt.session, attempt.key) for attempt in history.attempts}
+    missing = missing_of(history)
     return {
         "messages": len(unique),
         "attempts": len(history.attempts),
@@ -315,4 +318,9 @@ def summary(history: History) -> dict[str, int]:
         "epochs told": sum(seen.epochs for seen in evidence.seen),
         "acks": sum(isinstance(one, AckSent) for one in history.cursors),
         "cursors found": sum(isinstance(one, CursorFound) for one in history.cursors),
+        "telemetry": sum(attempt.class_ is MessageClass.TELEMETRY for attempt in history.attempts),
+        "telemetry shed": sum(tally.shed for tally in history.tallies),
+        "telemetry dropped": sum(tally.dropped for tally in history.tallies),
+        "telemetry missing": missing.certain,
+        "telemetry in flight": missing.possible,
     }

@@ -3,7 +3,7 @@
 Written by the drivers (`drivers.py`) and the log's reader (`rig.py`), judged by `checker.py`. Nothing here judges, and
 nothing here does I/O: a test can write a history by hand. Times are seconds since the history began.
 
-What a later room records (leases, shed counters) becomes a list here and a rule there.
+What a later room records becomes a list here and a rule there.
 """
 
 import time
@@ -135,6 +135,8 @@ class View:
     sights: list[Sight] = field(default_factory=list)
     silent_epochs: bool = False
     """An SDK says nothing about a new epoch that lost nothing."""
+    from_log: bool = False
+    """Read through replay: no telemetry is due to it."""
     to_the_end: bool = True
     """It was connected when the run came to rest: it must have seen all."""
 
@@ -243,6 +245,34 @@ class LogEntry:
         return f"{self.topic}[{self.partition}]@{self.offset}"
 
 
+# ---- what edges counted ---------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Tally:
+    """What one life of an edge counted of telemetry during the run."""
+
+    edge: str
+    url: str
+    published: int = 0
+    dropped: int = 0
+    """Sampled or shed before the live path had it: gone for every subscriber."""
+    shed: int = 0
+    """Not given to one subscriber, each of them counted."""
+    read_s: float = 0.0
+    """When it was last asked."""
+    died_s: float | None = None
+    """When it was killed: what it counted since it was last asked is gone with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """A time in which the live path lost what was on its way: nobody can count that."""
+
+    from_s: float
+    to_s: float
+
+
 @dataclass(slots=True)
 class History:
     """Everything of a run."""
@@ -259,6 +289,10 @@ class History:
     """Live store processes (`run` of an epoch, 8 characters) that are gone together with their data."""
     forgotten: dict[str, str] = field(default_factory=dict)
     """Sessions that the live store forgot, idle and wholly confirmed, and the last position before."""
+    tallies: list[Tally] = field(default_factory=list)
+    troubles: list[Trouble] = field(default_factory=list)
+    edges: dict[str, str] = field(default_factory=dict)
+    """The edge's address of each connection."""
     patience_s: float = 0.0
     """How long an edge tries to write a record: nobody else writes it before."""
     notes: list[tuple[float, str]] = field(default_factory=list)

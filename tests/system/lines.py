@@ -34,9 +34,10 @@ FALLEN = (OSError, EOFError, ConnectionClosed, InvalidHandshake, InvalidMessage,
 class Line:
     """An open connection that was welcomed."""
 
-    def __init__(self, ws: ClientConnection, name: str, welcome: Welcome) -> None:
+    def __init__(self, ws: ClientConnection, name: str, welcome: Welcome, url: str = "") -> None:
         self._ws = ws
         self.name = name
+        self.url = url
         self.welcome = welcome
         self.leave_after_ms: int | None = None
         """Set by `reconnect`."""
@@ -63,7 +64,7 @@ class Line:
             except BaseException:
                 ws.transport.abort()
                 raise
-        return cls(ws, name, welcome)
+        return cls(ws, name, welcome, url)
 
     async def send(self, frame: object) -> None:
         await self._ws.send(encode(frame), text=True)

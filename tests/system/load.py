@@ -10,7 +10,7 @@ async with load(rig) as run:
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager, suppress
 
 from tests.system.checker import check, summary
@@ -22,6 +22,8 @@ from tests.system.replaying import replay
 from tests.system.rig import DELIVERY_TIMEOUT_S, TENANT, Rig, until
 from tests.system.sdk import SdkPublisher, SdkSubscriber
 from tests.system.subscribing import RawSubscriber
+from tests.system.tallies import Tallies
+from tests.system.telemetry import TelemetryPublisher
 
 from heliograph.core.messages import AckMode, MessageClass
 from heliograph.stores.keys import client_consumer
@@ -30,7 +32,7 @@ from heliograph.stores.ports import StoreError
 VIOLATIONS_SHOWN = 20
 BOTH = (MessageClass.EVENT, MessageClass.CONTROL)
 
-Publisher = RawPublisher | SdkPublisher
+Publisher = RawPublisher | SdkPublisher | TelemetryPublisher
 Subscriber = RawSubscriber | SdkSubscriber | RawConsumer
 
 
@@ -46,6 +48,7 @@ class Run:
         self.publishers: list[Publisher] = []
         self.subscribers: list[Subscriber] = []
         self.begin: Ends = {}
+        self.tallies = Tallies(rig, self.history)
 
     def publisher(
         self, name: str, sessions: Sequence[str], *, per_s: float = 25.0, ack: AckMode = AckMode.DURABLE, **options: int
@@ -67,6 +70,21 @@ class Run:
         self.publishers.append(made)
         return made
 
+    def telemetry(self, name: str, sessions: Sequence[str], *, per_s: float = 25.0, **options: int) -> None:
+        """Best effort beside the others. Only raw subscribers may read these sessions: the others record none of it."""
+        made = TelemetryPublisher(
+            self.history,
+            name,
+            self.rig.edges,
+            self.token(name),
+            sessions,
+            per_s=per_s,
+            first_edge=len(self.publishers),
+            seed=self.random.randrange(2**32),
+            **options,
+        )
+        self.publishers.append(made)
+
     def subscriber(self, name: str, sessions: Sequence[str] | None = None, start: str = "earliest") -> RawSubscriber:
         made = RawSubscriber(
             self.history,
@@ -81,20 +99,26 @@ class Run:
         self.subscribers.append(made)
         return made
 
-    def consumer(self, name: str, *, lies: bool = True) -> RawConsumer:
+    def consumer(self, name: str, sessions: Sequence[str] | None = None, *, lies: bool = True) -> RawConsumer:
         """One that goes on from its cursor, whatever ended its connection."""
         made = RawConsumer(
             self.history,
             name,
             self.rig.edges,
             self.token(name),
-            self.sessions,
+            self.sessions if sessions is None else sessions,
             first_edge=len(self.subscribers),
             seed=self.random.randrange(2**32),
             lies=lies,
         )
         self.subscribers.append(made)
         return made
+
+    def sdk(self, publishes: Sequence[str], reads: Sequence[str], *, per_s: float) -> None:
+        """An agent and a reader through the SDK."""
+        token, edges = self.token("agent"), self.rig.edges
+        self.publishers.append(SdkPublisher(self.history, "agent", edges, token, publishes, per_s=per_s))
+        self.subscribers.append(SdkSubscriber(self.history, "reader", edges, token, reads))
 
     @asynccontextmanager
     async def watched_cursors(self, names: Sequence[str]) -> AsyncIterator[None]:
@@ -127,6 +151,7 @@ class Run:
 
     async def start(self) -> None:
         self.begin = await self.rig.log_ends(self.sessions)
+        await self.tallies.begin()
         for subscriber in self.subscribers:
             subscriber.start()
         for publisher in self.publishers:
@@ -178,9 +203,78 @@ class Run:
         raw = [one for one in self.subscribers if isinstance(one, RawSubscriber)]
         await until("everybody is subscribed", lambda: all(one.live >= set(one.sessions) for one in raw), timeout_s)
 
+    @property
+    def _telemetry(self) -> list[TelemetryPublisher]:
+        return [one for one in self.publishers if isinstance(one, TelemetryPublisher)]
+
+    def _raw(self, sessions: Collection[str]) -> list[tuple[RawSubscriber, str]]:
+        """Raw subscribers with those of the sessions that they read."""
+        raw = [one for one in self.subscribers if isinstance(one, RawSubscriber)]
+        return [(one, session) for one in raw for session in one.sessions if session in sessions]
+
+    async def telemetry_seen(self, timeout_s: float = 45.0) -> None:
+        """Return when each raw subscriber got telemetry of each session that was sent after this was called."""
+        from_s = self.history.now()
+        sent: dict[bytes, float] = {}
+        lacking = self._raw({session for one in self._telemetry for session in one.sessions})
+        looked = len(self.history.attempts)
+
+        def done() -> bool:
+            nonlocal lacking, looked
+            self._look_after_publishers()
+            new = self.history.attempts[looked:]
+            looked += len(new)
+            sent.update((one.content, one.at_s) for one in new if one.class_ is MessageClass.TELEMETRY)
+            lacking = [
+                (one, session)
+                for one, session in lacking
+                if not any(
+                    sight.position is None and sent.get(sight.content, 0.0) > from_s
+                    for sight in self.history.view(one.name, session).delivered[-50:]
+                )
+            ]
+            return not lacking
+
+        await until(
+            "telemetry reaches everybody",
+            done,
+            timeout_s,
+            lambda: ", ".join(f"{one.name} of {session}" for one, session in lacking),
+        )
+
+    async def quiet(self, timeout_s: float = 45.0) -> None:
+        """End telemetry, and return when an event that was published later has come to everybody who got it."""
+        if not self._telemetry:
+            return
+        for publisher in self._telemetry:
+            publisher.rest()
+        await until("telemetry is answered", lambda: all(one.at_rest for one in self._telemetry), timeout_s)
+        from_s = self.history.now()
+        lacking = self._raw({session for one in self._telemetry for session in one.sessions})
+
+        def done() -> bool:
+            nonlocal lacking
+            self._look_after_publishers()
+            later = {one.content for one in self.history.attempts if one.at_s > from_s}
+            earlier = {one.content for one in self.history.attempts if one.at_s <= from_s} if later else set()
+            lacking = [
+                (one, session)
+                for one, session in lacking
+                if not any(
+                    sight.content in later and sight.content not in earlier
+                    for sight in self.history.view(one.name, session).delivered[-50:]
+                )
+            ]
+            return not lacking
+
+        with suppress(AssertionError):  # the checker says what is missing
+            await until("an event comes behind the last telemetry", done, timeout_s)
+        self.history.note("telemetry has ended")
+
     async def rest(self, timeout_s: float = 60.0) -> None:
         """Bring it to rest: all answered, all confirmed, all read, everybody caught up."""
         history = self.history
+        await self.quiet()
         for publisher in self.publishers:
             publisher.rest()
 
@@ -219,6 +313,7 @@ class Run:
         ]
         await asyncio.gather(*reads)
         history.note("replayed")
+        await self.tallies.read()
 
     def outcomes(self, outcome: Outcome) -> int:
         """Publishes answered so."""
@@ -274,13 +369,18 @@ async def load(
     run.subscriber("near")
     run.subscriber("far")
     if sdk:
-        token = run.token("agent")
-        run.publishers.append(SdkPublisher(run.history, "agent", rig.edges, token, run.sessions[-2:], per_s=per_s))
-        run.subscribers.append(SdkSubscriber(run.history, "reader", rig.edges, token, run.sessions))
+        run.sdk(run.sessions[-2:], run.sessions, per_s=per_s)
+    async with running(run):
+        yield run
+
+
+@asynccontextmanager
+async def running(run: Run) -> AsyncIterator[Run]:
+    """Start a run; afterwards heal the rig, bring the run to rest and judge it."""
     await run.start()
     try:
         yield run
-        await rig.heal()
+        await run.rig.heal()
         await run.rest()
     finally:
         await asyncio.shield(run.stop())

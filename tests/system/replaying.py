@@ -25,6 +25,7 @@ def path(session: str) -> str:
 async def replay(record: History, name: str, url: str, token: str, session: str) -> None:
     """The whole session as an NDJSON stream, put into the view `name`."""
     view = record.view(name, session)
+    view.from_log = True
     view.sights.append(Subscribed(record.now(), name, EARLIEST, BEGINNING, recovered=True))
     deadline = time.monotonic() + TIMEOUT_S
     parameters, headers = {"format": "ndjson"}, {"Authorization": f"Bearer {token}"}

@@ -9,7 +9,7 @@ import random
 import secrets
 import signal
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -63,8 +63,20 @@ TENANT_SETTINGS = {
 class Rig:
     """The processes, and what a test needs to know of them."""
 
-    def __init__(self, directory: Path, kafka: Kafka, redis: Redis, metadata: Redis, **settings: str) -> None:
-        """All running; both Redis with an append-only file, so that they forget nothing unless a test makes them."""
+    def __init__(
+        self,
+        directory: Path,
+        kafka: Kafka,
+        redis: Redis,
+        metadata: Redis,
+        *,
+        own: Mapping[str, Mapping[str, str]] | None = None,
+        **settings: str,
+    ) -> None:
+        """All running; both Redis with an append-only file, so that they forget nothing unless a test makes them.
+
+        `own`: settings of single services, by their names.
+        """
         self.directory = directory
         self.kafka = kafka
         self.redis = redis
@@ -80,6 +92,7 @@ class Rig:
             replays=2,
             registries=2,
             settings={**SETTINGS, **settings, "topic_prefix": self.prefix, "metadata_redis_url": self.metadata.url},
+            own=own,
         )
         self.tenants: dict[str, DevelopmentTenant] = {}
 

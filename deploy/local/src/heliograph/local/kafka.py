@@ -1,6 +1,7 @@
 """One Apache Kafka node (KRaft, broker and controller in one) from jars, on loopback."""
 
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 from confluent_kafka import KafkaException
@@ -24,9 +25,21 @@ JVM_FLAGS = ("-Xms256m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=
 class KafkaServer:
     """`dir` holds its configuration, data and log; `port` is the clients', the controller's is found when it starts."""
 
-    def __init__(self, directory: Path, port: int | None = None, *, detached: bool = False) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        port: int | None = None,
+        *,
+        detached: bool = False,
+        listeners: Mapping[str, tuple[int, int]] | None = None,
+    ) -> None:
+        """`listeners`: more of them, by name (upper case), each with the port where it listens and the one that it
+        advertises. Kafka tells its clients where to go, so whoever stands between a client and Kafka stands at an
+        address that a listener advertises.
+        """
         self.directory = directory.resolve()
         self.port = port or free_port()
+        self.listeners = dict(listeners or {})
         self._detached = detached
         self.process: ServerProcess | None = None
 
@@ -90,14 +103,18 @@ class KafkaServer:
             raise NotReadyError("kafka", "could not format its data folder", self.log)
 
     def _properties(self, controller_port: int) -> str:
+        names = ["PLAINTEXT", *self.listeners]
+        bound = {"PLAINTEXT": self.port, **{name: port for name, (port, _) in self.listeners.items()}}
+        advertised = {"PLAINTEXT": self.port, **{name: port for name, (_, port) in self.listeners.items()}}
         settings = {
             "node.id": 1,
             "process.roles": "broker,controller",
             "controller.quorum.voters": f"1@{LOOPBACK}:{controller_port}",
             "controller.listener.names": "CONTROLLER",
-            "listeners": f"PLAINTEXT://{LOOPBACK}:{self.port},CONTROLLER://{LOOPBACK}:{controller_port}",
-            "advertised.listeners": f"PLAINTEXT://{LOOPBACK}:{self.port}",
-            "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT",
+            "listeners": _addresses({**bound, "CONTROLLER": controller_port}),
+            "advertised.listeners": _addresses(advertised),
+            "listener.security.protocol.map": ",".join(f"{name}:PLAINTEXT" for name in (*names, "CONTROLLER")),
+            "inter.broker.listener.name": "PLAINTEXT",
             "log.dirs": self.directory / "data",
             # One node holds one replica of everything.
             "default.replication.factor": 1,
@@ -120,6 +137,10 @@ class KafkaServer:
             "log.message.timestamp.type": "LogAppendTime",
         }
         return "".join(f"{name}={value}\n" for name, value in settings.items())
+
+
+def _addresses(ports: Mapping[str, int]) -> str:
+    return ",".join(f"{name}://{LOOPBACK}:{port}" for name, port in ports.items())
 
 
 def takes_requests(bootstrap_servers: str, timeout_s: float = 2.0) -> bool:

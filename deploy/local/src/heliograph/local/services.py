@@ -41,13 +41,16 @@ class ServiceProcess:
         name: str | None = None,
         port: int | None = None,
         command: Sequence[str] | None = None,
+        environment: Mapping[str, str] | None = None,
         detached: bool = False,
     ) -> None:
+        """`environment`: variables besides its settings, which are nobody else's."""
         self.service = service
         self.name = name or service
         self.port = port or free_port()
         variables = {f"HELIOGRAPH_{key.upper()}": value for key, value in settings.items()}
         variables |= {"HELIOGRAPH_HOST": LOOPBACK, "HELIOGRAPH_PORT": str(self.port)}
+        variables |= environment or {}
         self._process = ServerProcess(
             self.name,
             command or service_command(service),

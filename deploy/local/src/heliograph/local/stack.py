@@ -16,7 +16,8 @@ Progress = Callable[[str], None]
 
 
 class Stack:
-    """`n` of each service on free ports, or on the ports listed; `settings` go to all of them.
+    """`n` of each service on free ports, or on the ports listed; `settings` go to all of them, `own` ones only to
+    the service of that name (`edge-1`), where they count instead.
 
     Kafka and Redis are given, not started by it where they run already, and stopped with it only where it started them.
     """
@@ -32,6 +33,7 @@ class Stack:
         replays: int | Sequence[int] = 1,
         registries: int | Sequence[int] = 1,
         settings: Mapping[str, str] | None = None,
+        own: Mapping[str, Mapping[str, str]] | None = None,
         command: Callable[[str], Sequence[str]] = service_command,
         detached: bool = False,
     ) -> None:
@@ -43,6 +45,7 @@ class Stack:
             "redis_url": redis.url,
             **(settings or {}),
         }
+        self._own = own or {}
         self._command = command
         self._detached = detached
         self._started_here: list[Kafka | Redis] = []
@@ -57,15 +60,20 @@ class Stack:
 
     def new_service(self, service: str, number: int, port: int | None = None) -> ServiceProcess:
         """One more, not started: `edge-3`. Append it to its list for the stack to stop it."""
+        name = f"{service}-{number}"
         return ServiceProcess(
             service,
             self.directory,
-            self.settings,
-            name=f"{service}-{number}",
+            self.settings_of(name),
+            name=name,
             port=port,
             command=self._command(service),
             detached=self._detached,
         )
+
+    def settings_of(self, name: str) -> dict[str, str]:
+        """Everybody's, and those that only the service of that name has."""
+        return {**self.settings, **self._own.get(name, {})}
 
     @property
     def services(self) -> list[ServiceProcess]:

@@ -1,0 +1,32 @@
+"""Loads of scenarios: who publishes and who reads, beside one another, while something is hurt."""
+
+from collections.abc import Callable
+
+from tests.faults.rig import FaultRig
+from tests.system.load import Run
+
+from heliograph.core.messages import AckMode
+
+Load = Callable[[FaultRig, int], Run]
+"""Makes a run, not started, for a seed."""
+
+SHARES = {"durable": 0.35, "accepted": 0.15, "telemetry": 0.3, "sdk": 0.2}
+"""Of the pace: events and control that wait for the log, that don't, telemetry, and an agent through the SDK."""
+
+
+def steady(per_s: float, *, sessions: int = 4) -> Load:
+    """All classes and answers, raw and through the SDK, on both edges; telemetry in the first half of the sessions."""
+
+    def make(rig: FaultRig, seed: int) -> Run:
+        run = Run(rig, rig.sessions(sessions), seed)
+        half = run.sessions[: sessions // 2]
+        rest = run.sessions[sessions // 2 :]
+        run.publisher("durable", run.sessions, per_s=per_s * SHARES["durable"])
+        run.publisher("accepted", half, per_s=per_s * SHARES["accepted"], ack=AckMode.ACCEPTED)
+        run.telemetry("telemetry", half, per_s=per_s * SHARES["telemetry"])
+        run.subscriber("near")
+        run.subscriber("far")
+        run.sdk(rest, rest, per_s=per_s * SHARES["sdk"])
+        return run
+
+    return make
