@@ -65,7 +65,7 @@ bench: prepare ## Measure throughput, latency, CPU and memory, as a table
 	@$(RUN) python -m heliograph.local.bench $(ARGS)
 
 .PHONY: docs
-docs: sync ## Generate schemas and tables in docs/ from the code
+docs: sync ## Generate schemas, tables in docs/ and CRDs from the code
 	@$(RUN) python -m heliograph.local.docs
 
 .PHONY: clean

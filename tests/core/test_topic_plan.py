@@ -30,6 +30,10 @@ def found(topic: Topic, **changes: object) -> Found:
     return replace(Found(topic.partitions, topic.replication_factor or 3, topic.config), **changes)  # type: ignore[arg-type]
 
 
+def set_of(alter: Alter) -> dict[str, str]:
+    return {key: value for key, value in alter.config.items() if value is not None}
+
+
 def test_a_missing_topic_is_created() -> None:
     assert plan_topics([LOG], {}) == TopicPlan((LOG,), (), (), ())
 
@@ -88,6 +92,6 @@ def test_after_a_plan_is_carried_out_nothing_is_left_to_do(wanted: list[Topic], 
         assert grow.want > after[grow.topic].partitions
         after[grow.topic] = replace(after[grow.topic], partitions=grow.want)
     for alter in plan.alter:
-        after[alter.topic] = replace(after[alter.topic], config={**after[alter.topic].config, **alter.config})
+        after[alter.topic] = replace(after[alter.topic], config={**after[alter.topic].config, **set_of(alter)})
     assert plan_topics(wanted, after).empty
     assert set(existing) <= set(after)

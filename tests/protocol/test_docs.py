@@ -25,7 +25,7 @@ def test_the_files_are_what_the_code_makes(capsys: pytest.CaptureFixture[str]) -
 
 
 def test_a_stale_file_is_found_and_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    where = ["--directory", str(tmp_path)]
+    where = ["--directory", str(tmp_path), "--crds", str(tmp_path / "crds")]
     assert main([*where, "--check"]) == 1
     assert main(where) == 0
     assert main([*where, "--check"]) == 0

@@ -203,3 +203,22 @@ def test_a_record_is_written_one_way() -> None:
     one = parse_tenant({"tenant": "acme", "agent_types": {"b": {"log": {}}, "a": {"log": {}}}})
     other = parse_tenant({"agent_types": {"a": {"log": {}}, "b": {"log": {}}}, "tenant": "acme"})
     assert encode_tenant(one) == encode_tenant(other)
+
+
+def test_kafkas_settings_are_those_of_a_list_with_values_that_they_can_have() -> None:
+    topics = {"log": {"config": {"compression.type": "zstd", "segment.bytes": "1048576", "min.insync.replicas": "2"}}}
+    assert parse_tenant({"tenant": "acme", "topics": topics}).topics.log.config["compression.type"] == "zstd"
+    for config, named in (
+        ({"cleanup.policy": "compact"}, "cleanup.policy"),
+        ({"max.message.bytes": "1"}, "max.message.bytes"),
+        ({"compression.type": "rar"}, "rar"),
+        ({"segment.bytes": "many"}, "many"),
+    ):
+        assert named in refused({"tenant": "acme", "topics": {"deferred": {"config": config}}}).message
+    shared = {"tenant": "acme", "isolation": "shared", "topics": {"log": {"config": {"segment.bytes": "1048576"}}}}
+    assert "everybody" in refused(shared).message
+
+
+def test_no_payload_is_shown_unless_a_tenant_says_so() -> None:
+    assert parse_tenant({"tenant": "acme"}).tracing.payload_sample_ratio == 0
+    refused({"tenant": "acme", "tracing": {"payload_sample_ratio": 1.5}})

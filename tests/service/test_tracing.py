@@ -214,3 +214,22 @@ def test_after_shutdown_nothing_is_traced(make: MakeTracing) -> None:
     tracing = make()
     tracing.shutdown()
     assert tracing.begin("publish", SAMPLED) is None
+
+
+def test_a_payload_is_on_a_span_only_where_it_is_asked_for_and_only_its_beginning(
+    make: MakeTracing, exporter: InMemorySpanExporter
+) -> None:
+    draws = iter([0.4, 0.6])
+    tracing = make(chance=lambda: next(draws))
+    assert not tracing.samples(0.0)
+    assert tracing.samples(0.5)
+    assert not tracing.samples(0.5)
+    span = tracing.begin("publish", SAMPLED)
+    assert span is not None
+    span.show(b"x" * 5_000)
+    span.end()
+    tracing.shutdown()
+    (found,) = exporter.get_finished_spans()
+    assert found.attributes is not None
+    assert found.attributes["heliograph.payload"] == "x" * 4_096
+    assert found.attributes["heliograph.payload_bytes"] == 5_000

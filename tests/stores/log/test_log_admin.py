@@ -47,6 +47,15 @@ async def test_alter_sets_the_keys_it_names_and_leaves_others(stores: Stores) ->
     assert config["cleanup.policy"] == "delete"
 
 
+async def test_a_setting_that_is_taken_away_goes_back_to_the_default(stores: Stores) -> None:
+    admin, topic = await stores.admin(), await stores.topic(retention_ms="3600000")
+    await admin.alter(topic, {"compression.type": "zstd"})
+    await admin.alter(topic, {"compression.type": None, "retention.ms": "7200000"})
+    config = (await admin.describe([topic]))[topic].config
+    assert config.get("compression.type", "producer") == "producer"
+    assert config["retention.ms"] == "7200000"
+
+
 async def test_a_deleted_topic_is_gone_and_deleting_it_again_is_no_error(stores: Stores) -> None:
     admin, topic = await stores.admin(), await stores.topic()
     await admin.delete(topic)

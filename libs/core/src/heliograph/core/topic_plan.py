@@ -22,7 +22,8 @@ class Wanted(Protocol):
     @property
     def replication_factor(self) -> int | None: ...
     @property
-    def config(self) -> Mapping[str, str]: ...
+    def config(self) -> Mapping[str, str | None]:
+        """None: what the brokers have where nobody says anything."""
 
 
 class Existing(Protocol):
@@ -50,13 +51,13 @@ class Grow:
 
 @dataclass(frozen=True, slots=True)
 class Alter:
-    """Settings to change, by key: what they are (None: not known) and what they become."""
+    """Settings to change, by key: what they are (None: not known) and what they become (None: the brokers' default)."""
 
     topic: str
-    changes: Mapping[str, tuple[str | None, str]]
+    changes: Mapping[str, tuple[str | None, str | None]]
 
     @property
-    def config(self) -> dict[str, str]:
+    def config(self) -> dict[str, str | None]:
         """What to set."""
         return {key: new for key, (_, new) in self.changes.items()}
 

@@ -136,6 +136,13 @@ def tenant_schema() -> Schema:
             },
         }
     }
+    for name in ("TopicSettings", "DeferredTopicSettings"):
+        config = components[name]["properties"]["config"]
+        config["properties"] = {
+            key: {"type": "string", "pattern": f"^(?:{pattern.pattern})$"}
+            for key, pattern in tenants.TOPIC_CONFIG.items()
+        }
+        config["additionalProperties"] = False
     revocation = components["Revocation"]
     revocation["anyOf"] = [
         {"required": [member], "properties": {member: {"not": {"type": "null"}}}} for member in revocation["properties"]

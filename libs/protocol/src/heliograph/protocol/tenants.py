@@ -57,6 +57,21 @@ def retention_class(retention_s: int) -> str:
     raise InvalidValueError("value_invalid", "retention_s", retention_s, f"at most {longest} where isolation is shared")
 
 
+_NUMBER = re.compile(r"-?[0-9]{1,19}", re.ASCII)
+
+TOPIC_CONFIG: dict[str, re.Pattern[str]] = {
+    "compression.type": re.compile(r"producer|uncompressed|gzip|snappy|lz4|zstd"),
+    "local.retention.bytes": _NUMBER,
+    "local.retention.ms": _NUMBER,
+    "min.insync.replicas": re.compile(r"[1-9]"),
+    "remote.storage.enable": re.compile(r"true|false"),
+    "segment.bytes": _NUMBER,
+    "segment.ms": _NUMBER,
+}
+"""Kafka's topic settings that a tenant may set, and how their values look. None of them can break what is promised, as
+`cleanup.policy`, `unclean.leader.election.enable` or `max.message.bytes` could."""
+
+
 class TopicSettings(Struct, omit_defaults=True):
     """One kind of topic of a tenant."""
 
@@ -69,8 +84,13 @@ class TopicSettings(Struct, omit_defaults=True):
     replication_factor: Annotated[int, Meta(ge=1, le=10)] | None = None
     """None: the brokers' default."""
     retention_s: Annotated[int, Meta(ge=60, le=MAX_RETENTION_S)] = 7 * DAY_S
+    """How long messages are kept."""
     retention_bytes: Annotated[int, Meta(ge=-1, le=MAX_SEQ)] = -1
     """Per partition; -1: no bound."""
+    config: dict[str, str] = {}
+    """More of Kafka's topic settings, from a short list: `compression.type`, `local.retention.bytes`,
+    `local.retention.ms`, `min.insync.replicas`, `remote.storage.enable`, `segment.bytes`, `segment.ms`. One that is
+    taken away goes back to the brokers' default."""
 
 
 class DeferredTopicSettings(TopicSettings, omit_defaults=True):
@@ -84,7 +104,9 @@ class TopicsSettings(Struct, omit_defaults=True):
     """A tenant's topics by kind."""
 
     log: TopicSettings = msgspec.field(default_factory=TopicSettings)
+    """Every message with a position: what is replayed, exported, and kept for audits."""
     deferred: DeferredTopicSettings = msgspec.field(default_factory=DeferredTopicSettings)
+    """Control messages that came while the live path was away, until they have a position."""
     telemetry: TopicSettings | None = None
     """None: telemetry is not logged."""
 
@@ -121,12 +143,17 @@ class LimitSettings(Struct, omit_defaults=True):
     """What a tenant may use."""
 
     max_payload_bytes: Annotated[int, Meta(ge=1, le=limits.MAX_PAYLOAD_BYTES_CEILING)] = limits.MAX_PAYLOAD_BYTES
+    """Of one message's payload; larger ones belong elsewhere, with a reference in the message."""
     connection_messages_per_s: PositiveRate = 200.0
     """Token bucket of one connection; an agent that streams tokens sends some 50 a second."""
     connection_burst_messages: PositiveCount = 400
+    """What one connection may publish at once, after it was quiet."""
     connection_bytes_per_s: PositiveRate = 4.0 * 1024 * 1024
+    """The same in bytes of payload."""
     connection_burst_bytes: PositiveCount = 8 * 1024 * 1024
+    """The same in bytes of payload."""
     subscriptions_per_connection: PositiveCount = limits.MAX_SUBSCRIPTIONS_PER_CONNECTION
+    """Sessions that one connection may be subscribed to."""
     connections: PositiveCount = 20_000
     """Open at once, over all edges: some 600 MB of them. A limit below what is open closes nobody."""
     connections_per_subject: PositiveCount = 2_000
@@ -143,7 +170,9 @@ class Quota(Struct, frozen=True, omit_defaults=True):
     """What all publishers of a tenant together may send of one class, over all edges. A burst is two seconds of it."""
 
     messages_per_s: PositiveRate
+    """Messages a second."""
     bytes_per_s: PositiveRate
+    """Bytes of payload a second."""
 
 
 class QuotaSettings(Struct, omit_defaults=True):
@@ -153,29 +182,51 @@ class QuotaSettings(Struct, omit_defaults=True):
     """
 
     control: Quota = Quota(2_000.0, 8.0 * 1024 * 1024)
+    """Of messages that are never shed."""
     event: Quota = Quota(10_000.0, 40.0 * 1024 * 1024)
+    """Of ordinary messages."""
     telemetry: Quota = Quota(10_000.0, 40.0 * 1024 * 1024)
+    """Of messages that are shed first."""
+
+
+class TracingSettings(Struct, omit_defaults=True):
+    """What of a tenant's messages is shown to whoever reads its traces."""
+
+    payload_sample_ratio: Annotated[float, Meta(ge=0, le=1)] = 0.0
+    """Share of the traced messages whose payload, its first 4 KiB, is put on the edge's span. 0: none, ever. Which
+    messages are traced is for their publishers and the edges' `HELIOGRAPH_TRACE_SAMPLE_RATIO` to say."""
 
 
 class AgentTypeSettings(Struct, omit_defaults=True):
     """An agent type with a retention, and so a log topic, of its own."""
 
     log: TopicSettings
+    """The topic of its sessions' messages."""
 
 
 class Tenant(Struct, omit_defaults=True):
     """One tenant."""
 
     tenant: str
+    """Its name, a DNS label: part of every session key, topic name and token. Can't be changed."""
     auth: AuthSettings = msgspec.field(default_factory=AuthSettings)
+    """Whose tokens are taken, and which are not any more."""
     isolation: Isolation = Isolation.DEDICATED
     topics: TopicsSettings = msgspec.field(default_factory=TopicsSettings)
+    """Its Kafka topics by kind: how many partitions, how long messages are kept."""
     limits: LimitSettings = msgspec.field(default_factory=LimitSettings)
+    """Bounds on payloads, connections and sessions."""
     quotas: QuotaSettings = msgspec.field(default_factory=QuotaSettings)
+    """What all its publishers together may send a second, by class of message."""
+    tracing: TracingSettings = msgspec.field(default_factory=TracingSettings)
+    """What of its messages is shown in traces."""
     agent_types: dict[str, AgentTypeSettings] = {}
+    """Agent types with a retention, and so a log topic, of their own, by name. Say so before a type's first session:
+    messages don't move between topics."""
     allowed_origins: list[str] = []
     """Origins of web pages that may connect, besides the edge's own list; `https://*.example.com` is understood."""
     suspended: bool = False
+    """New connections and publishes are refused, open ones closed, with a code that says why. Data stays."""
 
     @property
     def shared(self) -> bool:
@@ -192,6 +243,13 @@ class Tenant(Struct, omit_defaults=True):
         return {"topics.log": self.topics.log} | {
             f"agent_types.{name}.log": one.log for name, one in self.agent_types.items()
         }
+
+    def every_topic(self) -> dict[str, TopicSettings]:
+        """The settings of each topic, by the field that holds them."""
+        every = {**self.every_log(), "topics.deferred": self.topics.deferred}
+        if self.topics.telemetry is not None:
+            every["topics.telemetry"] = self.topics.telemetry
+        return every
 
 
 _decoder = msgspec.json.Decoder(Tenant)
@@ -228,6 +286,7 @@ def parse_tenant(document: object) -> Tenant:
                 origin,
                 "like https://app.example.com or https://*.example.com",
             )
+    _check_topic_config(tenant)
     if tenant.shared:
         _check_shared(tenant)
     _check_jwks(tenant.auth.jwks)
@@ -251,12 +310,21 @@ def _check_label(field: str, value: str) -> None:
         raise InvalidValueError("value_invalid", field, value, error.wanted) from None
 
 
+def _check_topic_config(tenant: Tenant) -> None:
+    """Raise for a setting of Kafka's that is not on the list, or has a value that it can't have."""
+    for field, settings in tenant.every_topic().items():
+        for name, value in settings.config.items():
+            path, pattern = f"tenant.{field}.config", TOPIC_CONFIG.get(name)
+            if pattern is None:
+                raise InvalidValueError("value_invalid", path, name, f"one of {', '.join(TOPIC_CONFIG)}")
+            if not pattern.fullmatch(value):
+                wanted = "a whole number, as text" if pattern is _NUMBER else pattern.pattern.replace("|", ", ")
+                raise InvalidValueError("value_invalid", f"{path}.{name}", value, wanted)
+
+
 def _check_shared(tenant: Tenant) -> None:
     """Raise for what can't be had in a topic with others."""
-    every = {**tenant.every_log(), "topics.deferred": tenant.topics.deferred}
-    if tenant.topics.telemetry is not None:
-        every["topics.telemetry"] = tenant.topics.telemetry
-    for field, settings in every.items():
+    for field, settings in tenant.every_topic().items():
         try:
             retention_class(settings.retention_s)
         except InvalidValueError as error:
@@ -267,6 +335,9 @@ def _check_shared(tenant: Tenant) -> None:
             raise InvalidValueError(
                 "value_invalid", name, settings.retention_bytes, "-1 where isolation is shared: it would be everybody's"
             )
+        if settings.config:
+            wanted = "empty where isolation is shared: it would be everybody's"
+            raise InvalidValueError("value_invalid", f"tenant.{field}.config", sorted(settings.config), wanted)
 
 
 def _check_jwks(jwks: dict[str, Any]) -> None:

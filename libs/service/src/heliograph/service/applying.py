@@ -15,7 +15,7 @@ from heliograph.core.topic_plan import TopicPlan, plan_topics
 from heliograph.protocol.tenants import Tenant, decode_tenant
 from heliograph.service.placing import check_stays, with_partitions
 from heliograph.service.revoking import change_record, with_revocations
-from heliograph.service.topics import dead_topic, wanted_topics
+from heliograph.service.topics import dead_topic, wanted_topics, with_resets
 from heliograph.stores.keys import Topics
 from heliograph.stores.ports import CorruptError, LogAdmin, TenantStore, TopicSpec
 
@@ -50,7 +50,7 @@ async def plan(tenant: Tenant, topics: Topics, admin: LogAdmin, store: TenantSto
     existing = await admin.describe([*names, topics.log(tenant.tenant)])
     check_stays(tenant, before, topics, existing)
     record = with_partitions(tenant, before, topics, existing)
-    wanted = wanted_topics(record, topics)
+    wanted = with_resets(wanted_topics(record, topics), () if before is None else wanted_topics(before, topics))
     if dead.name not in existing:
         wanted.append(dead)
     fields = () if before is None else tuple(_differing(before, with_revocations(record, before.auth.revoked)))

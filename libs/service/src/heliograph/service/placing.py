@@ -33,7 +33,7 @@ def check_stays(tenant: Tenant, before: Tenant | None, topics: Topics, existing:
         raise InvalidValueError("value_invalid", "tenant.isolation", tenant.isolation, wanted)
     if not tenant.shared:
         return
-    after_settings, before_settings = _every(tenant), _every(before)
+    after_settings, before_settings = tenant.every_topic(), before.every_topic()
     for field in after_settings.keys() & before_settings.keys():
         name = retention_class(before_settings[field].retention_s)
         if retention_class(after_settings[field].retention_s) != name:
@@ -75,10 +75,3 @@ def with_partitions(tenant: Tenant, before: Tenant | None, topics: Topics, exist
 def _remembered(counts: Iterable[int], count: int) -> list[int]:
     """Each once, without today's; the largest where they are too many: those of long ago are the smallest."""
     return sorted(set(counts) - {count})[-MAX_EARLIER_PARTITIONS:]
-
-
-def _every(tenant: Tenant) -> dict[str, TopicSettings]:
-    every = {**tenant.every_log(), "topics.deferred": tenant.topics.deferred}
-    if tenant.topics.telemetry is not None:
-        every["topics.telemetry"] = tenant.topics.telemetry
-    return every

@@ -1,5 +1,6 @@
 """The topics that a tenant's record asks for: names, sizes, settings. `heliograph.core.topic_plan` compares them."""
 
+import dataclasses
 from collections.abc import Iterable
 
 import msgspec
@@ -61,4 +62,13 @@ def _spec(name: str, settings: TopicSettings) -> TopicSpec:
     }
     if (settings.replication_factor or 0) >= REPLICAS_FOR_TWO_IN_SYNC:
         config["min.insync.replicas"] = "2"
-    return TopicSpec(name, settings.partitions, settings.replication_factor, config)
+    return TopicSpec(name, settings.partitions, settings.replication_factor, {**config, **settings.config})
+
+
+def with_resets(wanted: Iterable[TopicSpec], former: Iterable[TopicSpec]) -> list[TopicSpec]:
+    """`wanted`, with settings that the former record asked for and this one does not: back to the brokers' default."""
+    known = {topic.name: topic.config for topic in former}
+    return [
+        dataclasses.replace(topic, config={**dict.fromkeys(known.get(topic.name, ())), **topic.config})
+        for topic in wanted
+    ]

@@ -30,6 +30,9 @@ from heliograph.service.settings import ServiceSettings
 QUEUE_SPANS = 4_096
 """Waiting for export, about 2 KB each; more are dropped (and counted by the SDK)."""
 
+MAX_PAYLOAD_BYTES = 4_096
+"""Of a payload that are put on a span, where its tenant wants that: what a person looks at."""
+
 EXPORT_EVERY_MS = 2_000
 EXPORT_TIMEOUT_S = 5.0
 
@@ -79,6 +82,11 @@ class MessageSpan:
         """What to pass on with the message, so that the next hop's span hangs below this one."""
         context = self._span.get_span_context()
         return str(TraceParent(f"{context.trace_id:032x}", f"{context.span_id:016x}", sampled=True))
+
+    def show(self, payload: bytes) -> None:
+        """Put the payload's beginning on the span. Only where the tenant's record says so."""
+        self._span.set_attribute("heliograph.payload", payload[:MAX_PAYLOAD_BYTES].decode(errors="replace"))
+        self._span.set_attribute("heliograph.payload_bytes", len(payload))
 
     def end(self, *, position: str | None = None, error: str | None = None) -> None:
         """Finish it, with the position the message got, or the code of what went wrong."""
@@ -156,6 +164,10 @@ class Tracing:
             attributes={f"heliograph.{key}": value for key, value in attributes.items()},
         )
         return MessageSpan(span) if isinstance(span, Span) else None
+
+    def samples(self, ratio: float) -> bool:
+        """Whether one of a share of `ratio` is meant."""
+        return ratio > 0 and self._chance() < ratio
 
     def shutdown(self) -> None:
         """Export what is waiting. Blocks for up to the export's timeout: call it in a thread."""

@@ -397,12 +397,12 @@ class TopicInfo:
 
 @dataclass(frozen=True, slots=True)
 class TopicSpec:
-    """A topic as it should be. Replication None: the broker's default."""
+    """A topic as it should be. None, also as a setting's value: the brokers' default."""
 
     name: str
     partitions: int
     replication_factor: int | None
-    config: Mapping[str, str]
+    config: Mapping[str, str | None]
 
 
 class LogAdmin(Protocol):
@@ -416,8 +416,8 @@ class LogAdmin(Protocol):
 
     async def grow(self, topic: str, partitions: int) -> None: ...
 
-    async def alter(self, topic: str, config: Mapping[str, str]) -> None:
-        """Set these keys, leave others."""
+    async def alter(self, topic: str, config: Mapping[str, str | None]) -> None:
+        """Set these keys, leave others. None: back to the brokers' default."""
 
     async def delete(self, topic: str) -> None: ...
 

@@ -430,6 +430,8 @@ class PublishPath:
         )
         if publication.span is not None:
             message.traceparent = publication.span.traceparent
+            if self.tracing.samples(target.tenant.record.tracing.payload_sample_ratio):
+                publication.span.show(message.payload)
 
 
 def check_publish(frame: Publish) -> None:

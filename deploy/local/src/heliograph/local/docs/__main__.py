@@ -1,12 +1,17 @@
-"""`python -m heliograph.local.docs [--check]`: write the generated files in docs/, or say which are out of date."""
+"""`python -m heliograph.local.docs [--check]`: write the generated files, or say which are out of date.
+
+They are docs/reference, and the custom resource definitions of the chart.
+"""
 
 import argparse
 import sys
 from pathlib import Path
 
-from heliograph.local.docs.reference import rendered
+from heliograph.local.docs.reference import as_yaml, rendered
+from heliograph.operator.crds import CRDS
 
 DIRECTORY = Path(__file__).parents[6] / "docs"
+CRD_DIRECTORY = DIRECTORY.parent / "charts" / "heliograph" / "crds"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -14,10 +19,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m heliograph.local.docs", description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 where a file is out of date")
     parser.add_argument("--directory", type=Path, default=DIRECTORY, help="the docs folder (%(default)s)")
+    parser.add_argument("--crds", type=Path, default=CRD_DIRECTORY, help="the folder of CRDs (%(default)s)")
     options = parser.parse_args(arguments)
     stale = 0
-    for name, text in rendered().items():
-        path: Path = options.directory / name
+    files: dict[Path, str] = {options.directory / name: text for name, text in rendered().items()}
+    files |= {options.crds / name: as_yaml(make()) for name, make in CRDS.items()}
+    for path, text in files.items():
         if path.is_file() and path.read_text(encoding="utf-8") == text:
             continue
         stale += 1

@@ -356,7 +356,7 @@ def _show_change(change: TenantChange, behind: list[str], *, dry_run: bool, json
     rows = [(topic.name, "create", _describe(topic.partitions, topic.replication_factor)) for topic in topics.create]
     rows += [(grow.topic, "grow", f"{grow.have} → {grow.want} partitions") for grow in topics.grow]
     for alter in topics.alter:
-        text = ", ".join(f"{key}: {old or 'default'} → {new}" for key, (old, new) in alter.changes.items())
+        text = ", ".join(f"{key}: {old or 'default'} → {new or 'default'}" for key, (old, new) in alter.changes.items())
         rows.append((alter.topic, "change", text))
     if change.new or change.fields:
         rows.append((f"tenant {change.tenant}", "create" if change.new else "change", ", ".join(change.fields)))

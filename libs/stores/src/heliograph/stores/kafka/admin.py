@@ -67,7 +67,7 @@ class KafkaLogAdmin:
             lambda found: found is not None and len(found.partitions) >= partitions and _has_leaders(found),
         )
 
-    async def alter(self, topic: str, config: Mapping[str, str]) -> None:
+    async def alter(self, topic: str, config: Mapping[str, str | None]) -> None:
         """Returns when a broker shows the change, or has shown another spelling of it for a while."""
         if not config:
             return
@@ -75,7 +75,7 @@ class KafkaLogAdmin:
         deadline = time.monotonic() + SHOWN_TIMEOUT_S
         while time.monotonic() < deadline:
             shown = (await self._calls.configs([topic])).get(topic, {})
-            if all(shown.get(name) == value for name, value in config.items()):
+            if all(value is None or shown.get(name) == value for name, value in config.items()):
                 return
             await asyncio.sleep(VISIBLE_POLL_S)
 

@@ -137,7 +137,7 @@ class AdminCalls:
             topic.name,
             num_partitions=topic.partitions,
             replication_factor=topic.replication_factor or -1,
-            config=dict(topic.config),
+            config={name: value for name, value in topic.config.items() if value is not None},
         )
         await self._one(f"create topic {topic.name}", self._call("create_topics", [wanted]))
 
@@ -145,10 +145,13 @@ class AdminCalls:
         wanted = _library.NewPartitions(topic, partitions)
         await self._one(f"grow topic {topic}", self._call("create_partitions", [wanted]))
 
-    async def set_config(self, kind: Literal["TOPIC", "GROUP"], name: str, config: Mapping[str, str]) -> None:
-        """Set these, leave others (KIP-339)."""
-        operation = _library.AlterConfigOpType.SET
-        entries = [_library.ConfigEntry(key, value, incremental_operation=operation) for key, value in config.items()]
+    async def set_config(self, kind: Literal["TOPIC", "GROUP"], name: str, config: Mapping[str, str | None]) -> None:
+        """Set these, leave others (KIP-339); None: back to the default."""
+        kinds = _library.AlterConfigOpType
+        entries = [
+            _library.ConfigEntry(key, value, incremental_operation=kinds.DELETE if value is None else kinds.SET)
+            for key, value in config.items()
+        ]
         resource = _library.ConfigResource(
             getattr(_library.ConfigResource.Type, kind), name, incremental_configs=entries
         )

@@ -80,7 +80,7 @@ class MemoryLog:
     def create(self, topic: TopicSpec) -> None:
         if topic.name not in self.topics:
             partitions = [_Partition() for _ in range(topic.partitions)]
-            self.topics[topic.name] = _Topic(uuid4().hex, topic.replication_factor or 1, dict(topic.config), partitions)
+            self.topics[topic.name] = _Topic(uuid4().hex, topic.replication_factor or 1, _set(topic.config), partitions)
             self._notify()
 
     def delete(self, topic: str) -> None:
@@ -392,8 +392,13 @@ class MemoryLogAdmin:
         found = self._topic(topic)
         found.partitions += [_Partition() for _ in range(partitions - len(found.partitions))]
 
-    async def alter(self, topic: str, config: Mapping[str, str]) -> None:
-        self._topic(topic).config.update(config)
+    async def alter(self, topic: str, config: Mapping[str, str | None]) -> None:
+        found = self._topic(topic).config
+        for name, value in config.items():
+            if value is None:
+                found.pop(name, None)
+            else:
+                found[name] = value
 
     async def delete(self, topic: str) -> None:
         self._log.check()
@@ -408,3 +413,7 @@ class MemoryLogAdmin:
 
 def _info(name: str, topic: _Topic) -> TopicInfo:
     return TopicInfo(name, topic.topic_id, len(topic.partitions), topic.replication_factor, dict(topic.config))
+
+
+def _set(config: Mapping[str, str | None]) -> dict[str, str]:
+    return {name: value for name, value in config.items() if value is not None}
