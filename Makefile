@@ -18,7 +18,7 @@ ARGS ?=
 
 .PHONY: help
 help: ## Say what there is to do
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 .PHONY: lint
 lint: sync ## Check style, format, types and which package may import which
@@ -39,6 +39,10 @@ test: prepare ## Run all tests, on real Kafka and Redis (WORKERS=2 ARGS=tests/co
 .PHONY: chaos
 chaos: prepare ## Faults in a random order under load (HELIOGRAPH_CHAOS_SEED=… repeats a run)
 	@$(RUN) pytest -m chaos -s tests/system $(ARGS)
+
+.PHONY: test-kubernetes
+test-kubernetes: prepare ## Run the tests that need a cluster: of KUBECONFIG, or started here (tests/kubernetes)
+	@$(RUN) pytest -m kubernetes $(or $(ARGS),tests/kubernetes)
 
 .PHONY: demo
 demo: prepare ## Agents at work on real Kafka and Redis, an edge killed in the middle, nothing lost

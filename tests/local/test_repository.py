@@ -58,8 +58,12 @@ def test_ci_is_a_script_that_ends_in_the_tests() -> None:
     script = ROOT / ".ci" / "run"
     subprocess.run(["bash", "-n", str(script)], check=True)
     assert script.stat().st_mode & 0o111
-    assert script.read_text().splitlines()[-1].startswith("exec make lint test")
-    assert make("--dry-run", "lint", "test").splitlines()[-1].split()[:4][-1] == "pytest"
+    lines = script.read_text().splitlines()
+    first = next(number for number, line in enumerate(lines) if line.startswith("make lint test "))
+    assert lines[-1].startswith("make test-kubernetes "), "the last line printed is pytest's"
+    assert first < len(lines) - 1
+    for targets in (["lint", "test"], ["test-kubernetes"]):
+        assert make("--dry-run", *targets).splitlines()[-1].split()[:4][-1] == "pytest"
 
 
 def test_the_picture_is_well_formed_and_needs_nothing_from_elsewhere() -> None:

@@ -1,0 +1,178 @@
+"""Heliograph in a namespace of its own, from the chart, and ways to it from outside the cluster."""
+
+import json
+import secrets
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from tests.kubernetes.cluster import ROOT, Cluster, CommandFailedError
+from tests.kubernetes.images import Images
+
+from heliograph.local.tenant import DevelopmentTenant
+
+CHART = ROOT / "charts" / "heliograph"
+DEV_VALUES = CHART / "values-dev.yaml"
+READY_TIMEOUT_S = 180.0
+"""Alone it takes 25 s; Kafka and five Pythons at once on two busy cores take far longer."""
+POLL_S = 0.25
+RESTRICTED = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("enforce", "warn", "audit")}
+
+
+class Namespace:
+    """One that enforces the restricted profile, gone with everything in it at the end."""
+
+    def __init__(self, cluster: Cluster, prefix: str = "heliograph") -> None:
+        self.cluster = cluster
+        self.name = f"{prefix}-{secrets.token_hex(3)}"
+
+    def create(self) -> None:
+        metadata = {"name": self.name, "labels": {**RESTRICTED, "heliograph.dev/made-by": "tests"}}
+        self.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
+
+    def delete(self, *, wait: bool = False) -> None:
+        self.cluster.kubectl("delete", "namespace", self.name, f"--wait={str(wait).lower()}", "--ignore-not-found")
+
+    def kubectl(self, *arguments: str, stdin: str | None = None, timeout_s: float = 120.0) -> str:
+        return self.cluster.kubectl("-n", self.name, *arguments, stdin=stdin, timeout_s=timeout_s)
+
+    def get(self, *arguments: str) -> Any:
+        return self.cluster.get("-n", self.name, *arguments)
+
+    def apply(self, *objects: Mapping[str, Any]) -> str:
+        """Server-side, so that a mistake in a field is an error and not dropped."""
+        document = yaml.safe_dump_all(objects)
+        namespace = [] if objects[0]["kind"] == "Namespace" else ["-n", self.name]
+        return self.cluster.kubectl(*namespace, "apply", "--server-side", "-f", "-", stdin=document)
+
+    def pods(self, component: str) -> list[Any]:
+        """Those that are not on their way out."""
+        items: list[Any] = self.get("pods", "-l", f"app.kubernetes.io/component={component}")["items"]
+        return [pod for pod in items if "deletionTimestamp" not in pod["metadata"]]
+
+    def diagnosis(self) -> str:
+        """What one would look at first: pods, warnings, and the last lines of those that are not ready."""
+        parts = [self._said("get", "pods", "-o", "wide"), self._said("get", "events", "--sort-by=.lastTimestamp")]
+        for pod in self.get("pods")["items"]:
+            ready = any(c["type"] == "Ready" and c["status"] == "True" for c in pod["status"].get("conditions", []))
+            if not ready:
+                name = pod["metadata"]["name"]
+                parts.append(f"--- {name}\n" + self._said("logs", name, "--all-containers", "--tail=20"))
+        return "\n".join(part[-6000:] for part in parts)
+
+    def _said(self, *arguments: str) -> str:
+        try:
+            return self.kubectl(*arguments)
+        except CommandFailedError as error:
+            return str(error)
+
+
+@dataclass
+class Installation:
+    """A release of the chart."""
+
+    namespace: Namespace
+    images: Images
+    directory: Path
+    release: str = "hg"
+    values: list[str] = field(default_factory=list)
+    """More of helm's arguments, at every install and upgrade."""
+
+    @property
+    def cluster(self) -> Cluster:
+        return self.namespace.cluster
+
+    def object_name(self, component: str) -> str:
+        return f"{self.release}-heliograph-{component}"
+
+    def helm(self, verb: str, *arguments: str, chart: Path = CHART) -> str:
+        """`helm install` or `upgrade` with the dev profile and this checkout's images."""
+        images = ["--set", f"image.registry={self.images.registry}", "--set", f"image.tag={self.images.tag}"]
+        where = [self.release, str(chart), "--namespace", self.namespace.name, "--values", str(DEV_VALUES)]
+        return self.cluster.helm(verb, *where, *images, *self.values, *arguments, timeout_s=READY_TIMEOUT_S)
+
+    def install(self, *arguments: str) -> None:
+        self.helm("install", *arguments)
+        self.wait_ready()
+
+    def upgrade(self, *arguments: str) -> None:
+        self.helm("upgrade", *arguments)
+        self.wait_ready()
+
+    def wait_ready(self, timeout_s: float = READY_TIMEOUT_S) -> None:
+        """Every Deployment and StatefulSet as it should be; else what one would look at first."""
+        self.until("everything is ready", lambda: not self.unready(), timeout_s, lambda: ", ".join(self.unready()))
+
+    def unready(self) -> list[str]:
+        """Workloads that are not (yet) what they should be."""
+        found = []
+        for item in self.namespace.get("deployments,statefulsets")["items"]:
+            status, wanted = item["status"], item["spec"].get("replicas", 1)
+            counts = [status.get(name, 0) for name in ("updatedReplicas", "readyReplicas", "replicas")]
+            current = status.get("observedGeneration", 0) >= item["metadata"]["generation"]
+            if not current or counts != [wanted] * 3:
+                found.append(f"{item['metadata']['name']} {counts[1]}/{wanted}")
+        return found
+
+    def until(
+        self,
+        what: str,
+        holds: Callable[[], bool],
+        timeout_s: float = READY_TIMEOUT_S,
+        instead: Callable[[], str] = lambda: "",
+    ) -> None:
+        """Return once `holds()`; after the deadline raise with what is so instead, and the namespace's state."""
+        deadline = time.monotonic() + timeout_s
+        while not holds():
+            if time.monotonic() > deadline:
+                diagnosis = self.namespace.diagnosis()
+                raise AssertionError(f"after {timeout_s:g} s still not so: {what}; {instead()}\n{diagnosis}")
+            time.sleep(POLL_S)
+
+    # ---- ways in ----------------------------------------------------------------------------------------------------
+
+    def url(self, component: str) -> str:
+        """Where a client outside the cluster reaches a service, through the node's port."""
+        ports = self.namespace.get("service", self.object_name(component))["spec"]["ports"]
+        return f"http://{self.cluster.node_address()}:{ports[0]['nodePort']}"
+
+    def readyz(self, pod: str, port: int) -> Any:
+        """What one pod says of itself, through the API server."""
+        path = f"/api/v1/namespaces/{self.namespace.name}/pods/{pod}:{port}/proxy/readyz"
+        return json.loads(self.cluster.kubectl("get", "--raw", path))
+
+    def command(self, *arguments: str, stdin: str | None = None) -> str:
+        """`heliograph …` in a pod of the namespace, with the services' own settings."""
+        self._desk()
+        return self.namespace.kubectl("exec", "-i", "desk", "--", "heliograph", *arguments, stdin=stdin)
+
+    def apply_tenant(self, name: str, **settings: Any) -> DevelopmentTenant:
+        """A tenant with a key of its own, by `heliograph tenant apply`."""
+        tenant = DevelopmentTenant(self.directory / name, name, settings)
+        self.command("tenant", "apply", "-", stdin=tenant.write().read_text(encoding="utf-8"))
+        return tenant
+
+    def _desk(self) -> None:
+        """A pod to type commands in; there once."""
+        container = {
+            "name": "desk",
+            "image": self.images.name("cli"),
+            "imagePullPolicy": "IfNotPresent",
+            "command": ["python", "-c", "import signal; signal.sigwait([signal.SIGTERM])"],
+            "envFrom": [{"configMapRef": {"name": f"{self.release}-heliograph-settings"}}],
+            "securityContext": {
+                "allowPrivilegeEscalation": False,
+                "readOnlyRootFilesystem": True,
+                "capabilities": {"drop": ["ALL"]},
+                "runAsNonRoot": True,
+                "seccompProfile": {"type": "RuntimeDefault"},
+            },
+        }
+        spec = {"containers": [container], "automountServiceAccountToken": False, "enableServiceLinks": False}
+        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "desk"}, "spec": spec}
+        if "desk" not in self.namespace.kubectl("get", "pods", "-o", "name"):
+            self.namespace.apply(pod)
+        self.namespace.kubectl("wait", "--for=condition=Ready", "pod/desk", "--timeout=60s")
