@@ -52,7 +52,9 @@ def installation(cluster: Cluster, images: Images, tmp_path_factory: pytest.Temp
     """The chart's dev profile, shared by the tests that leave it as they found it."""
     namespace = Namespace(cluster)
     namespace.create()
-    made = Installation(namespace, images, tmp_path_factory.mktemp("installation"))
+    made = Installation(
+        namespace, images, tmp_path_factory.mktemp("installation"), values=["--set", "operator.enabled=false"]
+    )
     try:
         made.install()
         yield made

@@ -9,6 +9,9 @@
 {{- end -}}
 {{- range $store := list "live" "metadata" "token" -}}
 {{- with index $.Values.redis $store -}}
+{{- if contains "@" .url -}}
+{{- fail (printf "redis.%s.url has a user or password, which everybody who may read ConfigMaps would see: put the whole URL into a Secret and name it in redis.%s.existingSecret" $store $store) -}}
+{{- end -}}
 {{- if and .url .existingSecret.name -}}
 {{- fail (printf "redis.%s has both url and existingSecret.name: the Secret holds the whole URL, leave url empty" $store) -}}
 {{- end -}}
@@ -48,5 +51,28 @@
 {{- end -}}
 {{- if and .Values.networkPolicy.egress.enabled (not .Values.dev.enabled) (or (not .Values.networkPolicy.egress.kafka) (not .Values.networkPolicy.egress.redis)) -}}
 {{- fail "networkPolicy.egress.enabled is true: give the CIDRs of Kafka and Redis in networkPolicy.egress.kafka and .redis, or pods could reach neither" -}}
+{{- end -}}
+{{- $values := dict
+  "host" "0.0.0.0, always" "port" "the component's own" "drain_timeout_s" "drain.timeoutSeconds" "drain_notice_s" "edge.drain.noticeSeconds"
+  "redis_url" "redis.live" "metadata_redis_url" "redis.metadata" "token_redis_url" "redis.token" "virtual_shards" "redis.virtualShards"
+  "kafka_bootstrap_servers" "kafka.bootstrapServers" "kafka_properties" "kafka.properties" "topic_prefix" "kafka.topicPrefix"
+  "edge_name" "the pod's name" "router_name" "the pod's name" "advertise_address" "the pod's address" "watch_namespaces" "operator.namespaces" -}}
+{{- range $path, $settings := dict "settings" .Values.settings "edge.settings" .Values.edge.settings "router.settings" .Values.router.settings "replay.settings" .Values.replay.settings "registry.settings" .Values.registry.settings "operator.settings" .Values.operator.settings -}}
+{{- range $name, $value := $settings -}}
+{{- if hasKey $values $name -}}
+{{- fail (printf "%s.%s is set by the chart: %s" $path $name (index $values $name)) -}}
+{{- end -}}
+{{- if not (regexMatch "^[a-z][a-z0-9_]*$" $name) -}}
+{{- fail (printf "%s.%s: settings are named in lower case and without HELIOGRAPH_, as jwt_audience" $path $name) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- range $name, $value := .Values.kafka.properties -}}
+{{- if regexMatch "password|secret|jaas|key\\.pem|passphrase|token" $name -}}
+{{- fail (printf "kafka.properties.%s would be in a ConfigMap, for all to read: SASL's user and password come from kafka.sasl.existingSecret, certificates from kafka.tls; any other through pods.extraEnv, as the whole of HELIOGRAPH_KAFKA_PROPERTIES" $name) -}}
+{{- end -}}
+{{- if has $name (list "bootstrap.servers" "metadata.broker.list" "security.protocol" "sasl.mechanism" "sasl.mechanisms" "sasl.username") -}}
+{{- fail (printf "kafka.properties.%s is set by the chart, from kafka.bootstrapServers, kafka.tls and kafka.sasl" $name) -}}
+{{- end -}}
 {{- end -}}
 {{- end -}}

@@ -1,17 +1,19 @@
 """`python -m heliograph.local.docs [--check]`: write the generated files, or say which are out of date.
 
-They are docs/reference, and the custom resource definitions of the chart.
+They are docs/reference, and of the chart the custom resource definitions and its README's table of values.
 """
 
 import argparse
 import sys
 from pathlib import Path
 
+from heliograph.local.docs.chart import readme
 from heliograph.local.docs.reference import as_yaml, rendered
 from heliograph.operator.crds import CRDS
 
 DIRECTORY = Path(__file__).parents[6] / "docs"
-CRD_DIRECTORY = DIRECTORY.parent / "charts" / "heliograph" / "crds"
+CHART = DIRECTORY.parent / "charts" / "heliograph"
+CRD_DIRECTORY = CHART / "crds"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -24,6 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
     stale = 0
     files: dict[Path, str] = {options.directory / name: text for name, text in rendered().items()}
     files |= {options.crds / name: as_yaml(make()) for name, make in CRDS.items()}
+    files[CHART / "README.md"] = readme(CHART)
     for path, text in files.items():
         if path.is_file() and path.read_text(encoding="utf-8") == text:
             continue

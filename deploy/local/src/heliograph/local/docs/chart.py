@@ -1,0 +1,82 @@
+"""The chart's README: a table of all values, from the comments of values.yaml that begin with `--`.
+
+A line-wise reading beside the YAML parser's, which drops comments: keys by their indentation, defaults from the parser.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+BEGIN, END = "<!-- values: written by `make docs` -->", "<!-- /values -->"
+_KEY = re.compile(r"^( *)([A-Za-z][A-Za-z0-9]*):")
+_COMMENT = re.compile(r"^ *# ?(.*)$")
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """One value that people set."""
+
+    path: str
+    default: Any
+    text: str
+
+
+def values(text: str) -> Iterator[Value]:
+    """Every value with a comment that begins with `--`, in the order of the file."""
+    parsed = yaml.safe_load(text)
+    place: list[tuple[int, str]] = []
+    comment: list[str] | None = None
+    for line in text.splitlines():
+        said = _COMMENT.match(line)
+        if said is not None:
+            if said[1].startswith("-- "):
+                comment = [said[1].removeprefix("-- ")]
+            elif comment is not None:
+                comment.append(said[1])
+            continue
+        key = _KEY.match(line)
+        if key is not None:
+            place = [(indent, name) for indent, name in place if indent < len(key[1])] + [(len(key[1]), key[2])]
+            if comment is not None:
+                names = [name for _, name in place]
+                default = parsed
+                for name in names:
+                    default = default[name]
+                yield Value(".".join(names), default, " ".join(comment))
+        comment = None
+
+
+def undescribed(text: str) -> list[str]:
+    """Paths of values that no comment describes, neither their own nor one of what they are in."""
+    described = {value.path for value in values(text)}
+
+    def missing(path: str, value: Any) -> Iterator[str]:
+        if path in described:
+            return
+        if isinstance(value, dict) and value:
+            for name, inner in value.items():
+                yield from missing(f"{path}.{name}" if path else name, inner)
+        else:
+            yield path
+
+    return list(missing("", yaml.safe_load(text)))
+
+
+def table(text: str) -> str:
+    rows = ["| value | default | what it is |", "| --- | --- | --- |"]
+    for value in values(text):
+        default = json.dumps(value.default, ensure_ascii=False)
+        rows.append(f"| `{value.path}` | `{default}` | {value.text} |".replace("\\|", "|"))
+    return "\n".join(rows) + "\n"
+
+
+def readme(chart: Path) -> str:
+    """The chart's README with the table as values.yaml has it."""
+    before, _, rest = (chart / "README.md").read_text(encoding="utf-8").partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return f"{before}{BEGIN}\n\n{table((chart / 'values.yaml').read_text(encoding='utf-8'))}\n{END}{after}"

@@ -1,0 +1,93 @@
+"""The chart's papers, without helm: what can be set is described in the README, and known to the schema."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+
+from heliograph.edge.settings import EdgeSettings
+from heliograph.local.docs.chart import readme, undescribed, values
+from heliograph.registry.settings import RegistrySettings
+from heliograph.replay.settings import ReplaySettings
+from heliograph.router.settings import RouterSettings
+from heliograph.service.settings import Settings
+
+CHART = Path(__file__).parents[2] / "charts" / "heliograph"
+VALUES = (CHART / "values.yaml").read_text(encoding="utf-8")
+SCHEMA = json.loads((CHART / "values.schema.json").read_text(encoding="utf-8"))
+
+
+def test_every_value_is_described() -> None:
+    assert undescribed(VALUES) == []
+
+
+def test_a_description_belongs_to_the_value_below_it() -> None:
+    text = "# no\na:\n  # -- first\n  # line\n  b: 1\n\n  # -- gone\n\n  c: [1]\n# -- d\nd: {e: x}\n"
+    found = [(value.path, value.default, value.text) for value in values(text)]
+    assert found == [("a.b", 1, "first line"), ("d", {"e": "x"}, "d")]
+    assert undescribed(text) == ["a.c"]
+
+
+def test_the_readme_lists_the_values_as_they_are() -> None:
+    assert readme(CHART) == (CHART / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_schema_knows_every_value_and_no_other() -> None:
+    jsonschema.Draft7Validator.check_schema(SCHEMA)
+    given, known = paths(yaml.safe_load(VALUES)), schema_paths(SCHEMA)
+    assert given - known == set()
+    # What is beyond: free-form maps whose usual parts the schema names, and values shared by all charts.
+    assert {
+        path for path in known - given if not re.match(r"global$|\w+\.(pods\.|resources\.(claims|limits)$)", path)
+    } == set()
+
+
+def paths(document: dict[str, Any], before: str = "") -> set[str]:
+    """Every key at any depth, but for free-form maps."""
+    found = set()
+    for name, value in document.items():
+        path = f"{before}{name}"
+        found.add(path)
+        if isinstance(value, dict) and not path.endswith(("ecurityContext", "annotations", "resources", "requests")):
+            found |= paths(value, f"{path}.")
+        elif path.endswith(".resources") and not path.startswith("dev."):
+            found |= {f"{path}.requests"}
+    return found
+
+
+def schema_paths(schema: dict[str, Any], before: str = "") -> set[str]:
+    """The same of a schema that refuses additional properties."""
+    if "$ref" in schema:
+        schema = SCHEMA["$defs"][schema["$ref"].rpartition("/")[2]]
+    found = set()
+    for name, inner in schema.get("properties", {}).items():
+        found |= {f"{before}{name}", *schema_paths(inner, f"{before}{name}.")}
+    return found
+
+
+@pytest.mark.parametrize("name", ["values.yaml", "values-dev.yaml"])
+def test_the_charts_own_values_fit_the_schema(name: str) -> None:
+    jsonschema.validate(yaml.safe_load((CHART / name).read_text(encoding="utf-8")), SCHEMA)
+
+
+@pytest.mark.parametrize("settings", [EdgeSettings, RouterSettings, ReplaySettings, RegistrySettings])
+def test_what_the_chart_sets_are_settings(settings: type[Settings]) -> None:
+    """Names in templates are no free text: a setting that is renamed must be renamed here too."""
+    text = "".join(path.read_text(encoding="utf-8") for path in (CHART / "templates").rglob("*") if path.is_file())
+    for name in ("host", "port", "drain_timeout_s"):
+        assert f"HELIOGRAPH_{name.upper()}" in text
+        assert name in settings.model_fields
+
+
+def test_alerts_have_names_of_their_own_and_say_what_is_wrong() -> None:
+    alerts = yaml.safe_load((CHART / "files" / "alerts.yaml").read_text(encoding="utf-8"))["alerts"]
+    names = [alert["alert"] for alert in alerts]
+    assert len(set(names)) == len(names)
+    for alert in alerts:
+        assert alert.keys() <= {"alert", "expr", "for", "severity", "summary"}
+        assert alert["severity"] in {"critical", "warning"}
+        assert "$ns" in alert["expr"], "alerts are of one installation"
