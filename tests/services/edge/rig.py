@@ -24,12 +24,14 @@ from heliograph.protocol.messages import frame, message_from_record, record_valu
 from heliograph.protocol.tenants import Tenant, TopicSettings, encode_tenant
 from heliograph.service.command_line import ExitCode
 from heliograph.service.lifecycle import Service, serve
+from heliograph.stores.edge_orders import EdgeOrders
 from heliograph.stores.keys import Topics
 from heliograph.stores.memory.live import MemoryLiveStore
 from heliograph.stores.memory.live_server import MemoryLiveServer
 from heliograph.stores.memory.log import MemoryLog, MemoryLogAdmin, MemoryLogWriter
 from heliograph.stores.memory.metadata import (
     MemoryConnectionStore,
+    MemoryEdgeOrders,
     MemoryQuotaStore,
     MemoryRehydration,
     MemoryServeStore,
@@ -203,6 +205,7 @@ class World:
         self.expiries = MemorySessionExpiries()
         self.quotas: QuotaStore = MemoryQuotaStore()
         self.serving = MemoryServeStore()
+        self.orders: EdgeOrders = MemoryEdgeOrders()
         self.topics = Topics("heliograph")
         self.log_delivery_timeout_s = 10.0
         self._signers: dict[str, DevelopmentTenant] = {}
@@ -261,6 +264,7 @@ class World:
             "expiries": self.expiries,
             "quotas": self.quotas,
             "serving": self.serving,
+            "orders": self.orders,
             "start": nothing,
             "stop": nothing,
             **given,

@@ -498,7 +498,8 @@ class NoticeKind:
 
 
 class Reconnect(Struct, tag="reconnect", tag_field="type"):
-    """Come back, here or elsewhere, after `after_ms`; the connection is closed soon."""
+    """Come back after `after_ms`, to another edge if you can. The connection is closed soon, unless the reason is
+    `rebalancing`."""
 
     after_ms: int
     reason: str

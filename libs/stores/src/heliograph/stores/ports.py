@@ -487,6 +487,15 @@ class EdgeLease(Struct, omit_defaults=True):
     """To subscribers."""
     outbound_bytes: int = 0
     """Written for readers that had not taken it yet."""
+    cpu: float | None = None
+    """Of its process, in cores, since the renewal before; None: not measured yet."""
+    ready: bool = True
+    """It takes new clients."""
+    drain_order: str = ""
+    """Id of the drain order that it obeys (`edge_orders`)."""
+    shed_order: str = ""
+    """Id of the last shed order that it obeyed, and how many clients it has still to ask."""
+    shed_left: int = 0
 
 
 class ConnectionStore(Protocol):

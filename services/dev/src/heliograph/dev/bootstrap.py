@@ -37,6 +37,7 @@ from heliograph.stores.memory.log import (
 )
 from heliograph.stores.memory.metadata import (
     MemoryConnectionStore,
+    MemoryEdgeOrders,
     MemoryLeases,
     MemoryPositionIndex,
     MemoryQuotaStore,
@@ -88,6 +89,7 @@ class Memory:
         self.index = MemoryPositionIndex()
         self.leases = MemoryLeases()
         self.serving = MemoryServeStore()
+        self.orders = MemoryEdgeOrders()
         self.expiries = MemorySessionExpiries()
         self.quotas = MemoryQuotaStore()
 
@@ -111,6 +113,7 @@ class Memory:
             serving=self.serving,
             expiries=self.expiries,
             quotas=self.quotas,
+            orders=self.orders,
             start=_nothing,
             stop=_nothing,
         )

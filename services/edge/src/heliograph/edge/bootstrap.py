@@ -27,12 +27,14 @@ from heliograph.edge.http import HttpPublishing, openapi_components
 from heliograph.edge.http_protocol import EdgeHttpProtocol
 from heliograph.edge.joiner import History
 from heliograph.edge.metrics import EdgeMetrics
+from heliograph.edge.moving import Moving
 from heliograph.edge.publishing import PublishLimits, PublishPath
 from heliograph.edge.quotas import QuotaLeases
 from heliograph.edge.registration import Registration
 from heliograph.edge.serving import Serving
 from heliograph.edge.sessions import Sessions
 from heliograph.edge.settings import EdgeSettings
+from heliograph.edge.standing_orders import OrderTaker
 from heliograph.edge.websocket import ClientSocket, TickWriter
 from heliograph.protocol.frames import CONNECT_PATH
 from heliograph.service.background import BackgroundTasks
@@ -48,6 +50,7 @@ from heliograph.service.tenants import TenantDirectory, instance_name
 from heliograph.service.tokens import TokenVerifier
 from heliograph.service.topic_watch import TopicWatch
 from heliograph.service.tracing import Tracing, otlp_exporter
+from heliograph.stores.edge_orders import EdgeOrders
 from heliograph.stores.keys import Topics
 from heliograph.stores.ports import (
     ConnectionStore,
@@ -76,6 +79,12 @@ REFRESH_BURST = 10
 WATCH_S = 0.5
 """Between looks at whether the stores are there."""
 
+DRAIN_SHARE = 0.8
+"""Of the time there is: being cut short would close all who are left at once, and without the code that says why."""
+
+ORDERS = "orders"
+"""The condition that keeps an edge out of service by order."""
+
 FLUSH_S = 3.0
 """For the log to take what is in flight at the end: what it doesn't take, the router writes."""
 
@@ -94,6 +103,7 @@ class Stores:
     expiries: SessionExpiries
     quotas: QuotaStore
     serving: ServeStore
+    orders: EdgeOrders
     start: Callable[[], Awaitable[None]]
     stop: Callable[[], Awaitable[None]]
 
@@ -106,6 +116,7 @@ def real_stores(settings: EdgeSettings) -> Stores:
     from heliograph.stores.redis.metadata import (  # noqa: PLC0415
         MetadataClient,
         RedisConnectionStore,
+        RedisEdgeOrders,
         RedisQuotaStore,
         RedisRehydration,
         RedisServeStore,
@@ -139,6 +150,7 @@ def real_stores(settings: EdgeSettings) -> Stores:
         RedisSessionExpiries(metadata),
         RedisQuotaStore(tokens),
         serving,
+        RedisEdgeOrders(metadata),
         metadata.start,
         stop,
     )
@@ -247,12 +259,29 @@ def compose(settings: EdgeSettings, stores: Stores) -> Service:
         address=lambda: address,
         lease_s=settings.lease_s,
         incarnation=incarnation,
+        ready=lambda: readiness.ready,
     )
+    moving = Moving(connections, edge_metrics)
+    orders = OrderTaker(
+        stores.orders,
+        moving,
+        connections,
+        edge_metrics,
+        readiness.condition(ORDERS),
+        edge=name,
+        incarnation=incarnation,
+        notice_s=settings.drain_notice_s,
+        changed=registration.hurry,
+    )
+    registration.report = orders.report
 
     def takes_clients() -> bool:
         """Clients are still taken in while a balancer learns that it is over (`drain_notice_s`)."""
-        noticing = readiness.draining and not readiness.waiting_for() and not connections.draining
-        return readiness.ready or noticing
+        if readiness.ready:
+            return True
+        if connections.draining or not (readiness.draining or orders.noticing):
+            return False
+        return set(readiness.waiting_for()) <= ({ORDERS} if orders.noticing else set())
 
     endpoint = Endpoint(
         connections,
@@ -302,6 +331,8 @@ def compose(settings: EdgeSettings, stores: Stores) -> Service:
         await stores.live.start(sessions)
 
     async def start_passes() -> None:
+        await orders.look()  # an edge that is out of service by order is not ready for a moment when it starts again
+        tasks.spawn("standing orders", orders.run)
         tasks.spawn("tenants", directory.run)
         tasks.spawn("expiries", expiries.run)
         tasks.spawn("topics", lambda: _look_at_topics(watch, directory, topics, settings.topics_check_s))
@@ -334,7 +365,8 @@ def compose(settings: EdgeSettings, stores: Stores) -> Service:
         await stores.log.close(FLUSH_S)
 
     async def drain() -> None:
-        await connections.drain(max(settings.drain_timeout_s - settings.drain_notice_s, 0.0))
+        await orders.close()
+        await moving.drain(DRAIN_SHARE * max(settings.drain_timeout_s - settings.drain_notice_s, 0.0))
 
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)  # else a line for every connection
     ClientSocket.send_buffer_bytes = settings.socket_send_buffer_bytes

@@ -1,12 +1,10 @@
-"""All connections of an edge, and what is done to them in passes: time-outs, tenants' changes, the drain."""
+"""All connections of an edge, and what is done to them in passes: time-outs, tenants' changes."""
 
 import asyncio
-import random
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
 
-from heliograph.core.pacing import DrainPace, jittered_after_ms
 from heliograph.core.positions import Position
 from heliograph.core.scopes import Operation
 from heliograph.core.sessions import SessionKey
@@ -19,8 +17,6 @@ from heliograph.edge.quotas import QuotaLeases
 from heliograph.edge.serving import Serving
 from heliograph.edge.subscription import Subscription
 from heliograph.edge.tenants import Target, TenantState
-from heliograph.protocol.codes import CloseCode, RevokeReason
-from heliograph.protocol.frames import Reconnect
 from heliograph.service.refusals import Refusals
 from heliograph.service.serving import ServeMarks
 from heliograph.service.tenants import TenantDirectory, TenantEntry
@@ -33,12 +29,6 @@ PASS_S = 1.0
 
 PASS_SLICE = 2_000
 """Connections looked at before others get a turn of the loop: about a millisecond."""
-
-DRAIN_TICK_S = 0.1
-DRAIN_SPREAD_S = 1.0
-"""Each client that is told to move waits a random part of this first; less where the drain is short."""
-DRAIN_SHARE = 0.8
-"""Of the time there is: the rest is for clients to close, and for a busy machine."""
 
 GIVEN_UP_RETRY_MS = 1_000
 """When a subscription that the live path did not take in time may be asked for again."""
@@ -96,6 +86,9 @@ class Connections:
 
     def __iter__(self) -> Iterator[Connection]:
         return iter(tuple(self._open.values()))
+
+    def __contains__(self, id_: str) -> bool:
+        return id_ in self._open
 
     # ---- asked by connections and requests --------------------------------------------------------------------------
 
@@ -159,6 +152,16 @@ class Connections:
         self._status.add(task)
         task.add_done_callback(self._status.discard)
 
+    def begin_drain(self) -> None:
+        """Take nobody new, and no more work for those who are there; moving them is `heliograph.edge.moving`'s."""
+        self.draining = True
+        self.serving.drain()
+
+    def end_drain(self) -> None:
+        """Clients may come again, and those who stayed get work again."""
+        self.draining = False
+        self.serving.resume()
+
     def changed(self, connection: Connection) -> None:
         """What the registry knows of it is to be renewed."""
         self.on_changed(connection)
@@ -183,34 +186,6 @@ class Connections:
                 subscription = self._awaiting.popleft()[1]
                 if not subscription.answered:
                     subscription.connection.end_subscription(subscription, "live_unavailable", GIVEN_UP_RETRY_MS)
-
-    async def drain(self, within_s: float) -> None:
-        """Tell everybody to move, at a pace; close who stays. Takes four fifths of `within_s`: being cut short would
-        close all who are left at once, and without the code that says why.
-        """
-        self.draining = True
-        self.serving.drain()
-        begin = self._clock()
-        spread_s = min(DRAIN_SPREAD_S, within_s / 4)
-        tick_s = min(DRAIN_TICK_S, within_s / 20)
-        pace = DrainPace(begin, DRAIN_SHARE * within_s - spread_s)
-        untold = deque(self._open.values())
-        while untold:
-            now = self._clock()
-            for _ in range(pace.due(now, len(untold))):
-                connection = untold.popleft()
-                self.serving.end(connection, RevokeReason.DRAINED)
-                after_ms = jittered_after_ms(0, spread_s * 1000, random.random)
-                connection.send(Reconnect(after_ms, "draining"))
-            while untold and untold[0].id not in self._open:
-                untold.popleft()
-            if untold:
-                await asyncio.sleep(tick_s)
-        deadline = self._clock() + spread_s
-        while self._open and self._clock() < deadline:  # noqa: ASYNC110 - a pace, not a wait for an event
-            await asyncio.sleep(tick_s)
-        for connection in tuple(self._open.values()):
-            connection.close(CloseCode.DRAINING)
 
     def _tenant_changed(self, name: str, entry: TenantEntry | None) -> None:
         self._origins = None

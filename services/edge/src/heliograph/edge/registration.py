@@ -26,6 +26,9 @@ BATCH_S = 0.25
 BATCH_MOST = 1_000
 """Connections of one update."""
 
+MEASURED_S = 0.3
+"""Of a second: the least time that a rate is measured over."""
+
 LAST_WORDS_S = 2.0
 """At the end, for the live store to take what is still to be told."""
 
@@ -47,6 +50,7 @@ class Registration:
         address: Callable[[], str],
         lease_s: float,
         incarnation: str | None = None,
+        ready: Callable[[], bool] = lambda: True,
     ) -> None:
         self._store = store
         self._connections = connections
@@ -55,6 +59,7 @@ class Registration:
         self._condition = condition
         self._edge = edge
         self._address = address
+        self._ready = ready
         self._lease_s = lease_s
         self._incarnation = incarnation or secrets.token_urlsafe(9)
         self._started_ms = int(time.time() * 1000)
@@ -62,6 +67,8 @@ class Registration:
         self._gone: dict[str, ports.Connection] = {}
         self._renew_at = 0.0
         self._load = Load(metrics)
+        self.report: Callable[[EdgeLease], None] = lambda _lease: None
+        """Puts into the lease what else there is to say."""
         self._telling = asyncio.Lock()
         self._released = False
         connections.on_changed = self._on_changed
@@ -77,6 +84,10 @@ class Registration:
                 self._metrics.registry_failures.n += 1
                 self._condition.degraded(error)
             await asyncio.sleep(BATCH_S)
+
+    def hurry(self) -> None:
+        """Renew the lease with the next round: what it says has changed."""
+        self._renew_at = 0.0
 
     async def tell(self, now: float) -> None:
         """One round. Raises StoreError; what was not told stays to be told."""
@@ -105,8 +116,10 @@ class Registration:
             len(self._connections),
             self._started_ms,
             draining=self._connections.draining,
+            ready=self._ready(),
             outbound_bytes=sum(connection.outbound_bytes for connection in self._connections),
         )
+        self.report(lease)
         self._load.measure(lease, now)
         known = await self._store.renew(lease, self._lease_s)
         self._renew_at = now + self._lease_s / RENEWALS_PER_LEASE
@@ -186,14 +199,21 @@ class Load:
 
     def __init__(self, metrics: EdgeMetrics) -> None:
         self._metrics = metrics
-        self._in, self._out, self._at = 0, 0, 0.0
+        self._rates: tuple[float, float, float | None] = (0.0, 0.0, None)
+        self._in, self._out, self._cpu_s, self._at = 0, 0, 0.0, 0.0
 
     def measure(self, lease: EdgeLease, now: float) -> None:
         """Put it into the lease. The first time there is nothing to compare with."""
         came = int(sum(ticks.n for ticks in self._metrics.published.values()))
         went = int(self._metrics.deliveries.n)
+        cpu_s = time.process_time()
         if self._at:
-            past_s = max(now - self._at, 0.001)
+            past_s = now - self._at
+            if past_s < MEASURED_S:  # a renewal out of turn: over so little, rates would say what chance does
+                lease.messages_in_per_s, lease.messages_out_per_s, lease.cpu = self._rates
+                return
             lease.messages_in_per_s = round((came - self._in) / past_s, 1)
             lease.messages_out_per_s = round((went - self._out) / past_s, 1)
-        self._in, self._out, self._at = came, went, now
+            lease.cpu = round((cpu_s - self._cpu_s) / past_s, 3)
+            self._rates = (lease.messages_in_per_s, lease.messages_out_per_s, lease.cpu)
+        self._in, self._out, self._cpu_s, self._at = came, went, cpu_s, now

@@ -189,7 +189,7 @@ class Serving:
 
     def _takes(self, order: Order) -> bool:
         offer = self._offers.get(order.worker)
-        if offer is not None and offer.capacity > 0:
+        if offer is not None and self._capacity(offer) > 0:
             return True
         self._metrics.orders_void.n += 1
         self._back[order.kind].append((order.session, order.fence, ""))
@@ -279,10 +279,10 @@ class Serving:
                 for offer in self._untold.values():
                     by_kind[offer.kind].append(offer)
                 for kind, offers in by_kind.items():
-                    told = {offer.name: offer.capacity for offer in offers}
+                    told = {offer.name: self._capacity(offer) for offer in offers}
                     await self._store.offer(kind, [self._worker(offer) for offer in offers])
                     for offer in offers:
-                        if offer.capacity == told.get(offer.name):
+                        if self._capacity(offer) == told.get(offer.name):
                             self._untold.pop(offer.name, None)
 
     def _worker(self, offer: Offer) -> Worker:
@@ -290,7 +290,7 @@ class Serving:
         assert connection.identity is not None
         subject = connection.identity.subject
         return Worker(
-            offer.name, self._edge, self._incarnation, connection.id, subject, offer.capacity, connection.agent
+            offer.name, self._edge, self._incarnation, connection.id, subject, self._capacity(offer), connection.agent
         )
 
     async def look_after(self) -> None:
@@ -325,10 +325,19 @@ class Serving:
     def drain(self) -> None:
         """Take no more sessions; each worker keeps its own until it is told to move."""
         self._draining = True
-        for offer in self._offers.values():
-            offer.capacity = 0
-            self._untold[offer.name] = offer
+        self._tell_all()
+
+    def resume(self) -> None:
+        """Take sessions again: those workers that are still there, as many as each offered."""
+        self._draining = False
+        self._tell_all()
+
+    def _tell_all(self) -> None:
+        self._untold.update(self._offers)
         self._wake.set()
+
+    def _capacity(self, offer: Offer) -> int:
+        return 0 if self._draining else offer.capacity
 
     async def close(self) -> None:
         """Tell the store the last; what can't be told is found by the routers."""
