@@ -15,6 +15,8 @@ export UV_PYTHON_INSTALL_DIR ?= $(CACHE)/python
 # Test processes side by side, and more arguments for pytest: make test WORKERS=4 ARGS='tests/core -k position'
 WORKERS ?= 2
 ARGS ?=
+# How long it takes: make soak MINUTES=60
+MINUTES ?= 30
 
 .PHONY: help
 help: ## Say what there is to do
@@ -67,6 +69,10 @@ status: sync ## Say what is up, and whether it is ready
 .PHONY: bench
 bench: prepare ## Measure throughput, latency, CPU and memory, as a table
 	@$(RUN) python -m heliograph.local.bench $(ARGS)
+
+.PHONY: soak
+soak: prepare ## Half of what the stack can do for a long time: what grows? (MINUTES=30, ARGS='--json FILE')
+	@$(RUN) python -m heliograph.local.bench.soak --minutes $(MINUTES) $(ARGS)
 
 .PHONY: docs
 docs: sync ## Generate schemas, tables in docs/ and CRDs from the code

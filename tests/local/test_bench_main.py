@@ -18,8 +18,14 @@ def test_sections_come_in_their_usual_order() -> None:
 
 
 def test_an_unknown_section_is_refused_with_those_there_are() -> None:
-    with pytest.raises(LocalError, match=r"no section storms; there are session, rooms"):
-        bench.chosen("session,storms")
+    with pytest.raises(LocalError, match=r"no section weather; there are session, rooms"):
+        bench.chosen("session,weather")
+
+
+def test_storms_are_measured_where_they_are_asked_for() -> None:
+    assert not set(bench.chosen("")) & set(bench.STORM_SECTIONS)
+    assert bench.chosen("storms") == bench.STORM_SECTIONS
+    assert bench.chosen("storms.drain,session") == ("session", "storms.drain")
 
 
 def test_without_a_reference_there_is_nothing_to_compare_with() -> None:

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from tempfile import mkdtemp
 
@@ -20,12 +21,17 @@ from heliograph.local.bench.rig import Rig
 from heliograph.local.bench.routing import RouterBench
 from heliograph.local.bench.serving import ServingBench
 from heliograph.local.bench.sides import Heliograph, Reference, Side
+from heliograph.local.bench.storms import STORMS, Options, Scene
 from heliograph.local.errors import LocalError
 
 CHECKOUT = Path(__file__).parents[6]
 LATEST = CHECKOUT / ".local" / "bench" / "latest.md"
 
 SECTIONS = ("session", "rooms", "fanout", "connect", "serving", "router", "replay")
+STORM_SECTIONS = tuple(f"storms.{name}" for name in STORMS)
+"""Measured where they are asked for, each by its name or all as `storms`: they take some half an hour."""
+REPEAT = 3
+STORM_REPEAT = 5
 
 QUIET_CORES = 0.1
 """Kept busy by others: above, the report says so."""
@@ -46,9 +52,19 @@ def parser() -> argparse.ArgumentParser:
         epilog=VARIABLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    made.add_argument("--only", metavar="NAMES", default="", help=f"of {','.join(SECTIONS)}; default: all")
+    made.add_argument(
+        "--only",
+        metavar="NAMES",
+        default="",
+        help=f"of {', '.join((*SECTIONS, 'storms', *STORM_SECTIONS))}; default: all but storms",
+    )
     made.add_argument("--seconds", type=float, default=6.0, help="of publishing in each run (default: 6)")
-    made.add_argument("--repeat", type=int, default=3, help="runs of each work and side (default: 3)")
+    made.add_argument(
+        "--repeat", type=int, help=f"runs of each work and side (default: {REPEAT}), pairs of a storm ({STORM_REPEAT})"
+    )
+    made.add_argument(
+        "--scale", type=float, default=1.0, help="of storms' sizes and times: 0.1 for a look whose numbers mean little"
+    )
     made.add_argument("--json", type=Path, metavar="FILE", help="write every run's numbers there")
     made.add_argument("--keep", action="store_true", help="keep the servers' logs, and say where")
     made.add_argument(
@@ -71,12 +87,18 @@ def say(line: str) -> None:
 
 
 def chosen(only: str) -> tuple[str, ...]:
-    """The sections asked for, in their usual order. Raises LocalError for one that there is not."""
+    """The sections asked for, in their usual order. Raises LocalError for one that there is not.
+
+    `storms` is all of them; without a choice there are none.
+    """
     wanted = {name.strip() for name in only.split(",") if name.strip()}
-    unknown = wanted - set(SECTIONS)
+    if "storms" in wanted:
+        wanted = wanted - {"storms"} | set(STORM_SECTIONS)
+    known = (*SECTIONS, *STORM_SECTIONS)
+    unknown = wanted - set(known)
     if unknown:
-        raise LocalError(f"there is no section {', '.join(sorted(unknown))}; there are {', '.join(SECTIONS)}")
-    return tuple(name for name in SECTIONS if not wanted or name in wanted)
+        raise LocalError(f"there is no section {', '.join(sorted(unknown))}; there are {', '.join(known)}, storms")
+    return tuple(name for name in known if name in wanted) if wanted else SECTIONS
 
 
 def reference_files(environment: Mapping[str, str]) -> tuple[Path, Path] | None:
@@ -95,6 +117,7 @@ def run(arguments: argparse.Namespace, directory: Path) -> Report:
     sections = chosen(arguments.only)
     load = LoadGenerator.find(os.environ.get("HELIOGRAPH_BENCH_LOAD"))
     reference = reference_files(os.environ)
+    repeat = arguments.repeat or REPEAT
     cores = Cores(None, None) if arguments.no_pin else Cores.choose()
     raise_file_limit()
     report = Report()
@@ -103,7 +126,7 @@ def run(arguments: argparse.Namespace, directory: Path) -> Report:
         "machine": describe(),
         "cores": str(cores),
         "load": "our own generator, in Python: its own work shows in latencies" if load.own else load.command[0],
-        "runs": f"{arguments.repeat} of {arguments.seconds:g} s for each line, the line is their median",
+        "runs": f"{repeat} of {arguments.seconds:g} s for each line, the line is their median",
     }
     say(f"{report.facts['machine']}; {cores}")
     with Rig(directory, cores, say) as rig:
@@ -112,16 +135,18 @@ def run(arguments: argparse.Namespace, directory: Path) -> Report:
             sides.append(Reference(rig, *reference))
         else:
             report.notes.append("no reference is given, so nothing is gated against one (docs/benchmarks.md)")
-        live = LiveBench(rig, report, load, sides, arguments.seconds, arguments.repeat, arguments.edge_cpu_ratio)
+        live = LiveBench(rig, report, load, sides, arguments.seconds, repeat, arguments.edge_cpu_ratio)
         known: dict[str, Callable[[], None]] = {
             "session": live.session,
             "rooms": live.rooms,
             "fanout": live.fanout,
             "connect": live.connect,
-            "serving": ServingBench(rig, report, arguments.repeat).serving,
-            "router": RouterBench(rig, report, arguments.repeat).router,
-            "replay": HistoryBench(rig, report, arguments.repeat).replay,
+            "serving": ServingBench(rig, report, repeat).serving,
+            "router": RouterBench(rig, report, repeat).router,
+            "replay": HistoryBench(rig, report, repeat).replay,
         }
+        scene = Scene(rig, report, Options(arguments.repeat or STORM_REPEAT, arguments.scale))
+        known |= {f"storms.{name}": partial(storm, scene) for name, storm in STORMS.items()}
         for name in sections:
             say(f"== {name}")
             known[name]()

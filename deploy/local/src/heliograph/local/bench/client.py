@@ -7,6 +7,7 @@ import asyncio
 import base64
 import hashlib
 import os
+import re
 from collections.abc import Callable
 from typing import cast
 from urllib.parse import urlsplit
@@ -16,21 +17,29 @@ _NO_MASK = b"\0\0\0\0"
 """A masking key of zeros leaves the text as it is. Real clients must not (5.3); a server must not care."""
 _TEXT, _CLOSE, _PING, _PONG = 0x81, 0x88, 0x89, 0x8A
 
+_RETRY_AFTER = re.compile(rb"\r\nretry-after: *(\d+)", re.IGNORECASE)
+
 OnText = Callable[["LoadClient", bytes], None]
+OnLost = Callable[[], None]
 
 
 class HandshakeError(Exception):
-    """The server did not switch protocols; carries its first line."""
+    """The server did not switch protocols; carries its first line, and when to come back where it said so."""
+
+    def __init__(self, line: str, retry_after_s: float | None = None) -> None:
+        super().__init__(line)
+        self.retry_after_s = retry_after_s
 
 
 class LoadClient(asyncio.Protocol):
-    """One connection. `on_text` gets every text frame; it must not keep the loop long."""
+    """One connection. `on_text` gets every text frame; it must not keep the loop long. `on_lost`: it ended."""
 
-    def __init__(self, on_text: OnText, request: bytes, accept: bytes) -> None:
+    def __init__(self, on_text: OnText, request: bytes, accept: bytes, on_lost: OnLost = lambda: None) -> None:
         self.open: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.lost = False
         self.number = 0
         self._on_text = on_text
+        self._on_lost = on_lost
         self._request = request
         self._accept = accept
         self._buffer = b""
@@ -44,6 +53,7 @@ class LoadClient(asyncio.Protocol):
         self.lost = True
         if not self.open.done():
             self.open.set_exception(error or HandshakeError("the connection was closed"))
+        self._on_lost()
 
     def data_received(self, data: bytes) -> None:
         if self._buffer:
@@ -54,7 +64,10 @@ class LoadClient(asyncio.Protocol):
                 self._buffer = head
                 return
             if not head.startswith(b"HTTP/1.1 101") or self._accept not in head:
-                self.open.set_exception(HandshakeError(head.split(b"\r\n", 1)[0].decode("latin-1")))
+                found = _RETRY_AFTER.search(head)
+                line = head.split(b"\r\n", 1)[0].decode("latin-1")
+                self.open.set_exception(HandshakeError(line, float(found[1]) if found else None))
+                self.close()
                 return
             self.open.set_result(None)
         at, size = 0, len(data)
@@ -81,6 +94,15 @@ class LoadClient(asyncio.Protocol):
         """One text frame."""
         self._send(_TEXT, text)
 
+    def send_raw(self, opcode: int, data: bytes) -> None:
+        """One frame of any kind, the first byte as it stands: for what no client should send."""
+        self._send(opcode, data)
+
+    @property
+    def unsent_bytes(self) -> int:
+        """Written and not taken by the kernel yet."""
+        return 0 if self._transport is None else self._transport.get_write_buffer_size()
+
     def close(self) -> None:
         if self._transport is not None:
             self._transport.abort()
@@ -97,7 +119,7 @@ class LoadClient(asyncio.Protocol):
         self._transport.write(head + _NO_MASK + data)
 
 
-async def connect(url: str, header: str, on_text: OnText) -> LoadClient:
+async def connect(url: str, header: str, on_text: OnText, on_lost: OnLost = lambda: None) -> LoadClient:
     """Open one connection. Raises HandshakeError or OSError."""
     parts = urlsplit(url)
     host, port = parts.hostname or "127.0.0.1", parts.port or 80
@@ -114,7 +136,7 @@ async def connect(url: str, header: str, on_text: OnText) -> LoadClient:
     ]
     request = ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
     _, client = await asyncio.get_running_loop().create_connection(
-        lambda: LoadClient(on_text, request, accept), host, port
+        lambda: LoadClient(on_text, request, accept, on_lost), host, port
     )
     await client.open
     return client

@@ -37,6 +37,14 @@ def rss_kb(pid: int) -> float:
     return 0.0
 
 
+def descriptors(pid: int) -> int:
+    """Open files, sockets and the like; 0 where the process is gone."""
+    try:
+        return len(os.listdir(f"/proc/{pid}/fd"))  # noqa: PTH208 - a number is wanted, not paths
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+
+
 def busy_s() -> float:
     """CPU time the whole machine has spent on anything but idling, over all cores."""
     with suppress(FileNotFoundError):

@@ -87,21 +87,27 @@ class Rig:
         """Run when the rig is left."""
         self._stack.callback(work)
 
-    def service(self, name: str, settings: Mapping[str, str] | None = None) -> ServiceProcess:
-        """A service that is up and ready; started on first use. An edge is held to the server's core."""
-        found = self._services.get(name)
-        if found is None:
-            command = bench_command(name)
-            found = ServiceProcess(
-                name,
-                self.directory / "logs",
-                {**self.settings, "log_level": "warning", **(settings or {})},
-                command=self.cores.for_server(command) if name == "edge" else command,
-            )
-            self._services[name] = found
+    def service(self, name: str, settings: Mapping[str, str] | None = None, *, like: str = "") -> ServiceProcess:
+        """A service that is up and ready; started on first use. `like`: what it is, where several of it have names."""
+        found = self.prepare(name, settings, like=like)
         if not found.running:
             self.progress(f"starting {name}")
             found.start()
+        return found
+
+    def prepare(self, name: str, settings: Mapping[str, str] | None = None, *, like: str = "") -> ServiceProcess:
+        """The same, not started: its port is known. An edge is held to the server's core."""
+        found = self._services.get(name)
+        if found is None:
+            kind = like or name
+            command = bench_command(kind)
+            found = self._services[name] = ServiceProcess(
+                kind,
+                self.directory / "logs",
+                {**self.settings, "log_level": "warning", **(settings or {})},
+                name=name,
+                command=self.cores.for_server(command) if kind == "edge" else command,
+            )
         return found
 
     def stop(self, name: str) -> None:
@@ -122,7 +128,7 @@ class Rig:
     def behind(self) -> dict[str, list[int]]:
         """Pids of what works for an edge, by name. What Docker runs is not ours to look into."""
         found = {name: pid_of(server) for name, server in (("redis", self.redis), ("kafka", self.kafka))}
-        found |= {name: [s.pid] for name, s in self._services.items() if name != "edge" and s.running}
+        found |= {name: [s.pid] for name, s in self._services.items() if s.service != "edge" and s.running}
         return {name: pids for name, pids in found.items() if pids}
 
     def add_tenant(self, tenant: DevelopmentTenant) -> None:
