@@ -221,3 +221,27 @@ async def test_a_forgotten_session_is_not_dirty_and_holds_no_bytes(store: LiveSt
     await store.expire(shard_of(session), 0, 10_000)
     assert await dirty_since(store, session) is None
     assert (await store.pressure()).unconfirmed_bytes == before
+
+
+# ---- forgetting a tenant's sessions ---------------------------------------------------------------------------------
+
+
+async def test_sessions_that_are_to_be_forgotten_go_with_all_they_have_confirmed_or_not(store: LiveStore) -> None:
+    one, tenant = new_session(), new_session().partition(":")[0]
+    other, stays = in_shard_of(one, tenant), new_session()
+    before = (await store.pressure()).unconfirmed_bytes
+    first = await put(store, message(one, b"1", seq=1))
+    await put(store, message(one, b"2", seq=2))
+    await put(store, message(other))
+    kept = await put(store, message(stays))
+    assert await store.forget([one, other, new_session()]) == 2
+    assert [head.epoch for head in await store.heads([one, other, stays])] == ["", "", kept.epoch]
+    assert await dirty_since(store, one) is None
+    assert (await store.page(one, None)).frames == []
+    size = (await store.pressure()).unconfirmed_bytes - before
+    await store.confirm(stays, kept.epoch, [(1, size)])
+    assert (await store.pressure()).unconfirmed_bytes == before
+    assert one not in (await store.sessions(shard_of(one), one))[1]
+    again = await put(store, message(one, b"1", seq=1))
+    assert (again.seq, again.epoch > first.epoch) == (1, True)
+    assert await store.forget([]) == 0

@@ -78,3 +78,13 @@ async def test_changing_a_missing_topic_is_an_error_that_names_it(stores: Stores
     assert error.value.code == "unavailable"
     with pytest.raises(StoreError, match="missing-topic"):
         await admin.alter("missing-topic", {"retention.ms": "1000"})
+
+
+async def test_messages_of_a_topic_are_counted(stores: Stores) -> None:
+    admin, topic = await stores.admin(), await stores.topic(partitions=2)
+    assert await admin.messages({topic: 2}) == {topic: 0}
+    writer = await stores.writer()
+    for number in range(5):
+        await write(writer, topic, b"{}", partition=number % 2)
+    assert await admin.messages({topic: 2, "missing-topic": 1}) == {topic: 5}
+    assert await admin.messages({}) == {}

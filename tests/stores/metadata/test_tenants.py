@@ -6,8 +6,8 @@ import pytest
 
 from heliograph.core.errors import InvalidValueError
 from heliograph.protocol.tenants import Tenant, encode_tenant
-from heliograph.stores.keys import TENANTS, TENANTS_VERSION
-from heliograph.stores.ports import CorruptError, TenantStore
+from heliograph.stores.keys import TENANT_OWNERS, TENANTS, TENANTS_VERSION
+from heliograph.stores.ports import CorruptError, Owner, TenantStore
 from heliograph.stores.redis.metadata import MetadataClient, RedisTenantStore
 
 
@@ -143,3 +143,31 @@ async def test_a_service_that_no_longer_runs_is_not_behind(tenants: TenantStore)
     async with asyncio.timeout(5):
         while await tenants.behind(version):
             await asyncio.sleep(0.001)
+
+
+OURS, THEIRS = Owner("ours", "acme", "uid-1"), Owner("theirs", "acme", "uid-2")
+
+
+async def test_a_tenant_has_one_owner_and_who_comes_second_is_told(tenants: TenantStore) -> None:
+    assert await tenants.owner("acme") is None
+    assert await tenants.own("acme", None, OURS)
+    assert not await tenants.own("acme", None, THEIRS)
+    assert await tenants.owner("acme") == OURS
+    assert not await tenants.own("acme", THEIRS, None)
+    kept = Owner("ours", "acme", "uid-1", retained=True)
+    assert await tenants.own("acme", OURS, kept)
+    assert await tenants.owner("acme") == kept
+    assert await tenants.own("acme", kept, None)
+    assert await tenants.owner("acme") is None
+
+
+async def test_owners_are_no_change_of_a_record(tenants: TenantStore) -> None:
+    await tenants.own("acme", None, OURS)
+    assert await tenants.version() == 0
+    assert await tenants.changes(0) == (0, {})
+
+
+async def test_an_owner_that_can_not_be_read_is_corrupt(client: MetadataClient) -> None:
+    await client.redis.hset(TENANT_OWNERS, "acme", b"{")
+    with pytest.raises(CorruptError):
+        await RedisTenantStore(client).owner("acme")

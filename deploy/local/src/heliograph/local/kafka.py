@@ -131,6 +131,9 @@ class KafkaServer:
             # KIP-848 leaves both to the brokers, whose defaults of 45 and 5 s forbid less. Routers ask for 10 and 2 s.
             "group.consumer.min.session.timeout.ms": 3000,
             "group.consumer.min.heartbeat.interval.ms": 500,
+            # Rights are kept as where clients have names; here nobody has one, and so may do everything.
+            "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+            "super.users": "User:ANONYMOUS",
             # What installations are recommended to have.
             "auto.create.topics.enable": "false",
             "unclean.leader.election.enable": "false",

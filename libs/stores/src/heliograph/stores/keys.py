@@ -41,6 +41,7 @@ REDIS_KEYS: tuple[KeyInfo, ...] = (
     KeyInfo("hg:{tenants}:changes", "metadata", "sorted set", "none", "with hg:{tenants}", "Tenant → the version of its last change."),
     KeyInfo("hg:{tenants}:version", "metadata", "counter", "none", "with hg:{tenants}", "Rises with every change; services ask for it twice a second."),
     KeyInfo("hg:{tenants}:taken", "metadata", "hash", "none", "any service", "Service → `<version> <ms>`: the last change that it obeys, and until when it counts as running."),
+    KeyInfo("hg:{tenants}:owners", "metadata", "hash", "none", "operator", "Tenant → the resource that its data belongs to (JSON), also after it was deleted with the data kept."),
     KeyInfo("hg:edge:<edge>", "metadata", "hash", "none", "edge", "Lease of an edge: incarnation, address, load, and when it ends. One that ran out stays until a registry has told its connections as lost."),
     KeyInfo("hg:edges", "metadata", "sorted set", "none", "edge", "Edges by the time (ms) at which their lease ends."),
     KeyInfo("hg:edge:<edge>:connections", "metadata", "hash", "none", "edge", "Connection id and registration → what it is (JSON)."),
@@ -141,6 +142,7 @@ TENANTS = "hg:{tenants}"
 TENANT_CHANGES = "hg:{tenants}:changes"
 TENANTS_VERSION = "hg:{tenants}:version"
 TENANTS_TAKEN = "hg:{tenants}:taken"
+TENANT_OWNERS = "hg:{tenants}:owners"
 EDGES = "hg:edges"
 EXPIRY_VERSIONS = "hg:expiry"
 REPLAY_REQUESTS = "hg:replay:requests"

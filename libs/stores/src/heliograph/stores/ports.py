@@ -266,6 +266,9 @@ class LiveStore(Protocol):
     async def expire(self, virtual_shard: int, idle_s: float, limit: int) -> int:
         """Forget sessions that are idle so long and wholly confirmed; how many."""
 
+    async def forget(self, sessions: Sequence[str]) -> int:
+        """Remove all that there is of these, confirmed or not: of a tenant whose data goes. How many had keys."""
+
     async def pressure(self) -> "LivePressure":
         """How full the store is."""
 
@@ -421,8 +424,45 @@ class LogAdmin(Protocol):
 
     async def delete(self, topic: str) -> None: ...
 
+    async def messages(self, partitions: Mapping[str, int]) -> dict[str, int]:
+        """About how many records each topic keeps, by its number of partitions: ends less first offsets."""
+
+
+class LogAccess(Protocol):
+    """Who else may read the log: SCRAM-SHA-512 users, and their rights by prefix of names.
+
+    Raises StoreError(`unavailable`) where the brokers have no authorizer, or don't let us.
+    """
+
+    async def has_user(self, user: str) -> bool: ...
+
+    async def set_user(self, user: str, password: str) -> None:
+        """Add it, or give it another password."""
+
+    async def drop_user(self, user: str) -> None:
+        """A missing one is as good."""
+
+    async def readable(self, user: str) -> set[str]:
+        """Prefixes whose topics and consumer groups the user may read."""
+
+    async def allow(self, user: str, prefix: str) -> None:
+        """Let it read topics, and use consumer groups, whose names begin so."""
+
+    async def forbid(self, user: str) -> None:
+        """Take all its rights away."""
+
 
 # ---- metadata store -------------------------------------------------------------------------------------------------
+
+
+class Owner(Struct, frozen=True):
+    """Whose a tenant's data is: the resource that made it, or last had it."""
+
+    namespace: str
+    name: str
+    uid: str
+    retained: bool = False
+    """The resource is gone, the data is not: another resource may have it, where the rules of adoption allow."""
 
 
 class TenantStore(Protocol):
@@ -448,6 +488,12 @@ class TenantStore(Protocol):
 
     async def behind(self, version: int) -> list[str]:
         """Running services that do not obey `version` yet, sorted."""
+
+    async def owner(self, tenant: str) -> Owner | None:
+        """Whose it is; None: nobody's that is known, as of one that was applied by hand. Raises CorruptError."""
+
+    async def own(self, tenant: str, before: Owner | None, after: Owner | None) -> bool:
+        """Make it another's (None: nobody's), unless it is not `before`'s by now. Whether that was done."""
 
 
 class Connection(Struct, omit_defaults=True):

@@ -88,6 +88,14 @@ class KafkaLogAdmin:
                 raise
         await self._until(topic, "deleted", lambda found: found is None)
 
+    async def messages(self, partitions: Mapping[str, int]) -> dict[str, int]:
+        places = [(topic, number) for topic, count in partitions.items() for number in range(count)]
+        earliest, ends = await asyncio.gather(self._calls.earliest(places), self._calls.ends(places))
+        found: dict[str, int] = {}
+        for (topic, number), end in ends.items():
+            found[topic] = found.get(topic, 0) + max(0, end - earliest.get((topic, number), end))
+        return found
+
     async def _until(self, topic: str, state: str, holds: Callable[[TopicDescription | None], bool]) -> None:
         deadline = time.monotonic() + VISIBLE_TIMEOUT_S
         while not holds((await self._calls.describe([topic])).get(topic)):

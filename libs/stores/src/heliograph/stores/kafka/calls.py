@@ -104,8 +104,8 @@ class AdminCalls:
         """Those that exist."""
         if not topics:
             return {}
-        futures = self._call("describe_topics", TopicCollection(sorted(set(topics))))
-        return await self._gather("describe topics", futures)
+        futures = self.call("describe_topics", TopicCollection(sorted(set(topics))))
+        return await self.gather("describe topics", futures)
 
     async def configs(self, topics: Collection[str]) -> dict[str, dict[str, str]]:
         """Every setting of each topic that exists, as text."""
@@ -114,7 +114,7 @@ class AdminCalls:
         }
         if not resources:
             return {}
-        found = await self._gather("describe configs", self._call("describe_configs", list(resources)))
+        found = await self.gather("describe configs", self.call("describe_configs", list(resources)))
         return {
             resources[resource]: {name: "" if entry.value is None else entry.value for name, entry in entries.items()}
             for resource, entries in found.items()
@@ -139,11 +139,11 @@ class AdminCalls:
             replication_factor=topic.replication_factor or -1,
             config={name: value for name, value in topic.config.items() if value is not None},
         )
-        await self._one(f"create topic {topic.name}", self._call("create_topics", [wanted]))
+        await self._one(f"create topic {topic.name}", self.call("create_topics", [wanted]))
 
     async def grow(self, topic: str, partitions: int) -> None:
         wanted = _library.NewPartitions(topic, partitions)
-        await self._one(f"grow topic {topic}", self._call("create_partitions", [wanted]))
+        await self._one(f"grow topic {topic}", self.call("create_partitions", [wanted]))
 
     async def set_config(self, kind: Literal["TOPIC", "GROUP"], name: str, config: Mapping[str, str | None]) -> None:
         """Set these, leave others (KIP-339); None: back to the default."""
@@ -155,10 +155,10 @@ class AdminCalls:
         resource = _library.ConfigResource(
             getattr(_library.ConfigResource.Type, kind), name, incremental_configs=entries
         )
-        await self._one(f"configure {kind.lower()} {name}", self._call("incremental_alter_configs", [resource]))
+        await self._one(f"configure {kind.lower()} {name}", self.call("incremental_alter_configs", [resource]))
 
     async def delete(self, topic: str) -> None:
-        await self._one(f"delete topic {topic}", self._call("delete_topics", [topic]))
+        await self._one(f"delete topic {topic}", self.call("delete_topics", [topic]))
 
     async def ping(self) -> int:
         """How many brokers there are."""
@@ -194,10 +194,11 @@ class AdminCalls:
     async def _list_offsets(self, wanted: Mapping[Partition, Any]) -> dict[Partition, int]:
         asked = {TopicPartition(topic, partition): spec for (topic, partition), spec in wanted.items()}
         # Where none of the partitions has a leader it says _NOENT.
-        found = await self._gather("list offsets", self._call("list_offsets", asked), MISSING | {KafkaError._NOENT})  # noqa: SLF001
+        found = await self.gather("list offsets", self.call("list_offsets", asked), MISSING | {KafkaError._NOENT})  # noqa: SLF001
         return {(place.topic, place.partition): result.offset for place, result in found.items()}
 
-    def _call(self, method: str, *arguments: object) -> dict[Any, concurrent.futures.Future[Any]]:
+    def call(self, method: str, *arguments: object) -> dict[Any, concurrent.futures.Future[Any]]:
+        """Ask the client; the answers come as futures."""
         if self._client is None:
             raise StoreError("log_unavailable", f"{method}: the admin client is closed")
         try:
@@ -210,7 +211,7 @@ class AdminCalls:
             self._client.poll(0)  # librdkafka's log lines wait there
         return futures
 
-    async def _gather(
+    async def gather(
         self, what: str, futures: dict[Any, concurrent.futures.Future[Any]], missing: frozenset[int] = MISSING
     ) -> dict[Any, Any]:
         """Results by key without those that do not exist; raises for any other error."""
@@ -244,6 +245,33 @@ class AdminCalls:
         self._open.discard(future)
         if not future.cancelled():
             future.exception()  # looked at, also where nobody waits any more
+
+
+class Users:
+    """Questions about users and their rights, by the same client."""
+
+    def __init__(self, calls: AdminCalls) -> None:
+        self._calls = calls
+
+    async def described(self, user: str) -> bool:
+        """Whether the user has a password."""
+        futures = self._calls.call("describe_user_scram_credentials", [user])
+        missing = frozenset({KafkaError.RESOURCE_NOT_FOUND})
+        return user in await self._calls.gather("describe users", futures, missing)
+
+    async def alter(self, what: str, change: Any, *, missing: frozenset[int] = frozenset()) -> None:
+        await self._calls.gather(what, self._calls.call("alter_user_scram_credentials", [change]), missing)
+
+    async def rights(self, which: Any) -> list[Any]:
+        future: Any = self._calls.call("describe_acls", which)
+        found: list[Any] = (await self._calls.gather("describe rights", {"": future})).get("", [])
+        return found
+
+    async def allow(self, what: str, bindings: Sequence[Any]) -> None:
+        await self._calls.gather(what, self._calls.call("create_acls", list(bindings)))
+
+    async def forbid(self, what: str, which: Any) -> None:
+        await self._calls.gather(what, self._calls.call("delete_acls", [which]))
 
 
 def _drop(holder: list[object]) -> None:

@@ -192,6 +192,10 @@ class MemoryLiveStore:
         self._check()
         return self._server.expire(virtual_shard, round(idle_s * 1000), limit)
 
+    async def forget(self, sessions: Sequence[str]) -> int:
+        self._check()
+        return sum(map(self._server.forget, sessions))
+
     async def pressure(self) -> LivePressure:
         self._check()
         return self._server.pressure()

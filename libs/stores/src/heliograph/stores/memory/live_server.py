@@ -226,6 +226,17 @@ class MemoryLiveServer:
                 gone += 1
         return gone
 
+    def forget(self, name: str) -> bool:
+        shard = self._shard(name)
+        session = shard.sessions.pop(name, None)
+        shard.idle.pop(name, None)
+        shard.dirty.pop(name, None)
+        if session is None:
+            return False
+        tenant = name.partition(":")[0]
+        shard.bytes_by_tenant[tenant] = max(0, shard.bytes_by_tenant.get(tenant, 0) - session.unconfirmed_bytes)
+        return True
+
     def pressure(self) -> LivePressure:
         used = sum(session.window_bytes for shard in self._shards for session in shard.sessions.values())
         return LivePressure(used, 0, sum(sum(shard.bytes_by_tenant.values()) for shard in self._shards))

@@ -404,6 +404,14 @@ class MemoryLogAdmin:
         self._log.check()
         self._log.delete(topic)
 
+    async def messages(self, partitions: Mapping[str, int]) -> dict[str, int]:
+        self._log.check()
+        return {
+            name: sum(one.end - one.first for one in self._log.topics[name].partitions)
+            for name in partitions
+            if name in self._log.topics
+        }
+
     def _topic(self, topic: str) -> _Topic:
         self._log.check()
         if topic not in self._log.topics:

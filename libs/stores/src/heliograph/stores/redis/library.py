@@ -16,7 +16,7 @@ import hiredis
 from heliograph.stores.ports import StoreError
 
 NAME = "heliograph_1"
-ROOMS = ("common", "append", "confirm", "unconfirm", "read", "cursor", "expire", "announce")
+ROOMS = ("common", "append", "confirm", "unconfirm", "read", "cursor", "expire", "forget", "announce")
 
 
 @cache

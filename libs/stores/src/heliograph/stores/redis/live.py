@@ -38,6 +38,8 @@ SESSIONS_PER_CALL = 200
 """Sessions of one virtual shard in one call: under a millisecond of Redis."""
 UNCONFIRMED_BYTES_PER_CALL = 1024 * 1024
 SESSIONS_PER_SCAN = 500
+SESSIONS_PER_FORGET = 50
+"""In one call: each may have a window of megabytes to free, and Redis does nothing else meanwhile."""
 ENTRIES_PER_LOOK = 16
 """Of a window, newest first: the message that a worker should see is nearly always among them."""
 
@@ -342,6 +344,21 @@ class RedisLiveStore:
         gone: int = await self._call_one(
             self._commands, pack((b"FCALL", b"hg1_expire", len(keys), *keys, round(idle_s * 1000), *members))
         )
+        return gone
+
+    async def forget(self, sessions: Sequence[str]) -> int:
+        routes, gone = [self._routes.of(session) for session in sessions], 0
+        for shard in sorted({route.virtual_shard for route in routes}):
+            shard_keys = self._routes.shard(shard)
+            mine = [route for route in routes if route.virtual_shard == shard]
+            for start in range(0, len(mine), SESSIONS_PER_FORGET):
+                chunk = mine[start : start + SESSIONS_PER_FORGET]
+                keys = [shard_keys.shard, shard_keys.dirty, shard_keys.idle]
+                for route in chunk:
+                    keys += (route.keys.meta, route.keys.window, route.keys.ahead, route.keys.cursors)
+                names = [route.session for route in chunk]
+                call = pack((b"FCALL", b"hg1_forget", len(keys), *keys, *names))
+                gone += int(await self._call_one(self._commands, call))
         return gone
 
     async def pressure(self) -> LivePressure:

@@ -5,7 +5,7 @@ import msgspec
 from heliograph.core.sessions import check_label
 from heliograph.protocol.tenants import decode_tenant
 from heliograph.stores.memory.metadata.clock import Clock, now_ms
-from heliograph.stores.ports import CorruptError
+from heliograph.stores.ports import CorruptError, Owner
 
 
 class MemoryTenantStore:
@@ -18,6 +18,7 @@ class MemoryTenantStore:
         self._changes: dict[str, int] = {}
         self._taken: dict[str, tuple[int, int]] = {}
         """Service → version, and until when (ms) it counts as running."""
+        self._owners: dict[str, Owner] = {}
 
     async def put(self, tenant: str, record: bytes) -> int:
         self._change(tenant)
@@ -60,6 +61,19 @@ class MemoryTenantStore:
         now = self._clock()
         self._taken = {service: taken for service, taken in self._taken.items() if taken[1] > now}
         return sorted(service for service, (has, _) in self._taken.items() if has < version)
+
+    async def owner(self, tenant: str) -> Owner | None:
+        return self._owners.get(tenant)
+
+    async def own(self, tenant: str, before: Owner | None, after: Owner | None) -> bool:
+        check_label("tenant", tenant)
+        if self._owners.get(tenant) != before:
+            return False
+        if after is None:
+            self._owners.pop(tenant, None)
+        else:
+            self._owners[tenant] = after
+        return True
 
     def _change(self, tenant: str) -> None:
         check_label("tenant", tenant)

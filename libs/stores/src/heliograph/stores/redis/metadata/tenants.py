@@ -9,8 +9,8 @@ import msgspec
 
 from heliograph.core.sessions import check_label
 from heliograph.protocol.tenants import decode_tenant
-from heliograph.stores.keys import TENANT_CHANGES, TENANTS, TENANTS_TAKEN, TENANTS_VERSION
-from heliograph.stores.ports import CorruptError
+from heliograph.stores.keys import TENANT_CHANGES, TENANT_OWNERS, TENANTS, TENANTS_TAKEN, TENANTS_VERSION
+from heliograph.stores.ports import CorruptError, Owner
 from heliograph.stores.redis.metadata.client import MetadataClient, store_errors
 
 RECORDS_PER_READ = 200
@@ -59,6 +59,16 @@ end
 return behind
 """
 
+# KEYS: owners. ARGV: tenant, what must be there now ('': nothing), what is to be there.
+_OWN = """
+if (redis.call('HGET', KEYS[1], ARGV[1]) or '') ~= ARGV[2] then return 0 end
+if ARGV[3] == '' then redis.call('HDEL', KEYS[1], ARGV[1]) else redis.call('HSET', KEYS[1], ARGV[1], ARGV[3]) end
+return 1
+"""
+
+_encode = msgspec.json.Encoder(order="deterministic").encode
+_owner = msgspec.json.Decoder(Owner)
+
 _KEYS = (TENANTS, TENANT_CHANGES, TENANTS_VERSION)
 
 
@@ -70,6 +80,7 @@ class RedisTenantStore:
         self._change = client.redis.register_script(_CHANGE)
         self._take = client.redis.register_script(_TAKE)
         self._behind = client.redis.register_script(_BEHIND)
+        self._own = client.redis.register_script(_OWN)
 
     async def put(self, tenant: str, record: bytes) -> int:
         check_label("tenant", tenant)
@@ -128,6 +139,23 @@ class RedisTenantStore:
         with store_errors(TENANTS_TAKEN):
             found = await self._behind(keys=[TENANTS_TAKEN], args=[version])
         return sorted(service.decode(errors="replace") for service in found)
+
+    async def owner(self, tenant: str) -> Owner | None:
+        with store_errors(TENANT_OWNERS):
+            found: bytes | None = await self._client.redis.hget(TENANT_OWNERS, tenant)
+        if found is None:
+            return None
+        try:
+            owner: Owner = _owner.decode(found)
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            raise CorruptError(f"{TENANT_OWNERS} {tenant}", "names no owner") from None
+        return owner
+
+    async def own(self, tenant: str, before: Owner | None, after: Owner | None) -> bool:
+        check_label("tenant", tenant)
+        given = [b"" if one is None else _encode(one) for one in (before, after)]
+        with store_errors(TENANT_OWNERS):
+            return bool(await self._own(keys=[TENANT_OWNERS], args=[tenant, *given]))
 
 
 def _version(stored: bytes | None) -> int:
