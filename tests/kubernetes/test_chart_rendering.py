@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
-from tests.kubernetes.cluster import Cluster
+from tests.kubernetes.cluster import ROOT, Cluster
 from tests.kubernetes.installation import CHART, DEV_VALUES
 from tests.kubernetes.rendering import MINIMAL, VALUES, Chart
 
@@ -44,6 +44,26 @@ def test_every_template_is_in_a_snapshot(chart: Chart) -> None:
 
 def _snapshot(case: str) -> str:
     return (SNAPSHOTS / f"{case}.yaml").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "example", sorted((ROOT / "deploy" / "examples" / "values").iterdir()), ids=lambda path: path.stem
+)
+def test_the_examples_of_values_render(example: Path, chart: Chart) -> None:
+    rendered = chart.render(values=example)
+    assert {"edge", "router", "replay", "registry", "operator"} <= rendered.names("Deployment")
+
+
+def test_the_examples_for_gitops_have_values_that_the_chart_takes(chart: Chart, tmp_path: Path) -> None:
+    examples = ROOT / "deploy" / "examples"
+    application = yaml.safe_load((examples / "gitops" / "argocd-application.yaml").read_text(encoding="utf-8"))
+    source = application["spec"]["source"]
+    for file in source["helm"]["valueFiles"]:
+        assert chart.render(values=(ROOT / source["path"] / file).resolve()).all("Job") == []
+    *_, release = yaml.safe_load_all((examples / "gitops" / "flux-helmrelease.yaml").read_text(encoding="utf-8"))
+    values = tmp_path / "values.yaml"
+    values.write_text(yaml.safe_dump(release["spec"]["values"]), encoding="utf-8")
+    assert chart.render(values=values).all("Job") == []
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -205,11 +225,22 @@ def test_the_operator_may_what_it_needs_and_no_more(chart: Chart) -> None:
 
 def test_an_operator_of_some_namespaces_has_a_role_in_each_and_none_besides(chart: Chart) -> None:
     rendered = chart.render(values=CASES["everything"])
-    assert rendered.all("ClusterRole") == rendered.all("ClusterRoleBinding") == []
+    assert rendered.names("ClusterRole") == {"messaging-hg-heliograph-crds"}, "that of the job before upgrades"
     assert [role["metadata"]["namespace"] for role in rendered.all("Role")] == ["messaging", "agents"]
     for binding in rendered.all("RoleBinding"):
         assert binding["subjects"][0]["namespace"] == "messaging"
     assert rendered.environment("operator")["HELIOGRAPH_WATCH_NAMESPACES"] == "messaging,agents"
+
+
+def test_the_job_that_applies_definitions_runs_before_upgrades_only_and_can_be_left_out(chart: Chart) -> None:
+    rendered = chart.render()
+    for kind in ("Job", "ServiceAccount", "ClusterRole", "ClusterRoleBinding"):
+        annotations = rendered.get(kind, "-crds")["metadata"]["annotations"]
+        assert annotations["helm.sh/hook"] == "pre-upgrade"
+        assert "hook-succeeded" in annotations["helm.sh/hook-delete-policy"], "its rights go with it"
+    names = {name for rule in rendered.get("ClusterRole", "-crds")["rules"] for name in rule.get("resourceNames", [])}
+    assert names == {"tenants.heliograph.dev", "edgefleets.heliograph.dev"}
+    assert chart.render("crds.upgrade=false").all("Job") == []
 
 
 # ---- ways in ---------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import httpx
 
-from heliograph.cli.history import read_history
+from heliograph.cli.history import NDJSON, read_history
 from heliograph.client import Client, ClientSettings, Gap, Message
 from heliograph.core.backoff import BackoffPolicy
 
@@ -99,7 +99,7 @@ class Traffic:
     async def history_faults(self, replay_url: str, sessions: int | None = None) -> list[str]:
         """Where the log, read through replay, differs from what was delivered."""
         found = []
-        headers = {"Authorization": f"Bearer {self._token}"}
+        headers = {"Authorization": f"Bearer {self._token}", "Accept": NDJSON}
         async with httpx.AsyncClient(base_url=replay_url, headers=headers, trust_env=False, timeout=30.0) as http:
             for pair in self.pairs[:sessions]:
                 path = f"/v1/history/{pair.session.replace(':', '/')}"

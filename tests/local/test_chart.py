@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from heliograph.edge.settings import EdgeSettings
-from heliograph.local.docs.chart import readme, undescribed, values
+from heliograph.local.docs.chart import install_page, readme, undescribed, values
 from heliograph.registry.settings import RegistrySettings
 from heliograph.replay.settings import ReplaySettings
 from heliograph.router.settings import RouterSettings
@@ -34,6 +34,13 @@ def test_a_description_belongs_to_the_value_below_it() -> None:
 
 def test_the_readme_lists_the_values_as_they_are() -> None:
     assert readme(CHART) == (CHART / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_page_on_installing_lists_what_the_operator_may() -> None:
+    page = CHART.parents[1] / "docs" / "install.md"
+    text = page.read_text(encoding="utf-8")
+    assert install_page(page, CHART) == text
+    assert "| tenants (heliograph.dev) | get, list, watch, patch |" in text
 
 
 def test_the_schema_knows_every_value_and_no_other() -> None:

@@ -8,7 +8,6 @@ import json
 import os
 import secrets
 import subprocess
-import sys
 import time
 
 import httpx
@@ -16,7 +15,7 @@ import jwt
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from jwt.algorithms import OKPAlgorithm
 
-from heliograph.cli.history import read_history
+from heliograph.cli.history import NDJSON, read_history
 from heliograph.client import Client, Gap, Message
 
 MESSAGES = 100
@@ -88,6 +87,7 @@ async def log(http: httpx.AsyncClient) -> list[tuple[str, int]]:
 
 async def main() -> None:
     headers = {"Authorization": f"Bearer {token()}"}
+    lines = {**headers, "Accept": NDJSON}
     async with asyncio.timeout(PATIENCE_S), Client(EDGE, token=token(), proxy=None) as client:
         said(f"connected to {client.url} as tenant {TENANT}")
         came, longest = await live(client)
@@ -96,7 +96,7 @@ async def main() -> None:
             raise SystemExit(f"received {numbers}, wanted 0 to {MESSAGES - 1} in order")
         said(f"published {MESSAGES}, each durable in Kafka")
         said(f"received all, in order; the slowest was {longest * 1e3:.0f} ms under way")
-        async with httpx.AsyncClient(base_url=REPLAY, headers=headers, trust_env=False, timeout=30.0) as http:
+        async with httpx.AsyncClient(base_url=REPLAY, headers=lines, trust_env=False, timeout=30.0) as http:
             read = await log(http)
         if read != came:
             raise SystemExit(f"the log has {len(read)} messages, and they are not the {len(came)} that were received")
@@ -118,4 +118,4 @@ def run() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run())
+    run()

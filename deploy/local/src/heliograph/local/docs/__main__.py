@@ -1,18 +1,19 @@
 """`python -m heliograph.local.docs [--check]`: write the generated files, or say which are out of date.
 
-They are docs/reference, and of the chart the custom resource definitions and its README's table of values.
+They are docs/reference, the chart's custom resource definitions, and tables in its README and in docs/install.md.
 """
 
 import argparse
 import sys
 from pathlib import Path
 
-from heliograph.local.docs.chart import readme
+from heliograph.local.docs.chart import install_page, readme
 from heliograph.local.docs.reference import as_yaml, rendered
 from heliograph.operator.crds import CRDS
 
 DIRECTORY = Path(__file__).parents[6] / "docs"
 CHART = DIRECTORY.parent / "charts" / "heliograph"
+INSTALL_PAGE = DIRECTORY / "install.md"
 CRD_DIRECTORY = CHART / "crds"
 
 
@@ -27,6 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
     files: dict[Path, str] = {options.directory / name: text for name, text in rendered().items()}
     files |= {options.crds / name: as_yaml(make()) for name, make in CRDS.items()}
     files[CHART / "README.md"] = readme(CHART)
+    files[INSTALL_PAGE] = install_page(INSTALL_PAGE, CHART)
     for path, text in files.items():
         if path.is_file() and path.read_text(encoding="utf-8") == text:
             continue

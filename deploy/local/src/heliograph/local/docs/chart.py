@@ -1,4 +1,4 @@
-"""The chart's README: a table of all values, from the comments of values.yaml that begin with `--`.
+"""Tables of the chart: all values, from comments of values.yaml that begin with `--`; the operator's rights.
 
 A line-wise reading beside the YAML parser's, which drops comments: keys by their indentation, defaults from the parser.
 """
@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-BEGIN, END = "<!-- values: written by `make docs` -->", "<!-- /values -->"
+RULES = Path("templates") / "operator" / "_rules.tpl"
 _KEY = re.compile(r"^( *)([A-Za-z][A-Za-z0-9]*):")
 _COMMENT = re.compile(r"^ *# ?(.*)$")
 
@@ -75,8 +75,30 @@ def table(text: str) -> str:
     return "\n".join(rows) + "\n"
 
 
+def rules_table(template: str) -> str:
+    """The operator's rules with the comment before each: the template has no placeholders inside."""
+    text = template.partition('"heliograph.operatorRules" -}}\n')[2].partition("{{- end -}}")[0]
+    rows = ["| what | verbs | why |", "| --- | --- | --- |"]
+    for comment, rule in re.findall(r"((?:^#.*\n)*)(^- (?:.*\n)(?:^  .*\n)+)", text, re.MULTILINE):
+        one = yaml.safe_load(rule)[0]
+        group = f" ({one['apiGroups'][0]})" if one["apiGroups"][0] else ""
+        why = " ".join(line.removeprefix("# ") for line in comment.splitlines())
+        rows.append(f"| {', '.join(one['resources'])}{group} | {', '.join(one['verbs'])} | {why} |")
+    return "\n".join(rows) + "\n"
+
+
 def readme(chart: Path) -> str:
     """The chart's README with the table as values.yaml has it."""
-    before, _, rest = (chart / "README.md").read_text(encoding="utf-8").partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n\n{table((chart / 'values.yaml').read_text(encoding='utf-8'))}\n{END}{after}"
+    return _filled(chart / "README.md", "values", table((chart / "values.yaml").read_text(encoding="utf-8")))
+
+
+def install_page(page: Path, chart: Path) -> str:
+    """The page on installing, with the operator's rights as the chart has them."""
+    return _filled(page, "rules", rules_table((chart / RULES).read_text(encoding="utf-8")))
+
+
+def _filled(page: Path, name: str, content: str) -> str:
+    begin, end = f"<!-- {name}: written by `make docs` -->", f"<!-- /{name} -->"
+    before, _, rest = page.read_text(encoding="utf-8").partition(begin)
+    _, _, after = rest.partition(end)
+    return f"{before}{begin}\n\n{content}\n{end}{after}"
