@@ -39,6 +39,16 @@ def test_any_byte_begins_the_count_anew() -> None:
     ]
 
 
+def test_a_count_that_falls_and_rises_back_is_no_byte() -> None:
+    """A ping of ours that the peer's end never acknowledges makes it fall."""
+    heartbeat = Heartbeat(POLICY, steady, now=0)
+    assert [heartbeat.look(now, moved) for now, moved in ((0, 7), (10, 1), (20, 7))] == [
+        Beat.PING,
+        Beat.PING,
+        Beat.DEAD,
+    ]
+
+
 def test_who_is_catching_up_is_neither_pinged_nor_judged() -> None:
     heartbeat = Heartbeat(POLICY, steady, now=0)
     heartbeat.look(0, 0)

@@ -53,11 +53,15 @@ class Heartbeat:
         self._moved_bytes = -1
         self._silent_pings = 0
 
+    def due(self, now: float) -> bool:
+        """Whether `look` will need `moved_bytes`, which costs a question to the kernel."""
+        return now >= self._next_s
+
     def look(self, now: float, moved_bytes: int, *, catching_up: bool = False) -> Beat:
         """What to do with the connection at `now` (seconds, monotonic). On PING, the caller sends one.
 
-        `moved_bytes` is a counter that only grows: bytes read, plus bytes of messages that the socket took. The pings'
-        own bytes are not in it: one that fits the kernel's buffer says nothing about the peer.
+        `moved_bytes`: bytes read, plus bytes of messages that the peer's end acknowledged: it counts as moving when it
+        is above what it ever was. The pings' own bytes are not in it: a peer whose program hangs acknowledges them too.
         """
         if catching_up:
             self._silent_pings = 0  # at every look: a catch-up may begin and end between two pings
@@ -68,7 +72,7 @@ class Heartbeat:
         self._next_s = now + policy.interval_s * (1 - policy.jitter * self._uniform())
         if catching_up:
             return Beat.WAIT
-        if moved_bytes != self._moved_bytes:
+        if moved_bytes > self._moved_bytes:
             self._moved_bytes = moved_bytes
             self._silent_pings = 1
             return Beat.PING

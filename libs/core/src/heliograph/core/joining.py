@@ -103,6 +103,11 @@ class Join(Generic[Frame]):
         """The last position sent, declared or resumed from."""
         return self._stream.last
 
+    @property
+    def wanted(self) -> tuple[Source, Position | Start]:
+        """What `request` will ask for: for who has to wait before it may read."""
+        return self._source, self._at
+
     def request(self) -> Request:
         """The page to read now. Taken again (after a time-out, say), it replaces the one before."""
         self._check_joining()

@@ -3,7 +3,8 @@
 A reader slower than its sessions must cost neither memory nor its place. What waits for it is bounded in bytes, with
 two marks: over the soft one its telemetry is shed; over the hard one nothing more is queued and it *catches up*: once
 the socket has drained it is served from the hot window, from the last position it was sent. Only a reader that takes
-no byte at all for a while is closed.
+no byte at all for a while is closed. What it takes is what its end of the connection acknowledged: our own kernel asks
+for more only when a third of its buffer is free, which at 1 KB/s is once in minutes.
 
 The rules are the two tables below; `Outbox` only finds the row.
 
@@ -127,32 +128,32 @@ class OutboxMarks:
 class Outbox:
     """What one connection owes its reader. `flow` names its row in the tables."""
 
-    __slots__ = ("_expected_bytes", "_marks", "_progress_s", "flow")
+    __slots__ = ("_marks", "_progress_s", "_taken_bytes", "flow")
 
-    def __init__(self, marks: OutboxMarks, now: float) -> None:
+    def __init__(self, marks: OutboxMarks) -> None:
         self._marks = marks
-        self._expected_bytes = 0
-        self._progress_s = now
+        self._taken_bytes = -1
+        self._progress_s = 0.0
+        """As of the first `look`, which counts as progress."""
         self.flow = Flow.FLOWING
 
     def fate(self, message_class: MessageClass) -> Fate:
         """What becomes of a message of this class."""
         return FATES[self.flow][message_class]
 
-    def wrote(self, size_bytes: int, now: float) -> None:
-        """`size_bytes` went to the socket or its buffer. Without this, a buffer that drains while it is filled would
-        look stuck.
-        """
-        if self._expected_bytes == 0:
-            self._progress_s = now
-        self._expected_bytes += size_bytes
-
-    def observe(self, buffered_bytes: int, now: float) -> Action:
-        """Judge what is still buffered at `now` (seconds, monotonic), after writes and once in a while."""
-        if buffered_bytes < self._expected_bytes or buffered_bytes == 0:
-            self._progress_s = now
-        self._expected_bytes = buffered_bytes
-        if now - self._progress_s >= self._marks.no_progress_s:
-            return Action.CLOSE
+    def observe(self, buffered_bytes: int) -> Action:
+        """Judge what waits to be handed to the kernel, after writes and once in a while."""
         self.flow, action = TRANSITIONS[self.flow][self._marks.level(buffered_bytes)]
         return action
+
+    def look(self, taken_bytes: int, offered_bytes: int, now: float) -> Action:
+        """CLOSE where the reader makes no progress; asked once in a while, `now` in seconds, monotonic.
+
+        `taken_bytes` is how much it has acknowledged since the connection began, `offered_bytes` how much more it was
+        offered. Where it was offered nothing, the delay is ours: a pass that comes late after our own stall closes
+        nobody.
+        """
+        if taken_bytes > self._taken_bytes or offered_bytes == 0:
+            self._taken_bytes = max(self._taken_bytes, taken_bytes)
+            self._progress_s = now
+        return Action.CLOSE if now - self._progress_s >= self._marks.no_progress_s else Action.NONE

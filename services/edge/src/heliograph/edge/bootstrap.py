@@ -216,7 +216,10 @@ def compose(settings: EdgeSettings, stores: Stores) -> Service:
         PublishLimits(settings.durable_wait_s, settings.log_in_flight_per_tenant),
     )
     cursors = Cursors(stores.live, edge_metrics)
-    history = History(stores.live, stores.rehydration, cursors, expiries, edge_metrics, settings.rehydration_timeout_s)
+    history = History(
+        stores.live, stores.rehydration, cursors, expiries, edge_metrics,
+        settings.rehydration_timeout_s, settings.history_reads,
+    )  # fmt: skip
     sessions = Sessions(stores.live, history, writer, edge_metrics)
     quotas = QuotaLeases(stores.quotas, stores.connections, edge_metrics, readiness.condition("quotas"))
     name = settings.edge_name or f"{socket.gethostname()}-{settings.port}"

@@ -234,31 +234,24 @@ class Connection:
         transport.write(data)
         self._written_bytes += len(data)
         if waiting or self._outbox is not None:
-            self._observe(waiting + len(data), len(data))
+            self._observe(waiting + len(data))
 
-    def _observe(self, waiting_bytes: int, wrote_bytes: int) -> None:
-        now = time.monotonic()
+    def _observe(self, waiting_bytes: int) -> None:
         outbox = self._outbox
         if outbox is None:
-            outbox = self._outbox = Outbox(self._limits.marks, now)
-        if wrote_bytes:
-            outbox.wrote(wrote_bytes, now)
-        action = outbox.observe(waiting_bytes, now)
-        if action is Action.NONE:
-            if outbox.flow is Flow.FLOWING and waiting_bytes == 0:
-                self._outbox = None
-            return
+            outbox = self._outbox = Outbox(self._limits.marks)
+        action = outbox.observe(waiting_bytes)
         if action is Action.CATCH_UP:
             self._fall_behind()
         elif action is Action.READ_ON:
             self._read_on()
-        else:
-            self.close(CloseCode.NO_PROGRESS, abort=True)
+        elif outbox.flow is Flow.FLOWING and waiting_bytes == 0:
+            self._outbox = None
 
     def on_writable(self) -> None:
         """The socket took most of what waited."""
         if self._outbox is not None:
-            self._observe(self._socket.transport.get_write_buffer_size(), 0)
+            self._observe(self._socket.transport.get_write_buffer_size())
         self._unpark()
 
     def has_room(self) -> bool:
@@ -546,14 +539,22 @@ class Connection:
             return
         waiting = self._socket.transport.get_write_buffer_size()
         if waiting or self._outbox is not None:
-            self._observe(waiting, 0)
+            self._observe(waiting)
         self._unpark()
         if not self.subscriptions and not self.serves and now - self.last_active_s > self._limits.idle_timeout_s:
             self.close(CloseCode.IDLE)
             return
-        taken = self._written_bytes - waiting - self._ping_bytes
-        behind = self._outbox is not None and self._outbox.flow is Flow.CATCHING_UP
-        beat = self._beat.look(now, self._socket.read_bytes + max(taken, 0), catching_up=behind)
+        outbox = self._outbox
+        taken = 0
+        if outbox is not None or self._beat.due(now):
+            offered = self._socket.offered_bytes
+            taken = self._written_bytes - waiting - (offered or 0)
+            if outbox is not None and outbox.look(taken, waiting if offered is None else offered, now) is Action.CLOSE:
+                self.close(CloseCode.NO_PROGRESS, abort=True)
+                return
+        behind = outbox is not None and outbox.flow is Flow.CATCHING_UP
+        moved = self._socket.read_bytes + max(taken - self._ping_bytes, 0)
+        beat = self._beat.look(now, moved, catching_up=behind)
         if beat is beat.PING:
             self._ping_bytes += len(PING_FRAME)
             self.post(PING_FRAME)

@@ -17,6 +17,7 @@ from heliograph.core.joining import Ask, EpochBegins, Join, Live, Send
 from heliograph.core.positions import EPOCH_LENGTH, Position
 from heliograph.edge.cursors import Cursors
 from heliograph.edge.metrics import EdgeMetrics
+from heliograph.edge.reading import Begin, Shared, Turns
 from heliograph.protocol.expiries import frame_time_ms
 from heliograph.protocol.messages import FRAME_START
 from heliograph.service.expiries import ExpiryDirectory
@@ -42,6 +43,7 @@ class History:
         expiries: ExpiryDirectory,
         metrics: EdgeMetrics,
         rehydration_timeout_s: float,
+        window_reads: int = 16,
     ) -> None:
         self._live = live
         self._rehydration = rehydration
@@ -49,23 +51,41 @@ class History:
         self._expiries = expiries
         self._metrics = metrics
         self._timeout_s = rehydration_timeout_s
+        self._turns = Turns[Page[bytes]](window_reads, metrics.history_shared)
+        self._shared = Shared[Page[bytes]](metrics.history_shared)
+        metrics.metrics.sampled_gauge(
+            "history_reads_waiting",
+            "Pages of hot windows that wait for their turn.",
+            lambda: float(self._turns.waiting),
+        )
 
-    async def read(self, session: str, request: Request) -> Page[bytes]:
-        """One page. Raises StoreError."""
-        self._metrics.history_reads.labels(request.source.value).n += 1
+    async def read(self, session: str, source: Source, after: Position | Start, begin: Begin) -> Page[bytes] | None:
+        """One page; None where it was not wanted any more when its turn came. Raises StoreError.
+
+        `begin` is called when it is sent, which may be a while: a crowd has to queue.
+        """
+        at = after if isinstance(after, Position) else None
         try:
-            if request.source is Source.LOG:
-                return await self._log(session, request)
-            if request.after is Start.LATEST:
-                head = (await self._live.heads([session]))[0]
-                return Page((), more=False, head=_head(head))
-            return await self._window(session, request.after if isinstance(request.after, Position) else None)
+            if source is Source.LOG:
+                begin()
+                return await self._shared.read((session, at), lambda: self._log(session, at))
+            if after is not Start.LATEST:
+                tenant = session.partition(":")[0]
+                return await self._turns.read(tenant, (session, at), begin, lambda: self._window(session, at))
+            begin()
+            self._metrics.history_reads.labels(source.value).n += 1
+            return Page((), more=False, head=_head((await self._live.heads([session]))[0]))
         except StoreError:
-            self._metrics.history_failures.labels(request.source.value).n += 1
+            self._metrics.history_failures.labels(source.value).n += 1
             raise
+
+    async def close(self) -> None:
+        """End what is being read."""
+        await self._turns.close()
 
     async def _window(self, session: str, after: Position | None) -> Page[bytes]:
         """A page of the hot window, without what has expired: a gap stands for it."""
+        self._metrics.history_reads.labels(Source.WINDOW.value).n += 1
         gone_until_ms = await self._expiries.gone_until(session)
         page = await self._live.page(session, after)
         complete = page.complete
@@ -84,9 +104,10 @@ class History:
         """Where a consumer stands. Raises StoreError."""
         return await self._cursors.find(session, consumer)
 
-    async def _log(self, session: str, request: Request) -> Page[bytes]:
-        after = str(request.after) if isinstance(request.after, Position) else None
-        page = await self._rehydration.ask(RehydrationRequest(session, after, None), self._timeout_s)
+    async def _log(self, session: str, after: Position | None) -> Page[bytes]:
+        self._metrics.history_reads.labels(Source.LOG.value).n += 1
+        request = RehydrationRequest(session, None if after is None else str(after), None)
+        page = await self._rehydration.ask(request, self._timeout_s)
         if page.code is not None:
             raise StoreError("history_unavailable", f"replay answered {page.code}")
         return log_page(page)
@@ -177,6 +198,7 @@ class Joiner:
         self._history = history
         self._spawn = spawn
         self._reading = False
+        self._request: Request | None = None
         self._begun = False
         self._log_failed = False
         self.over = False
@@ -186,7 +208,7 @@ class Joiner:
         if self._reading or self.over or not self._sink.has_room(self):
             return
         self._reading = True
-        work = self._read(self._join.request()) if self._cursor is None else self._look(self._cursor)
+        work = self._read(*self._join.wanted) if self._cursor is None else self._look(self._cursor)
         self._spawn(asyncio.create_task(work))
 
     def offer(self, position: Position, frame: bytes) -> None:
@@ -216,21 +238,25 @@ class Joiner:
         self._reading = False
         self.pump()
 
-    async def _read(self, request: Request) -> None:
+    def _begin(self) -> bool:
+        """The page is read now: live frames count from here on. False: nobody wants it any more."""
+        if not self.over:
+            self._request = self._join.request()
+        return not self.over
+
+    async def _read(self, source: Source, after: Position | Start) -> None:
         try:
-            page = await self._history.read(self._session, request)
+            page = await self._history.read(self._session, source, after, self._begin)
         except (StoreError, ports.CorruptError, ValueError):
-            if request.source is Source.WINDOW:
+            page = None
+            if source is Source.WINDOW:
                 await asyncio.sleep(random.uniform(*RETRY_S))  # noqa: S311 - a pace, no secret
             else:
                 self._log_failed = True
-            self._reading = False
-            if not self.over:
-                self._act(self._join.unavailable(request))
-            return
         self._reading = False
-        if not self.over:
-            self._act(self._join.page(request, page))
+        request, self._request = self._request, None
+        if not self.over and request is not None:
+            self._act(self._join.unavailable(request) if page is None else self._join.page(request, page))
 
     def _act(self, actions: list[Ask | Send[bytes] | Gap | EpochBegins | Live]) -> None:
         sink = self._sink

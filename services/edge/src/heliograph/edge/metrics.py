@@ -24,7 +24,10 @@ class EdgeMetrics:
         self.acks = metrics.ticks("acks_total", "Acks taken from consumers.")
         self.cursors_written = metrics.ticks("cursors_written_total", "Acks written: the furthest of each batch.")
         self.cursors_missing = metrics.ticks("cursors_missing_total", "Subscriptions from a cursor that was not there.")
-        self.telemetry_shed = metrics.ticks("telemetry_shed_total", "Telemetry not sent to a slow reader.")
+        self.telemetry_shed = metrics.ticks("telemetry_shed_total", "Telemetry not sent to a slow reader, each once.")
+        self.telemetry_joining = metrics.ticks(
+            "telemetry_joining_total", "Telemetry not sent to a subscriber that had not caught up with its session yet."
+        )
         self.presence_sent = metrics.ticks("presence_sent_total", "Joins and leaves sent to subscribers.")
         self.presence_shed = metrics.ticks("presence_shed_total", "Joins and leaves not sent to a slow reader.")
         self.presence_announced = metrics.ticks("presence_announced_total", "Joins and leaves told to their sessions.")
@@ -48,6 +51,9 @@ class EdgeMetrics:
         self.corrupt_frames = metrics.ticks("corrupt_frames_total", "Live frames that are no message of ours.")
         self.lost_subscriptions = metrics.ticks("live_connection_lost_total", "Times the subscription link broke.")
         self.history_reads = metrics.tick_family("history_reads_total", "Pages read, by source.", ["source"])
+        self.history_shared = metrics.ticks(
+            "history_reads_shared_total", "Pages that were had by a read that another had asked for."
+        )
         self.history_failures = metrics.tick_family("history_failures_total", "Pages not had.", ["source"])
         self.quota_leases = metrics.ticks("quota_leases_total", "Leases of tenants' tokens from the token store.")
         self.quota_store_failures = metrics.ticks(

@@ -6,7 +6,7 @@ Subscribers that come from behind join by themselves and are attached where the 
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from heliograph.core.history import Gap, Start
@@ -179,6 +179,8 @@ class Sessions:
             data = text_frame(frame)
             for connection in hub.live:
                 connection.post_telemetry(data)
+            if hub.subscriptions is not None:
+                self._count_shed(hub.subscriptions.values())
         elif frame.startswith(PRESENCE_START):
             data = text_frame(frame)
             for subscription in hub.presence or ():
@@ -186,6 +188,14 @@ class Sessions:
                     subscription.connection.post_presence(data)
         else:
             self.metrics.corrupt_frames.n += 1
+
+    def _count_shed(self, subscriptions: Iterable[Subscription]) -> None:
+        """Telemetry came, which these don't get: it is nowhere to be read from later."""
+        for subscription in subscriptions:
+            if subscription.was_live:
+                self.metrics.telemetry_shed.n += 1
+            elif subscription.answered:
+                self.metrics.telemetry_joining.n += 1
 
     def _position(self, frame: bytes) -> Position | None:
         """The position of a frame that is not simply the next one; None, counted, where it has none."""
@@ -306,6 +316,7 @@ class Sessions:
                 hub.ahead = {}
             hub.ahead[connection] = at
         hub.live.add(connection)
+        subscription.was_live = True
         if hub.subscriptions is not None:
             hub.subscriptions.pop(connection, None)
             hub.subscriptions = hub.subscriptions or None
@@ -394,6 +405,7 @@ class Sessions:
         for task in tuple(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._history.close()
 
     def _keep(self, task: asyncio.Task[None]) -> None:
         self._tasks.add(task)

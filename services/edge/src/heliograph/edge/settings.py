@@ -75,6 +75,13 @@ class EdgeSettings(ServiceSettings, KafkaSettings, RedisSettings, TokenSettings)
     heads_interval_s: float = setting(
         5.0, "How often subscribed sessions are compared with their heads: a lost last message is found by this.", gt=0
     )
+    history_reads: int = setting(
+        16,
+        "Pages of hot windows read at a time, for who is behind: 256 KiB each of Redis' reply buffers. Others wait, by"
+        " tenants in turn.",
+        unit="pages",
+        ge=1,
+    )
     rehydration_timeout_s: float = setting(
         5.0, "Waiting for replay to answer for a subscriber that is behind the hot window.", gt=0
     )

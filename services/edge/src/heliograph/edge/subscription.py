@@ -52,6 +52,7 @@ class Subscription:
         "start",
         "told",
         "told_loss",
+        "was_live",
     )
 
     hub: "SessionHub"
@@ -80,6 +81,8 @@ class Subscription:
         """The registration (`Announcer.registration`) under which its join was last told; 0: not yet."""
         self.answered = False
         self.told_loss = False
+        self.was_live = False
+        """It had caught up before: where it is not live now, its connection is too slow."""
         self.joiner: Joiner | None = None
         self.behind: Position | Start | None = None
         """Where to go on once the connection has drained; None while it flows."""

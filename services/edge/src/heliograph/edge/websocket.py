@@ -8,7 +8,10 @@ Nothing here knows what a frame says.
 """
 
 import asyncio
+import fcntl
 import socket
+import sys
+import termios
 from typing import Any, Protocol
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
@@ -44,12 +47,14 @@ class ClientSocket(WebSocketsSansIOProtocol):
     """What came before the handshake was answered."""
     send_buffer_bytes = 128 * 1024
     """Set by `bootstrap` for all."""
+    _descriptor = -1
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         raw: socket.socket | None = transport.get_extra_info("socket")
         if raw is not None:
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self.send_buffer_bytes)
+            self._descriptor = raw.fileno()
 
     def attach(self, owner: SocketOwner) -> None:
         """From here on `owner` gets what arrives; what the handshake alone needed is let go."""
@@ -119,6 +124,18 @@ class ClientSocket(WebSocketsSansIOProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         self._tell_closed()
+
+    @property
+    def offered_bytes(self) -> int | None:
+        """What the kernel holds because the peer's end has not acknowledged it yet (tcp(7), SIOCOUTQ); None where the
+        kernel can't tell.
+        """
+        if self.transport.is_closing():
+            return None
+        try:
+            return int.from_bytes(fcntl.ioctl(self._descriptor, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
+        except OSError:
+            return None
 
     def pause_reading(self) -> None:
         """Let the peer wait with what it sends."""
