@@ -119,6 +119,15 @@ def test_a_browser_storm_is_over_in_little_more_than_its_pace_allows() -> None:
     assert max(sum(at <= other < at + 1 for other in admitted) for at in admitted) <= 80
 
 
+def test_too_many_at_once_are_told_then_refused_whatever_their_pace() -> None:
+    policy = AdmissionPolicy(pace=Rate(1_000, 1_000), cap=Rate(4_000, 4_000), at_once=10, at_once_cap=20)
+    admission = HandshakeAdmission(policy, Random(3).random)
+    answers = [admission.judge(0.0, under_way) for under_way in range(1, 31)]
+    assert [type(answer) for answer in answers] == [Admit] * 10 + [TellToReconnect] * 10 + [RefuseHandshake] * 10
+    assert {answer.cause for answer in answers if not isinstance(answer, Admit)} == {"at_once"}
+    assert isinstance(admission.judge(0.0, 5), Admit), "as soon as some are done"
+
+
 @given(st.integers(), st.lists(st.floats(0, 0.5), min_size=1, max_size=300))
 @settings(deadline=None)
 def test_every_answer_is_within_its_bounds(seed: int, waits: list[float]) -> None:
@@ -138,7 +147,9 @@ def test_every_answer_is_within_its_bounds(seed: int, waits: list[float]) -> Non
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"cap": Rate(1, 1)}, {"max_after_s": -1.0}, {"jitter_s": -0.1}], ids=["cap", "max_after_s", "jitter_s"]
+    "wrong",
+    [{"cap": Rate(1, 1)}, {"max_after_s": -1.0}, {"jitter_s": -0.1}, {"at_once": 0}, {"at_once": 9_000}],
+    ids=["cap", "max_after_s", "jitter_s", "nobody", "above the cap"],
 )
 def test_a_policy_that_makes_no_sense_is_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):

@@ -306,8 +306,8 @@ async def cut_off(reader: asyncio.StreamReader) -> None:
 # ---- the port -------------------------------------------------------------------------------------------------------
 
 
-async def test_a_peer_that_sends_no_request_is_cut_off(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("heliograph.edge.http_protocol.HEAD_TIMEOUT_S", 0.1)
+async def test_a_peer_that_sends_no_request_is_cut_off(world: World) -> None:
+    edge = await world.edge(http_head_timeout_s=0.1)
     reader, writer = await asyncio.open_connection(edge.host, edge.port)
     async with asyncio.timeout(10):
         assert (await reader.read()).startswith(b"HTTP/1.1 408 ")
@@ -316,10 +316,8 @@ async def test_a_peer_that_sends_no_request_is_cut_off(edge: Edge, monkeypatch: 
 
 
 @pytest.mark.parametrize("before", [b"", b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"], ids=["first", "second"])
-async def test_a_head_that_never_ends_is_cut_off_in_time(
-    edge: Edge, monkeypatch: pytest.MonkeyPatch, before: bytes
-) -> None:
-    monkeypatch.setattr("heliograph.edge.http_protocol.HEAD_TIMEOUT_S", 0.2)
+async def test_a_head_that_never_ends_is_cut_off_in_time(world: World, before: bytes) -> None:
+    edge = await world.edge(http_head_timeout_s=0.2)
     reader, writer = await asyncio.open_connection(edge.host, edge.port)
     writer.write(before)
     if before:

@@ -5,7 +5,8 @@ An edge that is being stormed takes in as many as it can serve and tells the res
 care seen from two sides: nobody's restart becomes somebody else's overload.
 
 A browser can't see a 503 before the upgrade, only "failed". So while handshakes are over their pace but under a higher
-cap, the edge accepts, says `reconnect{after_ms}` and closes; above the cap even that is too dear and it refuses.
+cap, the edge accepts, says `reconnect{after_ms}` and closes; above the cap even that is too dear and it refuses. The
+same holds for handshakes that are under way at once: each has a socket and a buffer, and nobody knows whose it is.
 
 What this must never do: tell two clients the same moment, promise a moment that was promised to as many others as fit
 in it, or leave anybody untold when the drain time is over.
@@ -61,6 +62,7 @@ class TellToReconnect:
     """Accept, send `reconnect{after_ms}`, close."""
 
     after_ms: int
+    cause: str = "pace"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,8 @@ class RefuseHandshake:
     """Answer 503 with `Retry-After: retry_after_s` before the upgrade."""
 
     retry_after_s: int
+    cause: str = "pace"
+    """`pace`: too many a second, `at_once`: too many that are not done."""
 
 
 ADMIT = Admit()
@@ -86,10 +90,16 @@ class AdmissionPolicy:
     """The longest a client is sent away: longer, and somebody else will have room."""
     jitter_s: float = 1.0
     """What is random on top, at least."""
+    at_once: int = 2_000
+    """Handshakes under way that are served: four seconds of the pace."""
+    at_once_cap: int = 4_000
+    """Handshakes under way that are answered by more than a refusal."""
 
     def __post_init__(self) -> None:
         if self.cap.per_s < self.pace.per_s:
             raise ValueError(f"cap ({self.cap.per_s}/s) is below pace ({self.pace.per_s}/s)")
+        if not 1 <= self.at_once <= self.at_once_cap:
+            raise ValueError(f"at_once ({self.at_once}) must be 1 to at_once_cap ({self.at_once_cap})")
         if self.max_after_s < 0 or self.jitter_s < 0:
             raise ValueError(f"max_after_s ({self.max_after_s!r}) and jitter_s ({self.jitter_s!r}) can't be negative")
 
@@ -111,10 +121,15 @@ class HandshakeAdmission:
         self._cap = TokenBucket(policy.cap)
         self._booked_until_s = -math.inf
 
-    def judge(self, now: float) -> Admission:
-        """What becomes of a handshake that arrives at `now` (seconds, monotonic)."""
+    def judge(self, now: float, under_way: int = 1) -> Admission:
+        """What becomes of a handshake that arrives at `now` (seconds, monotonic); with it there are `under_way`."""
+        policy = self._policy
+        if under_way > policy.at_once_cap:
+            return RefuseHandshake(math.ceil(self._book_s(now)), "at_once")
         if self._cap.take(now):
             return RefuseHandshake(math.ceil(self._book_s(now)))
+        if under_way > policy.at_once:
+            return TellToReconnect(math.ceil(self._book_s(now) * 1000), "at_once")
         if self._pace.take(now):
             return TellToReconnect(math.ceil(self._book_s(now) * 1000))
         return ADMIT

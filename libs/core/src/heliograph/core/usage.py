@@ -280,10 +280,13 @@ class SharedUse:
         return (names + names)[start : start + most]
 
     def _forget_idle(self, now: float) -> None:
-        for name in list(self._idle):
-            count = self._counts[name]
-            if now < count.since_s + KEEP_S:
+        over: list[str] = []
+        for name in self._idle:
+            if now < self._counts[name].since_s + KEEP_S:
                 break
+            over.append(name)
+        for name in over:
+            count = self._counts[name]
             if count.told == 0 and not count.told_members:
                 del self._counts[name], self._idle[name]
                 self._changed.pop(name, None)

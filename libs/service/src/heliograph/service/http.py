@@ -15,6 +15,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from heliograph.core.errors import HeliographError
@@ -243,6 +244,8 @@ class ErrorBoundary:
 
         try:
             await self._app(scope, receive, watched)
+        except ClientDisconnect:
+            log.debug("client_gone", method=scope["method"], answered=begun)
         except Exception:
             self._errors.inc()
             log.exception("request_failed", method=scope["method"], path=scope["path"], answered=begun)

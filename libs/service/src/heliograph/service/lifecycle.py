@@ -26,11 +26,14 @@ import uvicorn
 import uvloop
 
 from heliograph.core.backoff import Backoff, BackoffPolicy
+from heliograph.service.accepting import Acceptor
 from heliograph.service.command_line import ExitCode, read_command_line, unknown_variables
 from heliograph.service.health import Condition, Liveness, Readiness, describe_error
+from heliograph.service.http_protocol import HttpGuard, HttpTimes
 from heliograph.service.logs import configure_logs, get_logger
 from heliograph.service.metrics import Metrics
 from heliograph.service.settings import ServiceSettings
+from heliograph.service.sockets import OpenSockets, descriptor_limit, raise_descriptor_limit
 from heliograph.service.watchdog import LoopWatchdog
 
 START_RETRY = BackoffPolicy(base_s=0.25, cap_s=3.0, healthy_s=0.0)
@@ -82,6 +85,8 @@ class Service:
     """Let clients go at a pace. Called once not ready, before anything is closed; bounded by `drain_timeout_s`."""
     uvicorn_options: Mapping[str, Any] = field(default_factory=dict)
     """More of `uvicorn.Config`, such as the edge's `ws=`."""
+    sockets: OpenSockets | None = None
+    """Those of its clients, where the service has a use for them."""
 
     def __post_init__(self) -> None:
         names = [component.name for component in self.components]
@@ -120,6 +125,8 @@ def main(
 def run(service: Service | Callable[[], Awaitable[Service]]) -> ExitCode:
     """Run a service, or the one that a coroutine function builds on the loop, until a signal ends it."""
 
+    raise_descriptor_limit()
+
     async def body() -> ExitCode:
         if isinstance(service, Service):
             return await serve(service, handle_signals=True)
@@ -149,10 +156,11 @@ async def serve(
 
 
 class _Server(uvicorn.Server):
-    """uvicorn without its signal handlers, telling when it listens."""
+    """uvicorn without its signal handlers, with an acceptor of ours, telling when it listens."""
 
-    def __init__(self, config: uvicorn.Config, listening: Callable[[], None]) -> None:
+    def __init__(self, config: uvicorn.Config, open_sockets: OpenSockets, listening: Callable[[], None]) -> None:
         super().__init__(config)
+        self._open_sockets = open_sockets
         self._listening = listening
 
     @contextlib.contextmanager
@@ -160,7 +168,17 @@ class _Server(uvicorn.Server):
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
+        config, state = self.config, self.server_state
+
+        def make_protocol() -> asyncio.Protocol:
+            made: asyncio.Protocol = config.http_protocol_class(config=config, server_state=state, app_state={})  # type: ignore[call-arg]
+            return made
+
+        self.servers = [
+            Acceptor(listener, make_protocol, self._open_sockets, backlog=config.backlog)  # type: ignore[misc]
+            for listener in sockets or ()
+        ]
+        self.started = True
         self._listening()
 
 
@@ -172,6 +190,7 @@ class _Life:
         self._settings = service.settings
         self._stop = stop
         self._on_listening = on_listening
+        self._sockets = service.sockets or open_sockets(service.metrics, service.settings)
         self._hurry = asyncio.Event()
         self._failed = False
         self._begin = time.monotonic()
@@ -188,7 +207,7 @@ class _Life:
             log.error("cannot_listen", host=settings.host, port=settings.port, error=describe_error(error))
             return ExitCode.LISTEN
         host, port = listener.getsockname()[:2]
-        server = _Server(self._config(), lambda: self._listening(host, port))
+        server = _Server(self._config(), self._sockets, lambda: self._listening(host, port))
         service.liveness.on_fail = self._fail
         with _signals(self._signalled if handle_signals else None), contextlib.closing(listener):
             async with LoopWatchdog(service.metrics, max_lag_s=settings.max_loop_lag_s):
@@ -214,14 +233,26 @@ class _Life:
         return code
 
     def _config(self) -> uvicorn.Config:
+        settings = self._settings
+        times = HttpTimes(
+            head_s=settings.http_head_timeout_s,
+            body_s=settings.http_body_timeout_s,
+            unread_s=settings.http_unread_timeout_s,
+            idle_s=settings.http_idle_timeout_s,
+            idle_most=settings.http_idle_connections,
+        )
         options: dict[str, Any] = {
             "log_config": None,
             "access_log": False,
             "server_header": False,
             "lifespan": "off",  # components have a life with retries and readiness; two of them would be one too many
-            "timeout_graceful_shutdown": math.ceil(self._settings.stop_timeout_s),
+            "timeout_graceful_shutdown": math.ceil(settings.stop_timeout_s),
             "backlog": BACKLOG,
             "loop": "none",
+            "http": HttpGuard(self._sockets, times),
+            "ws": "none",
+            "timeout_keep_alive": times.idle_s,
+            "proxy_headers": False,  # whom to believe about addresses is a setting of ours
             **self._service.uvicorn_options,
         }
         return uvicorn.Config(self._service.app, **options)
@@ -339,6 +370,11 @@ class _Life:
                 complete = False
                 log.error("component_not_stopped", component=component.name, error=describe_error(error))
         return complete
+
+
+def open_sockets(metrics: Metrics, settings: ServiceSettings) -> OpenSockets:
+    """The count of a service's clients' sockets, none yet."""
+    return OpenSockets(metrics, descriptors=descriptor_limit(), reserve=settings.descriptor_reserve)
 
 
 def _bind(host: str, port: int) -> socket.socket:

@@ -165,6 +165,22 @@ class ServiceSettings(Settings):
     stop_timeout_s: float = setting(
         4.0, "For open requests and then for each part to close, before the process ends anyway.", gt=0, le=600
     )
+    http_head_timeout_s: float = setting(
+        10.0, "From the connection to the end of a request's head: slow mobile networks need seconds.", gt=0
+    )
+    http_body_timeout_s: float = setting(
+        30.0, "From there to the end of its body: the largest batch at 140 KB/s.", gt=0
+    )
+    http_unread_timeout_s: float = setting(30.0, "A client that takes no byte of its answer for so long is gone.", gt=0)
+    http_idle_timeout_s: int = setting(
+        75, "Between requests: longer than balancers keep theirs (60 s), or they would send into a closing one.", ge=1
+    )
+    http_idle_connections: int = setting(
+        1_000, "Between requests at once; above, the one that waited longest is closed.", unit="connections", ge=1
+    )
+    descriptor_reserve: int = setting(
+        128, "File descriptors that clients never get: stores, logs and probes need some 70.", unit="descriptors", ge=16
+    )
     max_loop_lag_s: float = setting(
         5.0, "An event loop this late has its stack logged; heartbeats and leases survive up to here.", gt=0
     )

@@ -24,7 +24,6 @@ from heliograph.edge.cursors import Cursors
 from heliograph.edge.endpoint import Endpoint
 from heliograph.edge.expiring import HttpExpiries
 from heliograph.edge.http import HttpPublishing, openapi_components
-from heliograph.edge.http_protocol import EdgeHttpProtocol
 from heliograph.edge.joiner import History
 from heliograph.edge.metrics import EdgeMetrics
 from heliograph.edge.moving import Moving
@@ -41,7 +40,7 @@ from heliograph.service.background import BackgroundTasks
 from heliograph.service.expiries import ExpiryDirectory
 from heliograph.service.health import Condition, Liveness, Readiness
 from heliograph.service.http import create_app
-from heliograph.service.lifecycle import Component, Service
+from heliograph.service.lifecycle import Component, Service, open_sockets
 from heliograph.service.logs import RateLimitedLog, get_logger
 from heliograph.service.metrics import Metrics
 from heliograph.service.refusals import Refusals
@@ -159,11 +158,9 @@ def real_stores(settings: EdgeSettings) -> Stores:
 class EdgeApp:
     """The edge's ASGI application: the WebSocket endpoint is met first, everything else is FastAPI's."""
 
-    def __init__(self, connect: ASGIApp, http: ASGIApp, refused: Callable[[str], None]) -> None:
+    def __init__(self, connect: ASGIApp, http: ASGIApp) -> None:
         self._connect = connect
         self._http = http
-        self.refused = refused
-        """Told what `heliograph.edge.http_protocol` refuses before there is a request."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket" and scope["path"] == CONNECT_PATH:
@@ -207,6 +204,7 @@ def compose(settings: EdgeSettings, stores: Stores) -> Service:
         max_remembered=settings.verified_tokens,
         refusals=refusals,
     )
+    sockets = open_sockets(metrics, settings)
     writer = TickWriter(loop)
     path = PublishPath(
         stores.live,
@@ -310,6 +308,7 @@ def compose(settings: EdgeSettings, stores: Stores) -> Service:
         settings.allowed_origins,
         takes_clients,
     )
+    sockets.on_refused = endpoint.refused
     app = create_app(
         title="Heliograph edge",
         version=VERSION,
@@ -376,7 +375,7 @@ def compose(settings: EdgeSettings, stores: Stores) -> Service:
     return Service(
         name="edge",
         version=VERSION,
-        app=EdgeApp(endpoint, app, endpoint.refused),
+        app=EdgeApp(endpoint, app),
         settings=settings,
         metrics=metrics,
         readiness=readiness,
@@ -391,12 +390,12 @@ def compose(settings: EdgeSettings, stores: Stores) -> Service:
             Component("registry", start_registration, registration.release, after=["passes"], required=False),
         ],
         drain=drain,
+        sockets=sockets,
         uvicorn_options={
             "ws": ClientSocket,
             "ws_max_size": settings.payload_ceiling_bytes + 8 * 1024,
             "ws_per_message_deflate": False,
             "ws_ping_interval": None,
-            "http": EdgeHttpProtocol,
         },
     )
 

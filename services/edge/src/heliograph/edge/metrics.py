@@ -62,6 +62,14 @@ class EdgeMetrics:
         self.moved = metrics.tick_family("moved_total", "Clients told to go to another edge, by reason.", ["reason"])
         self.orders_obeyed = metrics.tick_family("orders_obeyed_total", "Orders to this edge begun, by kind.", ["kind"])
         self.order_failures = metrics.ticks("order_failures_total", "Times that this edge could not read its orders.")
+        self.over_limit = metrics.tick_family(
+            "connections_over_limit_total",
+            "Connections refused, by whose limit they were above.",
+            ["limit"],
+        )
+        self.usage_store_failures = metrics.ticks(
+            "usage_store_failures_total", "Rounds in which limits over all edges could not be asked."
+        )
         self.registry_failures = metrics.ticks("registry_failures_total", "Registry updates that failed.")
         self.expiries = metrics.ticks("session_expiries_total", "Times that a session's expiry was set.")
         self.assigned = metrics.ticks("assigned_total", "Sessions given to a worker of this edge.")

@@ -7,6 +7,7 @@ from heliograph.core.partitions import partition_of
 from heliograph.core.sessions import SessionKey
 from heliograph.edge.origins import Origins
 from heliograph.edge.quotas import QuotaLeases, Quotas
+from heliograph.edge.usage import UNUSED, SessionUse
 from heliograph.protocol.tenants import Tenant
 from heliograph.service.bounds import bounds_of
 from heliograph.service.serving import Kind
@@ -75,3 +76,5 @@ class Target:
     kind: Kind
     by_worker: bool = False
     """The connection serves the session's agent type: what it publishes needs no worker."""
+    use: SessionUse = UNUSED
+    """That the session is in use here."""

@@ -17,6 +17,8 @@ from typing import Any, Protocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import Frame
 
+from heliograph.service.sockets import Seat
+
 EXTENSION = "heliograph.socket"
 """Key in the ASGI scope's extensions under which the endpoint finds its `ClientSocket`."""
 
@@ -43,6 +45,8 @@ class ClientSocket(WebSocketsSansIOProtocol):
 
     owner: SocketOwner | None = None
     read_bytes = 0
+    seat: Seat | None = None
+    """Its place among the service's sockets."""
     _held = b""
     """What came before the handshake was answered."""
     send_buffer_bytes = 128 * 1024
@@ -123,6 +127,8 @@ class ClientSocket(WebSocketsSansIOProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
+        if self.seat is not None:
+            self.seat.leave()
         self._tell_closed()
 
     @property
