@@ -22,7 +22,7 @@ async def test_a_program_is_told_each_change_and_can_look(edge: FakeEdge, make_c
         edge.broadcast(Notice("pressure", "elevated", ["log"]))
         await edge.until(lambda: len(told) == 2)
         assert told[1] == Pressure(Level.ELEVATED, ("log",))
-        edge.broadcast(Notice("pressure"))
+        edge.broadcast(Notice("pressure", "normal"))
         await edge.until(lambda: len(told) == 3)
         assert client.pressure == Pressure()
 
@@ -30,6 +30,7 @@ async def test_a_program_is_told_each_change_and_can_look(edge: FakeEdge, make_c
 async def test_kinds_and_levels_of_a_newer_server_are_ignored(edge: FakeEdge, make_client: MakeClient) -> None:
     told: list[Pressure] = []
     async with make_client(on_notice=told.append) as client:
+        edge.broadcast(Notice("weather"))
         edge.broadcast(Notice("weather", "critical"))
         edge.broadcast(Notice("pressure", "apocalyptic"))
         edge.broadcast(Notice("pressure", "high", ["edge"]))

@@ -36,7 +36,7 @@ class PressureWatch:
         self._become(NORMAL)
 
     def notice(self, frame: Notice) -> None:
-        level = LEVELS.get(frame.level)
+        level = LEVELS.get(frame.level or "")
         if frame.kind != NoticeKind.PRESSURE or level is None:
             return  # a newer server's
         after_s = frame.retry_after_ms / 1000 if frame.retry_after_ms is not None else None

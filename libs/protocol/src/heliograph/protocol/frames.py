@@ -482,9 +482,10 @@ class Notice(Struct, tag="notice", tag_field="type", omit_defaults=True):
     """
 
     kind: str
-    level: str = "normal"
-    """`normal`; `elevated`: a part of telemetry is dropped; `high`: all of it is; `critical`: events are refused, where
-    `sources` has `live` or `edge`, and control messages deferred, where it has `live`."""
+    level: str | None = None
+    """Of `pressure`: `normal`; `elevated`: a part of telemetry is dropped; `high`: all of it is; `critical`: events are
+    refused, where `sources` has `live` or `edge`, and control messages deferred, where it has `live`.
+    """
     sources: list[str] = []
     """Where it is: `live` (Redis), `log` (Kafka), `edge`."""
     retry_after_ms: int | None = None
