@@ -141,7 +141,7 @@ def test_a_level_may_be_out_of_reach() -> None:
 
 
 def test_the_table_has_a_row_for_everything() -> None:
-    assert set(TABLE) == set(Source)
+    assert set(TABLE) == set(LOG_COPY) == set(Source)
     for rows in TABLE.values():
         assert set(rows) == set(MessageClass)
         assert all(len(row) == len(Level) and row[0] is Verdict.ADMIT for row in rows.values())
@@ -163,12 +163,19 @@ def test_events_are_refused_only_where_the_live_path_or_the_edge_is_critical(giv
 def test_telemetry_is_sampled_when_elevated_and_shed_from_high(given_levels: dict[Source, Level]) -> None:
     worst = max(given_levels[Source.LIVE], given_levels[Source.EDGE])
     assert verdicts(given_levels).telemetry is (Verdict.ADMIT, Verdict.SAMPLE, Verdict.SHED, Verdict.SHED)[worst]
-    assert verdicts(given_levels).log_copy is LOG_COPY[given_levels[Source.LOG]]
+
+
+@given(levels)
+def test_its_copy_in_the_log_goes_by_the_log_and_the_edge_not_by_the_live_path(
+    given_levels: dict[Source, Level],
+) -> None:
+    worst = max(given_levels[Source.LOG], given_levels[Source.EDGE])
+    assert verdicts(given_levels).log_copy is (Verdict.ADMIT, Verdict.SAMPLE, Verdict.SHED, Verdict.SHED)[worst]
 
 
 @given(st.sampled_from(Level))
 def test_the_log_alone_costs_telemetrys_copy_and_nothing_else(level: Level) -> None:
-    assert verdicts({Source.LOG: level}) == Verdicts(log_copy=LOG_COPY[level])
+    assert verdicts({Source.LOG: level}) == Verdicts(log_copy=LOG_COPY[Source.LOG][level])
 
 
 @given(levels, levels)

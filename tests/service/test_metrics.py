@@ -160,3 +160,23 @@ def test_hot_path_counters_cost_less_than_a_prometheus_counter(metrics: Metrics)
 
     assert cheapest(0) * 2 < cheapest(1)
     assert cheapest(2) < cheapest(1)
+
+
+def test_a_quantile_is_of_what_was_observed_since() -> None:
+    histogram = TickHistogram((1.0, 2.0, 4.0))
+    histogram.observe(0.5)
+    before = histogram.counts()
+    assert histogram.quantile_since(before, 0.5) == 0.0
+    for value in (1.5, 1.5, 3.0, 3.0):
+        histogram.observe(value)
+    assert histogram.quantile_since(before, 0.5) == 2.0
+    assert histogram.quantile_since(before, 0.25) == 1.5
+    assert histogram.quantile_since(before, 1.0) == 4.0
+    assert histogram.quantile_since((0, 0, 0, 0), 0.1) == 0.5
+
+
+def test_a_quantile_above_all_buckets_is_the_highest_bound() -> None:
+    histogram = TickHistogram((1.0, 2.0))
+    for _ in range(3):
+        histogram.observe(100.0)
+    assert histogram.quantile_since((0, 0, 0), 0.5) == 2.0

@@ -10,7 +10,8 @@ from tests.services.edge.rig import until
 from heliograph.core.messages import AckMode, MessageClass
 from heliograph.core.positions import Position
 from heliograph.edge.metrics import EdgeMetrics
-from heliograph.edge.publishing import Publication, PublishLimits, PublishPath
+from heliograph.edge.publication import Publication
+from heliograph.edge.publishing import PublishLimits, PublishPath
 from heliograph.edge.quotas import QuotaLeases
 from heliograph.edge.tenants import Target, TenantState
 from heliograph.protocol.messages import Message

@@ -146,7 +146,7 @@ async def test_what_only_the_log_has_of_the_old_epoch_comes_before_the_new_one(w
 async def test_a_session_that_expired_begins_an_epoch_that_is_certain(world: World) -> None:
     world.answer_history()
     now_ms = [time.time_ns() // 1_000_000]
-    world.live._now_ms = lambda: now_ms[0]
+    world.live.now_ms = lambda: now_ms[0]
     edge = await world.edge(stores=world.stores(log=RoutedLog(world)))
     reader, writer = await edge.client(), await edge.client()
     await reader.subscribe(SESSION)

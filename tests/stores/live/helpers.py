@@ -5,6 +5,8 @@ import random
 import secrets
 from collections.abc import Callable, Sequence
 
+import redis
+
 from heliograph.core.messages import MessageClass
 from heliograph.core.positions import Position
 from heliograph.local import RedisServer
@@ -198,6 +200,14 @@ class Live:
         self._restart(keep)
         for store in self._stores:
             await until(lambda store=store: all(_connections(store)))  # type: ignore[misc]
+
+    def limit_memory(self, *, full: bool) -> None:
+        """Its server is above what it may use, or has no limit (again)."""
+        if isinstance(self._server, MemoryLiveServer):
+            self._server.max_bytes = 1 if full else 0
+        else:
+            with redis.Redis.from_url(self._server) as control:
+                control.config_set("maxmemory", "1mb" if full else "0")
 
     async def close(self) -> None:
         for store in self._stores:

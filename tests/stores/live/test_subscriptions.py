@@ -84,7 +84,9 @@ async def test_many_subscriptions_of_one_tick_are_all_told(store: LiveStore, lis
 async def test_telemetry_reaches_who_is_subscribed_and_is_kept_nowhere(store: LiveStore, listener: Listener) -> None:
     session = new_session()
     await subscribed(store, listener, session)
-    store.publish_unsequenced(session, b'{"type":"message","class":"telemetry"}')
-    await until(lambda: listener.of(session))
+    told: list[bool] = []
+    store.publish_unsequenced(session, b'{"type":"message","class":"telemetry"}', told.append)
+    assert not told, "callbacks never run inside the call"
+    await until(lambda: listener.of(session) and told == [True])
     assert listener.of(session) == [b'{"type":"message","class":"telemetry"}']
     assert (await store.heads([session]))[0].epoch == ""

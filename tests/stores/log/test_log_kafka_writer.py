@@ -115,6 +115,7 @@ async def test_without_brokers_a_write_fails_after_the_delivery_timeout_and_may_
     assert (error.code, error.maybe_done) == ("log_unavailable", True)
     assert writer.errors["_MSG_TIMED_OUT"] == 1
     assert writer.brokers_down
+    assert writer.load.broker_errors >= 1
     assert writer.oldest_unacknowledged_s == 0.0
     assert await writer.close(0) == 0
 

@@ -68,6 +68,27 @@ async def test_in_flight_counts_what_is_not_answered(stores: Stores) -> None:
     await until(lambda: writer.in_flight == 0)
 
 
+async def test_its_load_is_what_waits(stores: Stores) -> None:
+    topic, writer = await stores.topic(), await stores.writer()
+    assert writer.load.in_flight == writer.load.oldest_s == 0
+    for _ in range(5):
+        writer.write(topic, 0, b"k", b"v", [], None)
+    load = writer.load
+    assert load.in_flight == 5
+    assert load.capacity >= 1_000
+    assert load.oldest_s >= 0
+    await until(lambda: writer.load.in_flight == 0)
+    assert (writer.load.oldest_s, writer.load.broker_errors) == (0, 0)
+
+
+async def test_what_is_wrong_with_a_topic_is_no_error_of_the_brokers(stores: Stores) -> None:
+    topic, writer = await stores.topic(), await stores.writer()
+    await write(writer, topic, b"makes the topic known")
+    with pytest.raises(StoreError):
+        await write(writer, topic, b"v", partition=7)
+    assert writer.load.broker_errors == 0
+
+
 async def test_a_missing_partition_is_refused(stores: Stores) -> None:
     topic, writer = await stores.topic(), await stores.writer()
     await write(writer, topic, b"makes the topic known")

@@ -14,7 +14,7 @@ live path goes on without it, and what the bound on unconfirmed messages refuses
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum, IntEnum, StrEnum
 
@@ -86,8 +86,12 @@ TABLE: Mapping[Source, Mapping[MessageClass, tuple[Verdict, Verdict, Verdict, Ve
 }  # fmt: skip
 """By source, class and level."""
 
-LOG_COPY = (_ADMIT, _SAMPLE, _SHED, _SHED)
-"""What becomes of telemetry's copy in the log, by the log's level; who is subscribed gets it all the same."""
+LOG_COPY: Mapping[Source, tuple[Verdict, Verdict, Verdict, Verdict]] = {
+    Source.LOG: (_ADMIT, _SAMPLE, _SHED, _SHED),
+    Source.EDGE: (_ADMIT, _SAMPLE, _SHED, _SHED),
+    Source.LIVE: _ALWAYS,
+}
+"""What becomes of telemetry's copy in the log, where its tenant wants one: neither path's trouble costs the other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,15 +112,15 @@ CALM = Verdicts()
 def verdicts(levels: Mapping[Source, Level]) -> Verdicts:
     """What becomes of each class at these levels; a source that is not named is NORMAL."""
 
-    def worst(class_: MessageClass) -> Verdict:
-        found = (TABLE[source][class_][level] for source, level in levels.items())
+    def worst(rows: Callable[[Source], tuple[Verdict, ...]]) -> Verdict:
+        found = (rows(source)[level] for source, level in levels.items())
         return max(found, key=lambda verdict: verdict.value, default=Verdict.ADMIT)
 
     return Verdicts(
-        control=worst(MessageClass.CONTROL),
-        event=worst(MessageClass.EVENT),
-        telemetry=worst(MessageClass.TELEMETRY),
-        log_copy=LOG_COPY[levels.get(Source.LOG, Level.NORMAL)],
+        control=worst(lambda source: TABLE[source][MessageClass.CONTROL]),
+        event=worst(lambda source: TABLE[source][MessageClass.EVENT]),
+        telemetry=worst(lambda source: TABLE[source][MessageClass.TELEMETRY]),
+        log_copy=worst(lambda source: LOG_COPY[source]),
     )
 
 

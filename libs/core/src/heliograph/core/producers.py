@@ -182,6 +182,11 @@ class ProducerLedger:
         if claim.message_id:
             self._record_id(claim, position, now_ms)
 
+    def remembers(self, message_id: str, now_ms: int) -> bool:
+        """Whether a message of this id has its place, as far as is still known."""
+        known = self._ids.get(message_id)
+        return known is not None and now_ms - known.at_ms < _MESSAGE_ID_MEMORY_MS
+
     def __len__(self) -> int:
         """Rings remembered."""
         return len(self._rings)

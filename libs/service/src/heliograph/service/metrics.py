@@ -65,6 +65,23 @@ class TickHistogram:
         self._counts[bisect_left(self._bounds, value)] += 1
         self.total += value
 
+    def counts(self) -> tuple[int, ...]:
+        """Observations in each bucket so far, to be compared with later."""
+        return tuple(self._counts)
+
+    def quantile_since(self, before: Sequence[int], share: float) -> float:
+        """The value that `share` of the observations since `before` (`counts` of then) are at or below, 0 without any:
+        as exact as the buckets are, and at most the highest bound.
+        """
+        since = [now - then for now, then in zip(self._counts, before, strict=True)]
+        rank, low = share * sum(since), 0.0
+        for bound, count in zip(self._bounds, since, strict=False):
+            if count and rank <= count:
+                return low + (bound - low) * rank / count
+            rank -= count
+            low = bound
+        return low if any(since) else 0.0
+
     def buckets(self) -> list[tuple[str, float]]:
         """Cumulative counts by upper bound, `+Inf` last."""
         running, cumulative = 0, []

@@ -22,7 +22,8 @@ from heliograph.core.positions import Position
 
 
 class StoreError(HeliographError):
-    """A store could not do what it was asked. `code`: `live_unavailable`, `log_unavailable` or `unavailable`.
+    """A store could not do what it was asked. `code`: `live_unavailable`, `log_unavailable`, `overloaded` (the live
+    store is full: nothing was written) or `unavailable`.
 
     `maybe_done`: the request may have been carried out (the connection broke before the answer).
     """
@@ -193,8 +194,10 @@ class LiveStore(Protocol):
     def append(self, message: Append, bounds: Bounds, done: Callable[[Appended | StoreError], None]) -> None:
         """Judge, sequence, store, publish: atomic, and nothing written where it is refused."""
 
-    def publish_unsequenced(self, session: str, frame: bytes) -> None:
-        """Telemetry: to whoever is subscribed now; lost where the store is away (counted)."""
+    def publish_unsequenced(self, session: str, frame: bytes, done: Callable[[bool], None]) -> None:
+        """Telemetry: to whoever is subscribed now. `done` is told whether the store took it; False: it is lost (where
+        the connection broke before the answer, it may have been taken all the same).
+        """
 
     async def announce(self, session: str, id: str, frame: bytes) -> bool:  # noqa: A002 - the frame's member
         """Publish a presence frame to whoever is subscribed now, unless one of this id was within ANNOUNCED_S: so
@@ -269,8 +272,41 @@ class LiveStore(Protocol):
     async def forget(self, sessions: Sequence[str]) -> int:
         """Remove all that there is of these, confirmed or not: of a tenant whose data goes. How many had keys."""
 
+    async def placed(self, session: str, message_ids: Sequence[str]) -> list[bool]:
+        """Whether the session has a message of each id that its publisher (or a router) appended it under, within the
+        time for which such ids are remembered.
+        """
+
+    @property
+    def load(self) -> "LiveLoad":
+        """What this store waits for; asks nobody."""
+
+    async def memory(self) -> "LiveMemory":
+        """How full the store is. Asked beside the hot path; its round trip tells how fast the store answers."""
+
     async def pressure(self) -> "LivePressure":
-        """How full the store is."""
+        """How full the store is, and of what: asks every virtual shard."""
+
+
+@dataclass(frozen=True, slots=True)
+class LiveLoad:
+    """Commands without an answer, and how many there may be: what comes then fails at once."""
+
+    in_flight: int
+    capacity: int
+
+
+@dataclass(frozen=True, slots=True)
+class LiveMemory:
+    """`used_bytes` of `max_bytes` (0: unlimited)."""
+
+    used_bytes: int
+    max_bytes: int
+
+    @property
+    def share(self) -> float:
+        """0 where there is no limit."""
+        return self.used_bytes / self.max_bytes if self.max_bytes else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,6 +344,10 @@ class LogWriter(Protocol):
     @property
     def in_flight(self) -> int: ...
 
+    @property
+    def load(self) -> "LogLoad":
+        """What this writer waits for, and what failed; asks nobody."""
+
     def write(
         self,
         topic: str,
@@ -321,6 +361,19 @@ class LogWriter(Protocol):
 
         Raises StoreError(`log_unavailable`) at once where the queue is full or the topic's partition is not known.
         """
+
+
+@dataclass(frozen=True, slots=True)
+class LogLoad:
+    """How a writer gets its records out."""
+
+    in_flight: int
+    capacity: int
+    """Records that may wait; a further one is refused."""
+    oldest_s: float
+    """Age of the oldest record that is not acknowledged; 0: there is none."""
+    broker_errors: int
+    """So far. What is wrong with one topic, as that it is missing, is none."""
 
 
 class LogConsumer(Protocol):

@@ -27,6 +27,9 @@ from heliograph.edge.http import HttpPublishing, openapi_components
 from heliograph.edge.joiner import History
 from heliograph.edge.metrics import EdgeMetrics
 from heliograph.edge.moving import Moving
+from heliograph.edge.pressure import EdgePressure
+from heliograph.edge.pressure_settings import marks_of
+from heliograph.edge.process_memory import cgroup_limit_bytes
 from heliograph.edge.publishing import PublishLimits, PublishPath
 from heliograph.edge.quotas import QuotaLeases
 from heliograph.edge.registration import Registration
@@ -70,7 +73,7 @@ TICK_S = 0.05
 """Between looks at overdue answers."""
 
 FOLLOW_S = 0.2
-"""Between questions about pending publishes."""
+"""Between questions about pending publishes, and deferred ones."""
 
 REFRESH_BURST = 10
 """New tokens a connection may show at once: a client that tries each of its keys is no attack."""
@@ -211,7 +214,11 @@ def compose(settings: EdgeSettings, stores: Stores) -> Service:
         stores.log,
         edge_metrics,
         tracing,
-        PublishLimits(settings.durable_wait_s, settings.log_in_flight_per_tenant),
+        PublishLimits(
+            settings.durable_wait_s,
+            settings.log_in_flight_per_tenant,
+            telemetry_sample=settings.telemetry_sample_ratio,
+        ),
     )
     cursors = Cursors(stores.live, edge_metrics)
     history = History(
@@ -240,6 +247,20 @@ def compose(settings: EdgeSettings, stores: Stores) -> Service:
         virtual_shards=settings.virtual_shards,
         subscribe_timeout_s=settings.subscribe_timeout_s,
         refusals=refusals,
+    )
+
+    def tell(notice: bytes | None) -> None:
+        connections.notice = notice
+
+    pressure = EdgePressure(
+        stores.live,
+        stores.log,
+        path,
+        edge_metrics,
+        marks_of(settings),
+        outbound_bytes=lambda: connections.outbound_bytes,
+        memory_limit_bytes=settings.memory_limit_bytes or cgroup_limit_bytes(),
+        told=tell,
     )
     address = settings.advertise_address or f"{settings.host}:{settings.port}"
     announcer = Announcer(
@@ -307,6 +328,7 @@ def compose(settings: EdgeSettings, stores: Stores) -> Service:
         HandshakeAdmission(_admission(settings), random.random),
         settings.allowed_origins,
         takes_clients,
+        lambda: pressure.overloaded,
     )
     sockets.on_refused = endpoint.refused
     app = create_app(
@@ -350,6 +372,8 @@ def compose(settings: EdgeSettings, stores: Stores) -> Service:
         tasks.spawn("workers", serving.look_after)
         tasks.spawn("overdue", lambda: _overdue(path))
         tasks.spawn("pending", lambda: _pending(path))
+        tasks.spawn("pressure", pressure.run)
+        tasks.spawn("live memory", pressure.ask)
         tasks.spawn("stores", lambda: _watch(stores.live, readiness.condition("live")))
 
     async def stop_passes() -> None:
@@ -428,6 +452,8 @@ async def _pending(path: PublishPath) -> None:
         await asyncio.sleep(FOLLOW_S)
         if path.followed:
             await path.look_after_followed(time.monotonic())
+        if path.deferrals.held:
+            await path.deferrals.look(time.monotonic())
 
 
 async def _watch(live: LiveStore, condition: Condition) -> None:

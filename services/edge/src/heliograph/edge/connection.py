@@ -19,6 +19,7 @@ from heliograph.core.limits import PRODUCER_RING
 from heliograph.core.messages import MessageClass
 from heliograph.core.outbox import Action, Fate, Flow, Outbox, OutboxMarks
 from heliograph.core.positions import Position
+from heliograph.core.pressure import Level
 from heliograph.core.scopes import Operation
 from heliograph.core.sessions import SessionKey
 from heliograph.edge.access import refresh
@@ -28,7 +29,8 @@ from heliograph.edge.greeting import greet
 from heliograph.edge.joiner import Cursor
 from heliograph.edge.metrics import EdgeMetrics
 from heliograph.edge.offering import serve
-from heliograph.edge.publishing import Publication, PublishPath, published_frame, refused_frame
+from heliograph.edge.publication import Publication, published_frame, refused_frame
+from heliograph.edge.publishing import PublishPath
 from heliograph.edge.senders import Sender
 from heliograph.edge.status import tell_status
 from heliograph.edge.subscribing import forbidden, subscribe, unsubscribe
@@ -42,6 +44,8 @@ from heliograph.protocol.frames import (
     Error,
     FrameError,
     Hello,
+    Notice,
+    NoticeKind,
     Ping,
     Pong,
     Publish,
@@ -79,6 +83,7 @@ REFUSING = frozenset(
 """Closes that refuse the client something, rather than end or move it."""
 
 PING_FRAME = text_frame(encode(Ping()))
+ALL_NORMAL_FRAME = text_frame(encode(Notice(NoticeKind.PRESSURE, Level.NORMAL.text)))
 MAX_TARGETS = 1_024
 """Sessions whose publish target a connection remembers; then they are looked up again."""
 
@@ -111,6 +116,7 @@ class Connection:
         "_incarnation",
         "_limits",
         "_metrics",
+        "_noticed",
         "_opened_s",
         "_outbox",
         "_path",
@@ -190,6 +196,8 @@ class Connection:
         self._written_bytes = 0
         self._ping_bytes = 0
         self._errors = 0
+        self._noticed: bytes | None = None
+        """The notice of pressure that it was told last; None: that all is normal."""
         self._closing = False
 
     # ---- out --------------------------------------------------------------------------------------------------------
@@ -391,7 +399,14 @@ class Connection:
                 int(expires_at * 1000) if expires_at is not None else None,
             )
         )
+        self._take_notice()
         self._connections.changed(self)
+
+    def _take_notice(self) -> None:
+        notice = self._connections.notice
+        if notice is not self._noticed:
+            self._noticed = notice
+            self.post(notice or ALL_NORMAL_FRAME)
 
     # ---- subscriptions ----------------------------------------------------------------------------------------------
 
@@ -524,26 +539,27 @@ class Connection:
         self.tenant = tenant
         self._targets = None
 
-    def look(self, now: float, wall: float) -> None:
-        """Once a second: time-outs, heartbeat, progress."""
+    def look(self, now: float, wall: float) -> int:
+        """Once a second: time-outs, heartbeat, progress, what is to be told. Bytes that wait for its reader."""
         if self._closing:
-            return
+            return 0
         if not self.hello_done:
             if now - self._opened_s > self._limits.hello_timeout_s:
                 self.close(CloseCode.HELLO_TIMEOUT)
-            return
+            return 0
         identity = self.identity
         assert identity is not None
         if identity.expires_at is not None and wall >= identity.expires_at:
             self.close(CloseCode.TOKEN_EXPIRED)
-            return
-        waiting = self._socket.transport.get_write_buffer_size()
+            return 0
+        self._take_notice()
+        waiting: int = self._socket.transport.get_write_buffer_size()
         if waiting or self._outbox is not None:
             self._observe(waiting)
         self._unpark()
         if not self.subscriptions and not self.serves and now - self.last_active_s > self._limits.idle_timeout_s:
             self.close(CloseCode.IDLE)
-            return
+            return 0
         outbox = self._outbox
         taken = 0
         if outbox is not None or self._beat.due(now):
@@ -551,7 +567,7 @@ class Connection:
             taken = self._written_bytes - waiting - (offered or 0)
             if outbox is not None and outbox.look(taken, waiting if offered is None else offered, now) is Action.CLOSE:
                 self.close(CloseCode.NO_PROGRESS, abort=True)
-                return
+                return 0
         behind = outbox is not None and outbox.flow is Flow.CATCHING_UP
         moved = self._socket.read_bytes + max(taken - self._ping_bytes, 0)
         beat = self._beat.look(now, moved, catching_up=behind)
@@ -560,6 +576,7 @@ class Connection:
             self.post(PING_FRAME)
         elif beat is beat.DEAD:
             self.close(CloseCode.HEARTBEAT_TIMEOUT)
+        return waiting
 
     def close(self, code: CloseCode, *, abort: bool = False) -> None:
         """End the connection, telling why; `abort` where the peer reads nothing anyway."""

@@ -78,6 +78,10 @@ class Connections:
         self.on_changed: Callable[[Connection], None] = lambda _connection: None
         self.on_gone: Callable[[Connection], None] = lambda _connection: None
         self.draining = False
+        self.notice: bytes | None = None
+        """What connections are to be told about pressure, as a WebSocket frame; None: that all is normal."""
+        self.outbound_bytes = 0
+        """Waiting for all readers, as of the last pass."""
         directory.listen(self._tenant_changed)
         metrics.metrics.sampled_gauge("connections", "Open connections.", lambda: float(len(self._open)))
 
@@ -178,10 +182,12 @@ class Connections:
         while True:
             await asyncio.sleep(PASS_S)
             now, wall = self._clock(), time.time()
+            outbound_bytes = 0
             for count, connection in enumerate(tuple(self._open.values())):
-                connection.look(now, wall)
+                outbound_bytes += connection.look(now, wall)
                 if count % PASS_SLICE == PASS_SLICE - 1:
                     await asyncio.sleep(0)
+            self.outbound_bytes = outbound_bytes
             while self._awaiting and (self._awaiting[0][1].answered or self._awaiting[0][0] <= now):
                 subscription = self._awaiting.popleft()[1]
                 if not subscription.answered:

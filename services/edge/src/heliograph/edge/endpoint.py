@@ -25,6 +25,9 @@ from heliograph.protocol.frames import SUBPROTOCOL, Reconnect
 from heliograph.service.http import PROBLEM, problem
 from heliograph.service.tokens import Identity, TokenError
 
+OVERLOADED_AFTER_S = (2, 10)
+"""When a client may come back to an edge that can take no more: another one has room sooner."""
+
 
 class Endpoint:
     """`/v1/connect`."""
@@ -40,7 +43,9 @@ class Endpoint:
         admission: HandshakeAdmission,
         allowed_origins: Iterable[str],
         ready: Callable[[], bool],
+        overloaded: Callable[[], bool] = lambda: False,
     ) -> None:
+        """`overloaded`: whether the edge itself can take no more (`heliograph.edge.pressure`)."""
         self._connections = connections
         self._sessions = sessions
         self._path = path
@@ -50,6 +55,7 @@ class Endpoint:
         self._admission = admission
         self._origins = Origins(allowed_origins)
         self._ready = ready
+        self._overloaded = overloaded
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await receive()
@@ -57,6 +63,10 @@ class Endpoint:
         admission = self._admission.judge(time.monotonic())
         if isinstance(admission, RefuseHandshake):
             await self._refuse(scope, send, "unavailable", retry_after_s=admission.retry_after_s)
+            return
+        if self._overloaded():
+            after_s = random.randint(*OVERLOADED_AFTER_S)  # noqa: S311 - a pace
+            await self._refuse(scope, send, "overloaded", retry_after_s=after_s)
             return
         if not self._ready():
             await self._refuse(scope, send, "unavailable", retry_after_s=random.randint(1, 3))  # noqa: S311 - a pace

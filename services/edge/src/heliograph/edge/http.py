@@ -21,7 +21,8 @@ from heliograph.core.scopes import Operation
 from heliograph.core.sessions import LABEL_PATTERN, SESSION_ID_PATTERN, SessionKey
 from heliograph.edge.connections import Connections
 from heliograph.edge.metrics import EdgeMetrics
-from heliograph.edge.publishing import Publication, PublishPath
+from heliograph.edge.publication import Publication
+from heliograph.edge.publishing import PublishPath
 from heliograph.edge.senders import Sender
 from heliograph.edge.tenants import Target
 from heliograph.protocol.codes import CODES

@@ -14,19 +14,33 @@ class EdgeMetrics:
         self.refused = metrics.tick_family("refused_total", "Requests refused, by code.", ["code"])
         self.errors = metrics.tick_family("bad_frames_total", "Inbound frames not understood, by code.", ["code"])
         self.deferred = metrics.ticks(
-            "deferred_total", "Control messages put on the log alone: the live path was away."
+            "deferred_total", "Control messages put on the log alone: the live path was away, or under pressure."
+        )
+        self.deferred_unplaced = metrics.ticks(
+            "deferred_unplaced_total",
+            "Publishers without a counter that are not kept in order behind what was deferred: too long, or too many.",
         )
         self.duplicates = metrics.ticks("duplicates_total", "Publishes that were a repeat.")
         self.pending = metrics.ticks("pending_total", "Publishes answered before the log had them.")
         self.unfollowed = metrics.ticks("unfollowed_total", "Pending publishes not followed: too many at once.")
         self.log_failures = metrics.tick_family("log_failures_total", "Records the log did not take.", ["code"])
-        self.telemetry_not_logged = metrics.ticks("telemetry_not_logged_total", "Telemetry the log did not take.")
+        self.telemetry_dropped = metrics.tick_family(
+            "telemetry_dropped_total",
+            "Telemetry that was within its limits and not published, by reason; all other is in published_total.",
+            ["reason"],
+        )
+        self.telemetry_not_logged = metrics.tick_family(
+            "telemetry_not_logged_total", "Telemetry whose tenant wants it in the log, and that is not.", ["reason"]
+        )
         self.acks = metrics.ticks("acks_total", "Acks taken from consumers.")
         self.cursors_written = metrics.ticks("cursors_written_total", "Acks written: the furthest of each batch.")
         self.cursors_missing = metrics.ticks("cursors_missing_total", "Subscriptions from a cursor that was not there.")
         self.telemetry_shed = metrics.ticks("telemetry_shed_total", "Telemetry not sent to a slow reader, each once.")
         self.telemetry_joining = metrics.ticks(
             "telemetry_joining_total", "Telemetry not sent to a subscriber that had not caught up with its session yet."
+        )
+        self.telemetry_cut = metrics.ticks(
+            "telemetry_cut_total", "Subscribers whose live link broke: what telemetry came meanwhile they miss."
         )
         self.presence_sent = metrics.ticks("presence_sent_total", "Joins and leaves sent to subscribers.")
         self.presence_shed = metrics.ticks("presence_shed_total", "Joins and leaves not sent to a slow reader.")

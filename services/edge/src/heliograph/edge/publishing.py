@@ -6,29 +6,35 @@ Independent on purpose: what the live store took is delivered and answered for, 
 the log doesn't take in time is not tried again here: its message is in the hot window, and the router writes it. A
 control message that the live store can't take is deferred: only the log has it until the router delivers it.
 
-A publish costs no task, no future and no timer: `Publication` is its only object, its methods are the callbacks, and
-answers that are due after a while wait in one queue that a tick looks through.
+Under pressure (`heliograph.edge.pressure`) events are refused with a time, and control goes to the log at once.
+
+A publish costs no task, no future and no timer: `Publication` is its only object, and answers that are due after a
+while wait in one queue that a tick looks through.
 """
 
+import random
 import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 from heliograph.core.errors import InvalidValueError
 from heliograph.core.limits import RECORD_OVERHEAD_BYTES
 from heliograph.core.messages import AckMode, MessageClass
+from heliograph.core.pacing import jittered_after_ms
 from heliograph.core.positions import Position
+from heliograph.core.pressure import Verdict, Verdicts
 from heliograph.core.sessions import SessionKey
+from heliograph.edge.deferrals import Deferrals
 from heliograph.edge.metrics import EdgeMetrics
+from heliograph.edge.publication import OVERLOADED, Answers, Publication
+from heliograph.edge.telemetry import Telemetry
 from heliograph.edge.tenants import Target
 from heliograph.protocol.codes import CODES
-from heliograph.protocol.frames import RESERVED_EVENT_TYPE_PREFIX, Publish, Published, Refused, check_name
+from heliograph.protocol.frames import RESERVED_EVENT_TYPE_PREFIX, Publish, check_name
 from heliograph.protocol.messages import (
     DEFAULT_EVENT_TYPE,
     JSON_CONTENT_TYPE,
-    TELEMETRY_START,
     Message,
     canonical_payload,
     content_hash,
@@ -38,172 +44,15 @@ from heliograph.protocol.messages import (
     record_headers,
     record_value,
 )
-from heliograph.service.tracing import MessageSpan, Tracing
-from heliograph.stores.ports import Append, Appended, AppendStatus, LiveStore, LogWriter, StoreError
+from heliograph.service.tracing import Tracing
+from heliograph.stores.ports import Append, LiveStore, LogWriter, StoreError
 
-RETRY_AFTER_MS = {"backlog": 1_000, "recovering": 500, "live_unavailable": 1_000, "log_unavailable": 1_000}
-"""What a refused publisher is told: about the time that the cause takes to change."""
+OVERLOADED_AFTER_MS, OVERLOADED_SPREAD_MS = 1_000, 2_000
+"""When a publisher may come back where too much is going on: each has its own time, or all would be back at once."""
 
-OK, DUPLICATE = AppendStatus.OK, AppendStatus.DUPLICATE
-DURABLE, ACCEPTED, NONE = AckMode.DURABLE, AckMode.ACCEPTED, AckMode.NONE
-CONTROL, TELEMETRY = MessageClass.CONTROL, MessageClass.TELEMETRY
-LIVE_UNAVAILABLE = "live_unavailable"
-
-
-class Answers(Protocol):
-    """Where the answers of a publisher go: a connection, or an HTTP request."""
-
-    def published(self, publication: "Publication", *, durable: bool, pending: bool, duplicate: bool) -> None: ...
-
-    def confirmed(self, publication: "Publication") -> None: ...
-
-    def refused(
-        self, request_id: int | None, code: str, message: str, *, retry_after_ms: int | None, expected: int | None
-    ) -> None: ...
-
-
-class Publication:
-    """One publish that was admitted, until it is answered for good."""
-
-    __slots__ = (
-        "ack",
-        "answered",
-        "answers",
-        "deadline",
-        "deferred",
-        "epoch",
-        "message",
-        "path",
-        "pending",
-        "request_id",
-        "seq",
-        "span",
-        "started",
-        "target",
-    )
-
-    def __init__(
-        self, path: "PublishPath", answers: Answers, target: Target, message: Message, ack: AckMode, id_: int | None
-    ) -> None:
-        self.path = path
-        self.answers = answers
-        self.target = target
-        self.message = message
-        self.ack = ack
-        self.request_id = id_
-        self.answered = False
-        self.pending = False
-        self.deferred = False
-        """Only the log has it; the router puts it in its place."""
-        self.epoch = ""
-        self.seq = 0
-        self.deadline = 0.0
-        self.started = 0.0
-        self.span: MessageSpan | None = None
-
-    @property
-    def position(self) -> str:
-        """Text of the position that the live store gave."""
-        return f"{self.epoch}-{self.seq:016d}"
-
-    def appended(self, answer: Appended | StoreError) -> None:
-        """The live store answered."""
-        path = self.path
-        if type(answer) is StoreError:
-            if self.message.class_ is CONTROL and answer.code == LIVE_UNAVAILABLE:
-                path.defer(self)
-            else:
-                self._refused(answer.code, answer.message, None)
-            return
-        assert isinstance(answer, Appended)
-        status = answer.status
-        if status is OK:
-            self.epoch, self.seq = answer.epoch, answer.seq
-            self.message.position = self.position
-            path.metrics.append_s.observe(path.clock() - self.started)
-            path.metrics.published[self.message.class_].n += 1
-            if self.ack is ACCEPTED:
-                self.answered = True
-                self.answers.published(self, durable=False, pending=False, duplicate=False)
-            elif self.ack is DURABLE:
-                path.await_log(self)
-            path.write(self, answer.partition)
-            kind = self.target.kind
-            if kind.pending is not None and not self.message.by_worker:
-                kind.mark(self.target.session, self.message.position)
-        elif status is DUPLICATE:
-            self.epoch, self.seq = answer.epoch, answer.seq
-            path.metrics.duplicates.n += 1
-            self._end_span(None)
-            if answer.confirmed or self.ack is not DURABLE:
-                if self.ack is not NONE:
-                    self.answers.published(self, durable=answer.confirmed, pending=False, duplicate=True)
-                self.answered = True
-            else:  # the first one's write may still be under way: not written again, but followed
-                path.await_log(self)
-                path.follow(self)
-        else:
-            self._refused(status.value, CODES[status.value].meaning, answer.expected or None)
-
-    def logged(self, error: StoreError | None) -> None:
-        """The log acknowledged, or gave up."""
-        path = self.path
-        path.metrics.in_flight -= 1
-        self.target.tenant.in_flight -= 1
-        if error is not None:
-            path.metrics.log_failures.labels(error.code).n += 1
-            path.log_failed(error)
-            self._end_span(error.code)
-            if self.ack is DURABLE:
-                path.follow(self)
-            return
-        path.metrics.log_s.observe(path.clock() - self.started)
-        self._end_span(None)
-        if self.ack is DURABLE:
-            self.durable()
-
-    def deferral_logged(self, error: StoreError | None) -> None:
-        """The log acknowledged a deferred message, or gave up: then neither path has it for certain."""
-        path = self.path
-        path.metrics.in_flight -= 1
-        self.target.tenant.in_flight -= 1
-        if error is not None:
-            path.metrics.log_failures.labels(error.code).n += 1
-            path.log_failed(error)
-            self._refused(LIVE_UNAVAILABLE, CODES[LIVE_UNAVAILABLE].meaning, None)
-            return
-        path.metrics.deferred.n += 1
-        self._end_span(None)
-        self.answered = self.deferred = True
-        if self.ack is not NONE:
-            self.answers.published(self, durable=True, pending=False, duplicate=False)
-
-    def durable(self) -> None:
-        """The log is known to have it."""
-        if self.pending:
-            self.pending = False
-            self.answers.confirmed(self)
-        elif not self.answered:
-            self.answered = True
-            self.answers.published(self, durable=True, pending=False, duplicate=self.message.position is None)
-
-    def overdue(self) -> None:
-        """It took too long: answer as pending; `confirmed` follows."""
-        if not self.answered:
-            self.answered = self.pending = True
-            self.path.metrics.pending.n += 1
-            self.answers.published(self, durable=False, pending=True, duplicate=self.message.position is None)
-
-    def _refused(self, code: str, message: str, expected: int | None) -> None:
-        self.answered = True
-        self._end_span(code)
-        self.path.metrics.refused.labels(code).n += 1
-        self.answers.refused(self.request_id, code, message, retry_after_ms=RETRY_AFTER_MS.get(code), expected=expected)
-
-    def _end_span(self, error: str | None) -> None:
-        if self.span is not None:
-            self.span.end(position=self.position if self.epoch else None, error=error)
-            self.span = None
+DURABLE, NONE = AckMode.DURABLE, AckMode.NONE
+CONTROL, EVENT, TELEMETRY = MessageClass.CONTROL, MessageClass.EVENT, MessageClass.TELEMETRY
+DEFER, REFUSE = Verdict.DEFER, Verdict.REFUSE
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,6 +65,8 @@ class PublishLimits:
     """How long a pending publish is followed; after that its client asks by `status`."""
     follow_most: int = 100_000
     """Pending publishes followed at once (about 1 KB each); more are left to `status`."""
+    telemetry_sample: float = 0.1
+    """Share of telemetry that is taken while a level is elevated."""
 
 
 class PublishPath:
@@ -229,13 +80,26 @@ class PublishPath:
         tracing: Tracing,
         limits: PublishLimits,
         clock: Callable[[], float] = time.monotonic,
+        uniform: Callable[[], float] = random.random,
     ) -> None:
+        """`uniform` draws from [0, 1), for jitter."""
         self.live = live
         self.log = log
         self.metrics = metrics
         self.tracing = tracing
         self.clock = clock
         self.log_failed: Callable[[StoreError], None] = lambda _error: None
+        self.pressed: Verdicts | None = None
+        """What is held back, set by `heliograph.edge.pressure`; None: nothing is."""
+        self.deferrals = Deferrals(live, metrics)
+        self._telemetry = Telemetry(
+            live,
+            log,
+            metrics,
+            sample=limits.telemetry_sample,
+            log_in_flight_per_tenant=limits.log_in_flight_per_tenant,
+        )
+        self._uniform = uniform
         self._limits = limits
         self._waiting: deque[Publication] = deque()
         self._followed: dict[str, list[Publication]] = {}
@@ -250,7 +114,7 @@ class PublishPath:
         incarnation: str | None,
         message_id: str,
         kind: type[Publication] = Publication,
-    ) -> Publication:
+    ) -> None:
         """One publish that scopes and buckets let through. `message_id` is used where the frame has none.
 
         Answers exactly once (but `none`), now or later. Raises InvalidValueError where the message itself is wrong.
@@ -264,12 +128,16 @@ class PublishPath:
                 f"{len(payload)} bytes",
                 f"at most {target.tenant.max_payload_bytes} bytes",
             )
+        class_, pressed = frame.class_, self.pressed
+        if pressed is not None and class_ is EVENT and pressed.event is REFUSE and self.live.available:
+            self._refuse_event(answers, frame.id)
+            return
         content_type, event_type = frame.content_type, frame.event_type
         if content_type == JSON_CONTENT_TYPE:
             content_type = None
         if event_type == DEFAULT_EVENT_TYPE:
             event_type = None
-        class_, seq = frame.class_, frame.seq
+        seq = frame.seq
         message = Message(
             session=target.session,
             message_id=frame.message_id or message_id,
@@ -294,13 +162,23 @@ class PublishPath:
         if self.tracing.enabled:
             self._trace(publication)
         if class_ is TELEMETRY:
-            self._telemetry(publication)
-            return publication
+            self._telemetry.publish(publication, pressed)
+            return
         publication.started = self.clock()
-        if class_ is CONTROL and not self.live.available:
+        if class_ is CONTROL and (
+            not self.live.available
+            or (pressed is not None and pressed.control is DEFER)
+            or (seq is None and self.deferrals.held and (target.session, producer) in self.deferrals.held)
+        ):
             self.defer(publication)
-            return publication
-        content = frame_content(message)
+            return
+        self.append(publication, frame.message_id or "")
+
+    def append(self, publication: Publication, message_id: str) -> None:
+        """Give it to the live store; `message_id` where it is to be judged by that as well."""
+        publication.tried_live = True
+        message, target = publication.message, publication.target
+        content, seq = frame_content(message), message.producer_seq
         self.live.append(
             Append(
                 session=target.session,
@@ -309,25 +187,29 @@ class PublishPath:
                 size_bytes=len(message.payload) + RECORD_OVERHEAD_BYTES,
                 partition=target.partition,
                 content_hash=content_hash(content),
-                producer=b"" if seq is None else f"{class_}|{producer}|{incarnation}".encode(),
+                producer=b"" if seq is None else f"{message.class_}|{message.producer}|{message.incarnation}".encode(),
                 producer_seq=seq or 0,
-                message_id=frame.message_id or "",
+                message_id=message_id,
             ),
             target.tenant.bounds,
             publication.appended,
         )
-        return publication
 
     def write(self, publication: Publication, partition: int) -> None:
         """Put an appended message on the log. Where that can't be done now, the router does it later."""
         self._produce(publication, publication.target.topic, partition, publication.logged)
 
     def defer(self, publication: Publication) -> None:
-        """Put a control message on the durable stream only: the live path is away.
+        """Put a control message on the durable stream only: the live path is away, or has too much to do.
 
         It may have taken the message before it went away: the router that delivers it has it judged like any repeat.
-        Messages of a session go to one partition in the order they come in here, so a producer's order stays.
+        Messages of a session go to one partition in the order they come in here, so a producer's order stays; what it
+        publishes later waits its turn, by its counter or by `deferrals`.
         """
+        publication.tried_log = True
+        message = publication.message
+        if message.producer_seq is None:
+            self.deferrals.began((message.session, message.producer))
         self._produce(publication, publication.target.tenant.deferred_topic, -1, publication.deferral_logged)
 
     def _produce(
@@ -396,28 +278,15 @@ class PublishPath:
         """Publishes that are pending and followed."""
         return self._followed_count
 
-    def _telemetry(self, publication: Publication) -> None:
-        message, tenant = publication.message, publication.target.tenant
-        if publication.ack is DURABLE:
-            raise InvalidValueError("ack_impossible", "ack", "durable", "`none` or `accepted` for telemetry")
-        rest = TELEMETRY_START + frame_rest(message, frame_content(message))
-        self.live.publish_unsequenced(publication.target.session, rest)
-        self.metrics.published[TELEMETRY].n += 1
-        if tenant.telemetry_topic is not None and tenant.in_flight < self._limits.log_in_flight_per_tenant:
-            try:
-                self.log.write(
-                    tenant.telemetry_topic,
-                    -1,
-                    publication.target.key,
-                    record_value(message),
-                    record_headers(message),
-                    None,
-                )
-            except StoreError:
-                self.metrics.telemetry_not_logged.n += 1
-        publication.answered = True
-        if publication.ack is ACCEPTED:
-            publication.answers.published(publication, durable=False, pending=False, duplicate=False)
+    def overloaded_after_ms(self) -> int:
+        """When one publisher shall come back."""
+        return jittered_after_ms(OVERLOADED_AFTER_MS, OVERLOADED_SPREAD_MS, self._uniform)
+
+    def _refuse_event(self, answers: Answers, request_id: int | None) -> None:
+        """Before anything is made of it: under pressure these are many."""
+        self.metrics.refused.labels(OVERLOADED).n += 1
+        after_ms, meaning = self.overloaded_after_ms(), CODES[OVERLOADED].meaning
+        answers.refused(request_id, OVERLOADED, meaning, retry_after_ms=after_ms, expected=None)
 
     def _trace(self, publication: Publication) -> None:
         message, target = publication.message, publication.target
@@ -452,23 +321,3 @@ def check_publish(frame: Publish) -> None:
         SessionKey.parse(frame.reply_to)
     if frame.content_type is not None:
         check_name("content_type", frame.content_type)
-
-
-def refused_frame(
-    request_id: int | None, code: str, message: str, *, retry_after_ms: int | None, expected: int | None
-) -> Refused:
-    """The frame for a refusal."""
-    return Refused(code, message, request_id, None, retry_after_ms, expected)
-
-
-def published_frame(publication: Publication, *, durable: bool, pending: bool, duplicate: bool) -> Published:
-    """The frame for an answered publish."""
-    return Published(
-        durable,
-        publication.request_id,
-        publication.position if publication.epoch else None,
-        publication.message.message_id,
-        pending,
-        duplicate,
-        publication.deferred,
-    )

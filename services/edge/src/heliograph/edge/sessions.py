@@ -225,6 +225,8 @@ class Sessions:
     def on_lost(self) -> None:
         self.metrics.lost_subscriptions.n += 1
         for hub in self._hubs.values():
+            if hub.subscribed:
+                self.metrics.telemetry_cut.n += len(hub.live)
             hub.subscribed = False
 
     # ---- subscribers ------------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """The edge's settings, besides those that services share."""
 
 from heliograph.core import limits
+from heliograph.edge.pressure_settings import PressureSettings
 from heliograph.service.settings import (
     CommaList,
     KafkaSettings,
@@ -11,7 +12,7 @@ from heliograph.service.settings import (
 )
 
 
-class EdgeSettings(ServiceSettings, KafkaSettings, RedisSettings, TokenSettings):
+class EdgeSettings(PressureSettings, ServiceSettings, KafkaSettings, RedisSettings, TokenSettings):
     """What an edge needs to know. Limits of one tenant are in the tenant's record."""
 
     edge_name: str = setting("", "Name in the registry, unique and stable. Empty: the host's name and the port.")

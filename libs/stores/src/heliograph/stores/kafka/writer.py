@@ -26,7 +26,7 @@ from heliograph.stores.kafka.client import (
     logger,
     store_error,
 )
-from heliograph.stores.ports import StoreError
+from heliograph.stores.ports import LogLoad, StoreError
 
 BUSY_POLL_S = 0.001
 """While records are in flight. A poll that finds nothing costs about a microsecond."""
@@ -40,9 +40,11 @@ METADATA_TIMEOUT_S = 5.0
 REBUILD_INTERVAL_S = 1.0
 """At least between two producers: one that dies at once must not be rebuilt in a loop."""
 
+QUEUED_RECORDS = 200_000
+
 DEFAULTS: Mapping[str, object] = {
     "compression.type": "lz4",
-    "queue.buffering.max.messages": 200_000,
+    "queue.buffering.max.messages": QUEUED_RECORDS,
     "queue.buffering.max.kbytes": 256 * 1024,
     "topic.metadata.refresh.fast.interval.ms": 50,  # a new topic's leader is there within a few of these
     "topic.metadata.propagation.max.ms": 5_000,  # then a missing topic is an error, not a wait
@@ -121,6 +123,9 @@ class KafkaLogWriter:
         """Failed records, and errors of the client itself (prefix `client:`), by Kafka's name of the code."""
         self.rebuilt = 0
         """Producers given up after a fatal error."""
+        self._broker_errors = 0
+        queued = str(self._config["queue.buffering.max.messages"])
+        self._capacity = int(queued) if queued.isdecimal() else QUEUED_RECORDS  # which the client then refuses
         self.callback_failures = 0
         """Exceptions that a `done` raised."""
         self.brokers_down = False
@@ -202,9 +207,13 @@ class KafkaLogWriter:
         """Age of the oldest record in flight (to within 50 ms), 0 with none."""
         return next((self._clock() - written.at for written in self._ages if written.open), 0.0)
 
+    @property
+    def load(self) -> LogLoad:
+        return LogLoad(self.in_flight, self._capacity, self.oldest_unacknowledged_s, self._broker_errors)
+
     def _refused(self, topic: str, error: KafkaException) -> StoreError:
         kafka_error: KafkaError = error.args[0]
-        self.errors[error_name(kafka_error)] += 1
+        self._count(kafka_error)
         if kafka_error.fatal() or kafka_error.code() == KafkaError._FATAL:  # noqa: SLF001
             self._fatal = True
             self._arm(0)
@@ -231,10 +240,14 @@ class KafkaLogWriter:
                 logger.exception("log_write_callback_failed", extra={"topic": topic})
 
     def _failed(self, topic: str, error: KafkaError) -> StoreError:
-        self.errors[error_name(error)] += 1
+        self._count(error)
         if error.code() in UNKNOWN_HERE:
             self._refresh(topic)
         return store_error(f"write to {topic}", error, maybe_done=error.code() not in NOT_SENT)
+
+    def _count(self, error: KafkaError) -> None:
+        self.errors[error_name(error)] += 1
+        self._broker_errors += error.code() not in UNKNOWN_HERE
 
     # ---- polling ----------------------------------------------------------------------------------------------------
 
@@ -278,6 +291,7 @@ class KafkaLogWriter:
     def _on_error(self, error: KafkaError, *, fatal: bool = False) -> None:
         """The client's own errors; runs inside `poll`."""
         self.errors[f"client:{error_name(error)}"] += 1
+        self._broker_errors += 1
         if error.code() == KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001
             self.brokers_down = True
         if fatal and error.fatal():

@@ -13,11 +13,16 @@ from heliograph.stores.ports import (
     Bounds,
     Head,
     LiveListener,
+    LiveLoad,
+    LiveMemory,
     LivePressure,
     Page,
     StoreError,
     Unconfirmed,
 )
+
+IN_FLIGHT = 20_000
+"""As a connection to Redis has it; here nothing is refused for it."""
 
 
 class MemoryLiveStore:
@@ -30,7 +35,7 @@ class MemoryLiveStore:
         self._confirmed: set[str] = set()
         """Subscriptions that the server has."""
         self._running = False
-        self.telemetry_dropped = 0
+        self._in_flight = 0
 
     # ---- life -------------------------------------------------------------------------------------------------------
 
@@ -92,17 +97,25 @@ class MemoryLiveStore:
 
     def append(self, message: Append, bounds: Bounds, done: Callable[[Appended | StoreError], None]) -> None:
         answer: Appended | StoreError
-        if self.available:
-            answer = self._server.append(message, bounds)
-        else:
+        if not self.available:
             answer = StoreError("live_unavailable", "the memory live store is stopped")
-        asyncio.get_running_loop().call_soon(done, answer)
-
-    def publish_unsequenced(self, session: str, frame: bytes) -> None:
-        if self.available:
-            self._server.publish(session, frame)
+        elif self._server.full:
+            answer = StoreError("overloaded", "the memory live store is full")
         else:
-            self.telemetry_dropped += 1
+            answer = self._server.append(message, bounds)
+
+        def answered() -> None:
+            self._in_flight -= 1
+            done(answer)
+
+        self._in_flight += 1
+        asyncio.get_running_loop().call_soon(answered)
+
+    def publish_unsequenced(self, session: str, frame: bytes, done: Callable[[bool], None]) -> None:
+        taken = self.available
+        if taken:
+            self._server.publish(session, frame)
+        asyncio.get_running_loop().call_soon(done, taken)
 
     async def announce(self, session: str, id: str, frame: bytes) -> bool:  # noqa: A002 - the frame's member
         self._check()
@@ -195,6 +208,20 @@ class MemoryLiveStore:
     async def forget(self, sessions: Sequence[str]) -> int:
         self._check()
         return sum(map(self._server.forget, sessions))
+
+    async def placed(self, session: str, message_ids: Sequence[str]) -> list[bool]:
+        self._check()
+        found = self._server.session(session)
+        now_ms = self._server.now_ms()
+        return [found is not None and found.ledger.remembers(one, now_ms) for one in message_ids]
+
+    @property
+    def load(self) -> LiveLoad:
+        return LiveLoad(self._in_flight, IN_FLIGHT)
+
+    async def memory(self) -> LiveMemory:
+        self._check()
+        return self._server.memory()
 
     async def pressure(self) -> LivePressure:
         self._check()

@@ -23,6 +23,7 @@ from heliograph.stores.ports import (
     AppendStatus,
     Bounds,
     Head,
+    LiveMemory,
     LivePressure,
     Page,
     Unconfirmed,
@@ -64,13 +65,15 @@ class MemoryLiveServer:
         virtual_shards: int = VIRTUAL_SHARDS,
         run: Callable[[], str] = lambda: secrets.token_hex(4),
     ) -> None:
-        self._now_ms = now_ms
+        self.now_ms = now_ms
         self._make_run = run
         self._run = run()
         self._shards = [Shard() for _ in range(virtual_shards)]
         self.virtual_shards = virtual_shards
         self.up = True
         self.clients: list[Client] = []
+        self.max_bytes = 0
+        """Above it nothing is appended; 0: there is no limit."""
         self.lose_publications = 0
         """This many of the next publications reach nobody, as pub/sub may lose them."""
 
@@ -88,7 +91,7 @@ class MemoryLiveServer:
         self.stop()
         self._run = self._make_run()
         if not keep:  # no process is replaced within a millisecond, but a test may be that fast
-            now_ms = self._now_ms()
+            now_ms = self.now_ms()
             self._shards = [Shard(last_ms=now_ms) for _ in range(self.virtual_shards)]
         self.up = True
 
@@ -97,7 +100,7 @@ class MemoryLiveServer:
     def append(self, message: Append, bounds: Bounds) -> Appended:
         shard = self._shard(message.session)
         session = shard.sessions.get(message.session)
-        claim, now_ms = claim_of(message), self._now_ms()
+        claim, now_ms = claim_of(message), self.now_ms()
         if session is not None:
             judgement = session.ledger.judge(claim, now_ms)
             if isinstance(judgement, Duplicate):
@@ -146,7 +149,7 @@ class MemoryLiveServer:
             client.deliver(session, frame)
 
     def announce(self, session: str, announcement: str, frame: bytes) -> bool:
-        announced, now_ms = self._shard(session).announced, self._now_ms()
+        announced, now_ms = self._shard(session).announced, self.now_ms()
         while announced and next(iter(announced.values())) <= now_ms:
             del announced[next(iter(announced))]
         if (session, announcement) in announced:
@@ -167,7 +170,7 @@ class MemoryLiveServer:
         if found.open == 0:
             shard.dirty.pop(session, None)
         elif advanced:
-            shard.dirty[session] = self._now_ms()
+            shard.dirty[session] = self.now_ms()
         return self.head(session)
 
     def unconfirm(self, session: str, epoch: str, first_seq: int, last_seq: int, size_bytes: int) -> int:
@@ -175,7 +178,7 @@ class MemoryLiveServer:
         found = shard.sessions.get(session)
         if found is None or not found.unconfirm(epoch, first_seq, last_seq, size_bytes):
             return 0
-        shard.dirty.setdefault(session, self._now_ms())
+        shard.dirty.setdefault(session, self.now_ms())
         tenant = session.partition(":")[0]
         shard.bytes_by_tenant[tenant] = shard.bytes_by_tenant.get(tenant, 0) + size_bytes
         return last_seq - first_seq + 1
@@ -211,7 +214,7 @@ class MemoryLiveServer:
         return [(name, since) for since, name in found[:limit]]
 
     def expire(self, number: int, idle_ms: int, limit: int) -> int:
-        shard, now_ms, gone = self._shards[number], self._now_ms(), 0
+        shard, now_ms, gone = self._shards[number], self.now_ms(), 0
         for due_ms, name in sorted((due, name) for name, due in shard.idle.items())[:limit]:
             session = shard.sessions[name]
             if due_ms > now_ms:
@@ -237,9 +240,19 @@ class MemoryLiveServer:
         shard.bytes_by_tenant[tenant] = max(0, shard.bytes_by_tenant.get(tenant, 0) - session.unconfirmed_bytes)
         return True
 
-    def pressure(self) -> LivePressure:
+    @property
+    def full(self) -> bool:
+        """As a server that may not evict is above `maxmemory`."""
+        return self.max_bytes > 0 and self.memory().used_bytes > self.max_bytes
+
+    def memory(self) -> LiveMemory:
         used = sum(session.window_bytes for shard in self._shards for session in shard.sessions.values())
-        return LivePressure(used, 0, sum(sum(shard.bytes_by_tenant.values()) for shard in self._shards))
+        return LiveMemory(used, self.max_bytes)
+
+    def pressure(self) -> LivePressure:
+        memory = self.memory()
+        unconfirmed = sum(sum(shard.bytes_by_tenant.values()) for shard in self._shards)
+        return LivePressure(memory.used_bytes, memory.max_bytes, unconfirmed)
 
     def shard_epoch(self, session: str) -> str:
         return self._name(self._epoch(self._shard(session))[0])
@@ -253,7 +266,7 @@ class MemoryLiveServer:
         """The shard's epoch under this process, and the last epoch it gave (ms)."""
         if shard.run == self._run:
             return shard.epoch_ms, shard.last_ms
-        epoch_ms = max(self._now_ms(), shard.last_ms + 1)
+        epoch_ms = max(self.now_ms(), shard.last_ms + 1)
         return epoch_ms, epoch_ms
 
     def _is_stale(self, session: Session, shard_ms: int) -> bool:

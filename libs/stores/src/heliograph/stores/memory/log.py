@@ -13,10 +13,13 @@ from dataclasses import dataclass, field
 from uuid import uuid4
 
 from heliograph.core.partitions import partition_of
-from heliograph.stores.ports import LogRecord, Scanned, StoreError, TopicInfo, TopicSpec
+from heliograph.stores.ports import LogLoad, LogRecord, Scanned, StoreError, TopicInfo, TopicSpec
 
 Place = tuple[str, int]
 Done = Callable[[StoreError | None], None]
+
+QUEUED_RECORDS = 200_000
+"""As the writer to Kafka has it; here nothing is refused for it."""
 
 RETRY_S = 0.005
 """Between looks at a log that is away."""
@@ -164,7 +167,16 @@ class MemoryLogWriter:
         self._delivery_timeout_s = delivery_timeout_s
         self._tasks: set[asyncio.Task[None]] = set()
         self._running = False
+        self._since: dict[int, float] = {}
+        """When each record that waits for the brokers was written, oldest first."""
+        self._broker_errors = 0
         self.in_flight = 0
+
+    @property
+    def load(self) -> LogLoad:
+        oldest = next(iter(self._since.values()), None)
+        oldest_s = time.monotonic() - oldest if oldest is not None else 0.0
+        return LogLoad(self.in_flight, QUEUED_RECORDS, oldest_s, self._broker_errors)
 
     async def start(self) -> None:
         self._running = True
@@ -206,20 +218,24 @@ class MemoryLogWriter:
         task.add_done_callback(self._tasks.discard)
 
     async def _write_later(self, record: LogRecord, done: Done | None) -> None:
-        deadline = time.monotonic() + self._delivery_timeout_s
+        since = self._since[id(record)] = time.monotonic()
+        deadline = since + self._delivery_timeout_s
         error: StoreError | None = StoreError("log_unavailable", "closed before it was written")
         try:
             while not self._log.available:
                 if time.monotonic() > deadline:
+                    self._broker_errors += 1
                     error = StoreError("log_unavailable", f"write to {record.topic}: timed out", maybe_done=True)
                     return
                 await asyncio.sleep(RETRY_S)
             error = self._store(record)
         finally:
+            del self._since[id(record)]
             self._tell(error, done)
 
     def _store(self, record: LogRecord) -> StoreError | None:
         if record.topic in self._log.refused_topics:
+            self._broker_errors += 1
             return StoreError("log_unavailable", f"write to {record.topic}: refused", maybe_done=True)
         try:
             self._log.append(record)

@@ -27,14 +27,13 @@ _STATUSES = {str(status).encode(): status for status in AppendStatus}
 class LiveStats:
     """Counters, for services to export; connections count their own."""
 
-    __slots__ = ("appends", "corrupt_values", "functions_loaded", "telemetry_dropped")
+    __slots__ = ("appends", "corrupt_values", "functions_loaded")
 
     def __init__(self) -> None:
         self.appends = 0
         """Answered, admitted or refused."""
         self.functions_loaded = 0
         """Times the library had to be loaded."""
-        self.telemetry_dropped = 0
         self.corrupt_values = 0
         """Answers that named a stored value which is not ours."""
 

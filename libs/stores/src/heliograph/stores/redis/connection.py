@@ -90,6 +90,11 @@ class RedisConnection:
     def available(self) -> bool:
         return self._up is not None
 
+    @property
+    def in_flight(self) -> int:
+        """Commands without an answer."""
+        return len(self._up.waiting) if self._up is not None else 0
+
     # ---- life -------------------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
@@ -295,7 +300,9 @@ def _shown(error: Exception) -> str:
     return str(error).split(", with args beginning with", 1)[0].split("'", 1)[0][:200]
 
 
-_AWAY = ("OOM", "MISCONF", "READONLY", "LOADING", "NOREPLICAS", "BUSY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN")
+_FULL = "OOM"
+"""Above maxmemory, and it may not evict: what would write is refused before it runs."""
+_AWAY = ("MISCONF", "READONLY", "LOADING", "NOREPLICAS", "BUSY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN")
 """Error prefixes that say: not now. https://redis.io/docs/latest/develop/reference/protocol-spec/#simple-errors"""
 
 
@@ -311,6 +318,8 @@ def translate(error: Exception) -> StoreError | CorruptError:
         return CorruptError(words[1], words[2])
     if words[0] == "WRONGTYPE":
         return CorruptError("a key of the live store", "holds the wrong kind of value")
+    if words[0] == _FULL:
+        return StoreError("overloaded", _shown(error))
     if words[0] in _AWAY:
         return StoreError("live_unavailable", _shown(error))
     return StoreError("unavailable", _shown(error), maybe_done=True)

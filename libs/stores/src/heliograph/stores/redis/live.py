@@ -20,6 +20,8 @@ from heliograph.stores.ports import (
     CorruptError,
     Head,
     LiveListener,
+    LiveLoad,
+    LiveMemory,
     LivePressure,
     Page,
     StoreError,
@@ -111,12 +113,11 @@ class RedisLiveStore:
     def append(self, message: Append, bounds: Bounds, done: Callable[[Appended | StoreError], None]) -> None:
         self._appends.append(message, bounds, done)
 
-    def publish_unsequenced(self, session: str, frame: bytes) -> None:
-        self._commands.send(pack((b"SPUBLISH", self._routes.of(session).keys.window, frame)), self._published)
-
-    def _published(self, reply: Any) -> None:
-        if isinstance(reply, Exception):
-            self.stats.telemetry_dropped += 1
+    def publish_unsequenced(self, session: str, frame: bytes, done: Callable[[bool], None]) -> None:
+        self._commands.send(
+            pack((b"SPUBLISH", self._routes.of(session).keys.window, frame)),
+            lambda reply: done(not isinstance(reply, Exception)),
+        )
 
     async def announce(self, session: str, id: str, frame: bytes) -> bool:  # noqa: A002 - the frame's member
         (answer,) = await self.announce_many([(session, id, frame)])
@@ -361,21 +362,34 @@ class RedisLiveStore:
                 gone += int(await self._call_one(self._commands, call))
         return gone
 
+    async def placed(self, session: str, message_ids: Sequence[str]) -> list[bool]:
+        prefix = self._routes.of(session).keys.id_prefix
+        looks = [pack((b"EXISTS", prefix + message_id.encode())) for message_id in message_ids]
+        found = []
+        for reply in await self._call(self._history, looks):
+            if isinstance(reply, Exception):
+                raise self.stats.error(reply)
+            found.append(reply == 1)
+        return found
+
+    @property
+    def load(self) -> LiveLoad:
+        return LiveLoad(self._commands.in_flight, self._settings.max_in_flight)
+
+    async def memory(self) -> LiveMemory:
+        info = str(await self._call_one(self._history, _INFO_MEMORY), "ascii", "replace")
+        memory = dict(line.split(":", 1) for line in info.splitlines() if ":" in line)
+        return LiveMemory(int(memory.get("used_memory", 0)), int(memory.get("maxmemory", 0)))
+
     async def pressure(self) -> LivePressure:
-        replies = await self._call(
-            self._commands,
-            [pack(("INFO", "memory"))]
-            + [pack(("HGET", self._routes.shard(number).shard, "bytes")) for number in range(self._shards)],
-        )
+        memory = await self.memory()
+        looks = [pack(("HGET", self._routes.shard(number).shard, "bytes")) for number in range(self._shards)]
+        replies = await self._call(self._history, looks)
         for reply in replies:
             if isinstance(reply, Exception):
                 raise self.stats.error(reply)
-        memory = dict(line.split(":", 1) for line in str(replies[0], "ascii", "replace").splitlines() if ":" in line)
-        return LivePressure(
-            int(memory.get("used_memory", 0)),
-            int(memory.get("maxmemory", 0)),
-            sum(int(value) for value in replies[1:] if value is not None),
-        )
+        unconfirmed = sum(int(value) for value in replies if value is not None)
+        return LivePressure(memory.used_bytes, memory.max_bytes, unconfirmed)
 
     # ---- calls ------------------------------------------------------------------------------------------------------
 
@@ -409,6 +423,7 @@ class RedisLiveStore:
         return replies
 
 
+_INFO_MEMORY = pack(("INFO", "memory"))
 _NO_HEAD = Head("", 0, 0, 0, "")
 _CONFIRMED: dict[bytes, bool | None] = {b"1": True, b"0": False, b"?": None}
 
