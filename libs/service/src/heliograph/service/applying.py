@@ -6,8 +6,8 @@ file that was written before them does not know of them.
 
 import asyncio
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import msgspec
 
@@ -17,7 +17,7 @@ from heliograph.service.placing import check_stays, with_partitions
 from heliograph.service.revoking import change_record, with_revocations
 from heliograph.service.topics import dead_topic, wanted_topics, with_resets
 from heliograph.stores.keys import Topics
-from heliograph.stores.ports import CorruptError, LogAdmin, TenantStore, TopicSpec
+from heliograph.stores.ports import CorruptError, LogAdmin, TenantStore, TopicInfo, TopicSpec
 
 IN_FORCE_TIMEOUT_S = 5.0
 """Services notice a change within a second; one that died stops counting after `tenants.TOLD_TTL_S`."""
@@ -35,6 +35,8 @@ class TenantChange:
     topics: TopicPlan[TopicSpec]
     new: bool
     fields: tuple[str, ...]
+    existing: Mapping[str, TopicInfo] = field(default_factory=dict)
+    """Those of its topics that are there, as they are before."""
 
     @property
     def empty(self) -> bool:
@@ -44,7 +46,7 @@ class TenantChange:
 
 async def plan(tenant: Tenant, topics: Topics, admin: LogAdmin, store: TenantStore) -> TenantChange:
     """What has to change for `tenant`; changes nothing. Raises InvalidValueError for what can't be changed."""
-    known, before = await _stored(tenant.tenant, store)
+    known, before = await _read(tenant.tenant, store)
     dead = dead_topic(tenant, topics)
     names = [topic.name for topic in (*wanted_topics(tenant, topics), dead)]
     existing = await admin.describe([*names, topics.log(tenant.tenant)])
@@ -56,7 +58,7 @@ async def plan(tenant: Tenant, topics: Topics, admin: LogAdmin, store: TenantSto
     fields = () if before is None else tuple(_differing(before, with_revocations(record, before.auth.revoked)))
     if known and before is None:
         fields = ("(unreadable)",)
-    return TenantChange(tenant.tenant, record, plan_topics(wanted, existing), not known, fields)
+    return TenantChange(tenant.tenant, record, plan_topics(wanted, existing), not known, fields, existing)
 
 
 async def apply(change: TenantChange, admin: LogAdmin, store: TenantStore, said: Callable[[str], None]) -> None:
@@ -79,6 +81,25 @@ async def apply(change: TenantChange, admin: LogAdmin, store: TenantStore, said:
         await change_record(store, change.tenant, wanted)
 
 
+async def apply_without_topics(tenant: Tenant, store: TenantStore) -> tuple[str, ...] | None:
+    """While the log is away: all of the record that says nothing of topics, so that a key can be withdrawn, a limit
+    changed and a tenant suspended. Which fields changed; None where there is no record yet: a new tenant waits.
+    """
+    _, stored = await _read(tenant.tenant, store)
+    if stored is None:
+        return None
+
+    def wanted(before: Tenant | None) -> Tenant:
+        kept = stored if before is None else before
+        changed = msgspec.structs.replace(
+            tenant, topics=kept.topics, agent_types=kept.agent_types, isolation=kept.isolation
+        )
+        return with_revocations(changed, kept.auth.revoked)
+
+    before, after = await change_record(store, tenant.tenant, wanted)
+    return () if before is None else tuple(_differing(before, after))
+
+
 async def wait_in_force(store: TenantStore, timeout_s: float = IN_FORCE_TIMEOUT_S) -> list[str]:
     """Return once every running service obeys all records as they are now; those that don't after `timeout_s`."""
     version = await store.version()
@@ -90,7 +111,12 @@ async def wait_in_force(store: TenantStore, timeout_s: float = IN_FORCE_TIMEOUT_
     return behind
 
 
-async def _stored(tenant: str, store: TenantStore) -> tuple[bool, Tenant | None]:
+async def stored_record(tenant: str, store: TenantStore) -> Tenant | None:
+    """The record, where there is one that can be read."""
+    return (await _read(tenant, store))[1]
+
+
+async def _read(tenant: str, store: TenantStore) -> tuple[bool, Tenant | None]:
     """Whether there is a record, and the record where it can be read: a broken one is there to be replaced."""
     try:
         record = await store.get(tenant)

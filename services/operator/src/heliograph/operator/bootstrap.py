@@ -13,13 +13,28 @@ from heliograph.operator.manager import Manager
 from heliograph.operator.metrics import KubeMetrics, QueueMetrics
 from heliograph.operator.queue import Work, WorkQueue
 from heliograph.operator.reconciler import Reconciler
+from heliograph.operator.recorder import Recorder
 from heliograph.operator.settings import OperatorSettings
+from heliograph.operator.tenants.fetching import Fetch, JwksFetcher
+from heliograph.operator.tenants.keys import KeySource
+from heliograph.operator.tenants.reconciler import TenantReconciler
+from heliograph.operator.tenants.stores import NamedLogAdmin, TenantStores
 from heliograph.operator.watching import KopfWatcher, Watcher, WatchTimes
 from heliograph.service.background import BackgroundTasks
 from heliograph.service.health import Liveness, Readiness
 from heliograph.service.http import create_app
 from heliograph.service.lifecycle import Component, Service
 from heliograph.service.metrics import Metrics
+from heliograph.stores.kafka import KafkaLogAccess, KafkaLogAdmin
+from heliograph.stores.keys import Topics
+from heliograph.stores.redis.live import RedisLiveStore
+from heliograph.stores.redis.metadata import (
+    MetadataClient,
+    RedisConnectionStore,
+    RedisServeStore,
+    RedisSessionExpiries,
+    RedisTenantStore,
+)
 
 VERSION = importlib.metadata.version("heliograph-operator")
 
@@ -41,12 +56,83 @@ async def build(settings: OperatorSettings) -> Service:
             settings.watch_inactivity_timeout_s,
         ),
     )
-    reconcilers: list[Reconciler] = []
+    metadata = MetadataClient(settings.metadata_url())
+    live = RedisLiveStore(settings.live_url(), virtual_shards=settings.virtual_shards, uniform=random.random)
+    admin, access = KafkaLogAdmin(settings.kafka_config()), KafkaLogAccess(settings.kafka_config())
+    stores = TenantStores(
+        topics=Topics(settings.topic_prefix),
+        admin=NamedLogAdmin(admin),
+        access=access,
+        tenants=RedisTenantStore(metadata),
+        connections=RedisConnectionStore(metadata),
+        live=live,
+        serving=RedisServeStore(metadata),
+        expiries=RedisSessionExpiries(metadata),
+        virtual_shards=settings.virtual_shards,
+    )
+    fetch = fetcher(settings)
+    reconcilers: list[Reconciler] = [tenant_reconciler(settings, kube, stores, fetch, metrics)]
 
     async def start() -> None:
         await kube.start(*(one.kind for one in reconcilers))
 
-    return compose(settings, kube, watcher, reconcilers, metrics, readiness, liveness, start, kube.close)
+    async def stop_kafka() -> None:
+        await admin.close()
+        await access.close()
+
+    return compose(
+        settings,
+        kube,
+        watcher,
+        reconcilers,
+        metrics,
+        readiness,
+        liveness,
+        start,
+        kube.close,
+        [
+            Component("metadata", metadata.start, metadata.close, required=False),
+            Component("live", live.start, live.close, required=False),
+            Component("kafka", lambda: asked(admin), stop_kafka, required=False),
+            Component("keys", nothing, fetch.close, required=False),
+        ],
+    )
+
+
+async def asked(admin: KafkaLogAdmin) -> None:
+    """Raise StoreError unless Kafka answers."""
+    await admin.ping()
+
+
+async def nothing() -> None:
+    """Nothing to start."""
+
+
+def fetcher(settings: OperatorSettings) -> JwksFetcher:
+    """Who fetches keys from URLs."""
+    return JwksFetcher(
+        hosts=settings.jwks_hosts,
+        private_hosts=settings.jwks_private_hosts,
+        refresh_s=settings.jwks_refresh_s,
+        timeout_s=settings.jwks_timeout_s,
+        max_bytes=settings.jwks_max_bytes,
+    )
+
+
+def tenant_reconciler(
+    settings: OperatorSettings, kube: Kube, stores: TenantStores, fetch: Fetch, metrics: Metrics
+) -> TenantReconciler:
+    """The reconciler of Tenants, on any stores."""
+    return TenantReconciler(
+        kube,
+        Recorder(kube, metrics, time.time),
+        stores,
+        KeySource(kube, fetch, development=settings.development),
+        namespaces=settings.watch_namespaces,
+        adoption=settings.adoption,
+        refresh_s=settings.jwks_refresh_s,
+        uniform=random.random,
+    )
 
 
 def compose(

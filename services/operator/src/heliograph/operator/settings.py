@@ -47,3 +47,19 @@ class OperatorSettings(ServiceSettings, KafkaSettings, RedisSettings):
     watch_stuck_s: float = setting(
         180.0, "A watch that keeps a change back for so long is stuck, and /livez says so: two renewals of it.", gt=0
     )
+    adoption: bool = setting(
+        True,
+        "Whether the annotation heliograph.dev/adopt is heeded: that a Tenant may have data which was another's. Off "
+        "where those who make Tenants may not be trusted with each other's.",
+    )
+    jwks_hosts: CommaList = setting(
+        (), "Hosts that Tenants may have their keys fetched from, as in login.example.com. Empty: none, no URL works."
+    )
+    jwks_private_hosts: CommaList = setting(
+        (), "Those of them that may be at private addresses: an identity provider inside the cluster."
+    )
+    jwks_refresh_s: float = setting(
+        300.0, "How often keys are fetched again: a rotated key is taken within this.", gt=0
+    )
+    jwks_timeout_s: float = setting(10.0, "Of one fetch, redirects included.", gt=0, le=60)
+    jwks_max_bytes: int = setting(262_144, "Of a key set: 64 large keys are 100 KB.", ge=1_024, le=16_777_216)
