@@ -138,5 +138,9 @@ async def connect(url: str, header: str, on_text: OnText, on_lost: OnLost = lamb
     _, client = await asyncio.get_running_loop().create_connection(
         lambda: LoadClient(on_text, request, accept, on_lost), host, port
     )
-    await client.open
+    try:
+        await client.open
+    except BaseException:
+        client.close()  # whoever gave up waiting must not stay connected
+        raise
     return client

@@ -15,6 +15,8 @@ SDK_CLIENTS = 200
 FEED_PER_S = 500.0
 """Over all sessions: each has a message in some ten seconds, so one in three is missing something when it is back."""
 FEEDERS = 20
+EACH_ONCE_MORE_S = 1.0
+"""Every session has had a message when it loses its edge: a client that comes back comes back from a position."""
 AFTER_S = 3.0
 """Fed on, once all are back."""
 BACK_TIMEOUT_S = 90.0
@@ -46,7 +48,7 @@ def lost_edge(scene: Scene) -> None:
         ):
             feeder.ask("feed", FEED_PER_S)
             scene.say(f"lost-edge: {clients} lean and {own} SDK clients are up")
-            time.sleep(3.0)
+            time.sleep(len(names) / FEED_PER_S + EACH_ONCE_MORE_S)
             killed_ns = time.monotonic_ns()
             dying.kill()
             back = crowd.ask("wait_up_again", clients, BACK_TIMEOUT_S, timeout_s=2 * BACK_TIMEOUT_S)
@@ -90,7 +92,7 @@ def drain(scene: Scene) -> None:
     feeder_plan = Plan("feeder", urls(staying), tenant.token("feeder"), feeds=shared(names, FEEDERS))
     with scene.party(crowd_plan) as crowd, scene.party(feeder_plan) as feeder, scene.bystander(staying) as probe:
         feeder.ask("feed", FEED_PER_S)
-        time.sleep(2.0)
+        time.sleep(len(names) / FEED_PER_S + EACH_ONCE_MORE_S)
         begun_ns = time.monotonic_ns()
         going.terminate()
         status = going.wait(drain_s + LATE_S)
