@@ -6,11 +6,12 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 
 from heliograph.core.backoff import BackoffPolicy
+from heliograph.operator.fleets.reconciler import FleetReconciler
 from heliograph.operator.kube import Kube
 from heliograph.operator.kube_http import HttpKube
 from heliograph.operator.login import login
 from heliograph.operator.manager import Manager
-from heliograph.operator.metrics import KubeMetrics, QueueMetrics
+from heliograph.operator.metrics import FleetMetrics, KubeMetrics, QueueMetrics
 from heliograph.operator.queue import Work, WorkQueue
 from heliograph.operator.reconciler import Reconciler
 from heliograph.operator.recorder import Recorder
@@ -31,6 +32,7 @@ from heliograph.stores.redis.live import RedisLiveStore
 from heliograph.stores.redis.metadata import (
     MetadataClient,
     RedisConnectionStore,
+    RedisEdgeOrders,
     RedisServeStore,
     RedisSessionExpiries,
     RedisTenantStore,
@@ -71,7 +73,19 @@ async def build(settings: OperatorSettings) -> Service:
         virtual_shards=settings.virtual_shards,
     )
     fetch = fetcher(settings)
-    reconcilers: list[Reconciler] = [tenant_reconciler(settings, kube, stores, fetch, metrics)]
+    recorder = Recorder(kube, metrics, time.time)
+    reconcilers: list[Reconciler] = [
+        tenant_reconciler(settings, kube, stores, fetch, recorder),
+        FleetReconciler(
+            kube,
+            RedisConnectionStore(metadata),
+            RedisEdgeOrders(metadata),
+            recorder,
+            FleetMetrics(metrics),
+            interval_s=settings.fleet_interval_s,
+            busy_interval_s=settings.fleet_busy_interval_s,
+        ),
+    ]
 
     async def start() -> None:
         await kube.start(*(one.kind for one in reconcilers))
@@ -120,12 +134,12 @@ def fetcher(settings: OperatorSettings) -> JwksFetcher:
 
 
 def tenant_reconciler(
-    settings: OperatorSettings, kube: Kube, stores: TenantStores, fetch: Fetch, metrics: Metrics
+    settings: OperatorSettings, kube: Kube, stores: TenantStores, fetch: Fetch, recorder: Recorder
 ) -> TenantReconciler:
     """The reconciler of Tenants, on any stores."""
     return TenantReconciler(
         kube,
-        Recorder(kube, metrics, time.time),
+        recorder,
         stores,
         KeySource(kube, fetch, development=settings.development),
         namespaces=settings.watch_namespaces,

@@ -61,3 +61,46 @@ class KubeMetrics:
 
     def restarted(self) -> None:
         self._restarts.inc()
+
+
+class FleetMetrics:
+    """Of edge fleets, all together."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._scalings = metrics.counter("fleet_scalings_total", "Times that replicas were changed.", ["direction"])
+        self._drains = metrics.counter(
+            "fleet_drains_total",
+            "Edges ordered to drain, and what became of it: removed, withdrawn, disobeyed, another_went.",
+            ["result"],
+        )
+        self._shed = metrics.counter("fleet_shed_total", "Clients that edges were asked to move, to spread them.")
+        self._edges: dict[str, Mapping[str, float]] = {}
+        metrics.sampled_gauge("fleet_edges", "Edges of all fleets, by state.", self._sums, label="state")
+
+    def scaled(self, direction: str) -> None:
+        self._scalings.labels(direction).inc()
+
+    def drain(self, result: str) -> None:
+        self._drains.labels(result).inc()
+
+    def shed(self, clients: int) -> None:
+        self._shed.inc(clients)
+
+    def fleet(self, name: str, desired: int, current: int, ready: int, draining: int) -> None:
+        """A fleet as it is."""
+        self._edges[name] = {
+            "desired": float(desired),
+            "current": float(current),
+            "ready": float(ready),
+            "draining": float(draining),
+        }
+
+    def gone(self, name: str) -> None:
+        self._edges.pop(name, None)
+
+    def _sums(self) -> Mapping[str, float]:
+        sums = dict.fromkeys(("desired", "current", "ready", "draining"), 0.0)
+        for one in self._edges.values():
+            for state, count in one.items():
+                sums[state] += count
+        return sums

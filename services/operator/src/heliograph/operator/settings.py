@@ -30,6 +30,10 @@ class OperatorSettings(ServiceSettings, KafkaSettings, RedisSettings):
         unit="tries",
         ge=0,
     )
+    fleet_interval_s: float = setting(
+        5.0, "Between looks at an edge fleet: a storm is met within this; a look costs some small reads.", gt=0
+    )
+    fleet_busy_interval_s: float = setting(1.0, "The same while an edge is on its way out.", gt=0)
     kube_timeout_s: float = setting(10.0, "Of one request to the API server.", gt=0)
     watch_server_timeout_s: float = setting(
         240.0, "The API server ends a watch after this and it begins again: no connection is held for ever.", ge=1
