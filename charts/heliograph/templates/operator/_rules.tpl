@@ -17,22 +17,25 @@ Nothing is deleted, no Secret is written but those of `spec.access`, and nothing
 - apiGroups: [""]
   resources: [secrets, configmaps]
   verbs: [get, list, watch]
-# Fleets: how many edges there are, and which of them go first (pod-deletion-cost).
+# Fleets: how many edges there are, and which of them go first (pod-deletion-cost). All read at each look, none watched.
 - apiGroups: [apps]
   resources: [deployments]
-  verbs: [get, list, watch, patch]
+  verbs: [get]
+- apiGroups: [apps]
+  resources: [deployments/scale]
+  verbs: [patch]
 - apiGroups: [apps]
   resources: [replicasets]
-  verbs: [get, list, watch]
+  verbs: [list]
 - apiGroups: [""]
   resources: [pods]
-  verbs: [get, list, watch, patch]
+  verbs: [list, patch]
 # An autoscaler aimed at the same Deployment is a conflict.
 - apiGroups: [autoscaling]
   resources: [horizontalpodautoscalers]
-  verbs: [get, list, watch]
-# What changed, for kubectl describe.
+  verbs: [list]
+# What changed, for kubectl describe; one that was said before is counted.
 - apiGroups: [""]
   resources: [events]
-  verbs: [create, patch]
+  verbs: [create, get, patch]
 {{- end -}}
