@@ -72,6 +72,36 @@ async def test_the_consumer_of_the_readme_goes_on_where_it_was(
         assert edge.cursors["biller", "demo:adder:1"] == str(position)
 
 
+async def test_the_meter_of_the_readme_slows_down_when_it_is_told_to(
+    edge: FakeEdge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (meter,) = [snippet for snippet in SNIPPETS if "on_notice=" in snippet]
+    monkeypatch.setenv("HELIOGRAPH_URL", edge.url)
+    monkeypatch.setenv("HELIOGRAPH_TOKEN", "t")
+    notices = [frames.Notice("pressure", "high", ["live"]), frames.Notice("pressure", "normal")]
+    said: list[tuple[object, ...]] = []
+    pauses: list[float] = []
+
+    class Asyncio:
+        @staticmethod
+        async def sleep(pause_s: float) -> None:
+            pauses.append(pause_s)
+            if notices:
+                edge.broadcast(notices.pop(0))
+                await edge.until(lambda: len(said) == len(pauses))
+
+    def say(*words: object) -> None:
+        said.append(words[1:])
+
+    names: dict[str, Any] = {"os": os, "asyncio": Asyncio, "Client": Client, "readings": [1, 2, 3], "print": say}
+    exec(f"async def measure():\n{body(meter)}", names)
+    async with asyncio.timeout(30):
+        await names["measure"]()
+    assert pauses == [0.1, 5.0, 0.1]
+    assert said == [("HIGH", "live"), ("NORMAL",)]
+    assert edge.session("demo:meter:1").payloads == [{"watts": 1}, {"watts": 2}, {"watts": 3}]
+
+
 async def test_the_watcher_of_the_readme_sees_who_joins(
     edge: FakeEdge, make_client: Callable[..., Client], capsys: pytest.CaptureFixture[str]
 ) -> None:
