@@ -1,6 +1,6 @@
 """A real API server, scheduler and kubelet, with the images of this checkout: `make test-kubernetes`."""
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -8,6 +8,11 @@ from tests.kubernetes import images as making
 from tests.kubernetes.cluster import Cluster, NoClusterError
 from tests.kubernetes.images import Images
 from tests.kubernetes.installation import Installation, Namespace
+
+from heliograph.operator.kube_http import HttpKube
+from heliograph.operator.login import login
+from heliograph.operator.metrics import KubeMetrics
+from heliograph.service.metrics import Metrics
 
 HERE = Path(__file__).parent
 TEST_TIMEOUT_S = 900
@@ -60,3 +65,29 @@ def installation(cluster: Cluster, images: Images, tmp_path_factory: pytest.Temp
         yield made
     finally:
         namespace.delete()
+
+
+@pytest.fixture
+async def api(cluster: Cluster, crds: None, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[HttpKube]:
+    """The operator's own client, with the rights of whoever runs the tests."""
+    del crds
+    monkeypatch.setenv("KUBECONFIG", cluster.kubeconfig)
+    client = HttpKube(login, KubeMetrics(Metrics("operator", process=False)), timeout_s=30.0)
+    await client.start()
+    yield client
+    await client.close()
+
+
+@pytest.fixture(scope="session")
+def crds(cluster: Cluster) -> None:
+    """This checkout's definitions of Tenant and the others."""
+    directory = HERE.parents[1] / "charts" / "heliograph" / "crds"
+    cluster.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(directory))
+    for file in directory.glob("*.yaml"):
+        cluster.kubectl("wait", "--for=condition=Established", "--timeout=60s", f"crd/{file.stem}")
+
+
+@pytest.fixture
+def made_namespace(namespace: Namespace) -> str:
+    """The name of a namespace for this test alone."""
+    return namespace.name

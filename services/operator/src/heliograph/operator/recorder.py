@@ -1,7 +1,7 @@
 """Kubernetes Events: what the operator did to an object, for `kubectl describe`.
 
-An event's name is made of what it says, so that the same said twice (by a restarted operator, or by two) is one event
-with a count. An event that can't be written is counted and logged: it must never fail the work that it tells of.
+An event's name is made of what it says, so that the same said twice (by a restarted operator, or by two) is one event,
+last seen later. An event that can't be written is counted and logged: it must never fail the work that it tells of.
 """
 
 import hashlib
@@ -73,9 +73,7 @@ class Recorder:
             except KubeError as error:
                 if error.code != "kube_exists":
                     raise
-                old = await self._kube.get(EVENTS, namespace, name)
-                count = 1 + int((old or {}).get("count") or 0)
-                await self._kube.patch(EVENTS, namespace, name, {"count": count, "lastTimestamp": now})
+                await self._kube.patch(EVENTS, namespace, name, {"lastTimestamp": now})
         except KubeError as error:
             self._failures.labels(error.code).inc()
             log.warning("event_not_written", reason=reason, namespace=namespace, error=str(error))
