@@ -41,7 +41,7 @@ ASK_S = 1.0
 """Between questions to Redis about its memory."""
 
 WINDOW_PASSES = 12
-"""Passes over which medians are taken: three seconds, so that one slow second counts for nothing."""
+"""Passes over which medians and paces are taken: three seconds, so that one slow second counts for nothing."""
 
 COME_BACK_MS = 2_000
 """Told with CRITICAL: most levels last longer, and publishers spread their return themselves."""
@@ -53,7 +53,7 @@ GAUGES: Mapping[tuple[Source, str], tuple[str, str]] = {
     LIVE_MEMORY: ("pressure_live_memory_ratio", "Memory that the live store uses, of what it may; 0: no limit."),
     LOG_QUEUE: ("pressure_log_queue_ratio", "Records that wait for the log, of those that may."),
     LOG_OLDEST: ("pressure_log_oldest_seconds", "Age of the oldest record that the log has not acknowledged."),
-    LOG_BROKER_ERRORS: ("pressure_log_broker_errors", "Errors of brokers a second."),
+    LOG_BROKER_ERRORS: ("pressure_log_broker_errors", "Errors of brokers a second, over three."),
     EDGE_LOOP_LAG: ("pressure_loop_lag_seconds", "Median lag of the event loop over some seconds."),
     EDGE_OUTBOUND: ("pressure_outbound_bytes", "Waiting for all readers together."),
     EDGE_MEMORY: ("pressure_memory_ratio", "Resident memory, of what the edge may use; 0: no limit is known."),
@@ -97,8 +97,8 @@ class EdgePressure:
         self._answer_s = 0.0
         """How long the last one took."""
         self._memory_share = 0.0
-        self._broker_errors = log.load.broker_errors
-        self._measured_s = clock()
+        self._broker_errors: deque[tuple[float, int]] = deque([(clock(), log.load.broker_errors)], WINDOW_PASSES)
+        """When, and how many there were by then."""
         registry = metrics.metrics
         self._changes = registry.tick_family(
             "pressure_changes_total", "Changes of a source's level, by the level it came to.", ["source", "level"]
@@ -150,7 +150,6 @@ class EdgePressure:
     def measure(self, now: float) -> None:
         """One pass at `now` (seconds, monotonic)."""
         changes = self.pressure.observe(now, self._values(now))
-        self._measured_s = now
         if not changes:
             return
         verdicts = self.pressure.verdicts
@@ -166,7 +165,8 @@ class EdgePressure:
         self._appends.append(appends.counts())
         waiting_s = now - self._asked_s if self._asked_s is not None else 0.0
         live, log = self._live.load, self._log.load
-        errors, self._broker_errors = log.broker_errors - self._broker_errors, log.broker_errors
+        since_s, errors = self._broker_errors[0]
+        self._broker_errors.append((now, log.broker_errors))
         limit_bytes = self._memory_limit_bytes
         return {
             LIVE_AWAY: 0.0 if self._live.available else 1.0,
@@ -175,7 +175,7 @@ class EdgePressure:
             LIVE_MEMORY: self._memory_share,
             LOG_QUEUE: _share(log.in_flight, log.capacity),
             LOG_OLDEST: log.oldest_s,
-            LOG_BROKER_ERRORS: errors / max(now - self._measured_s, PASS_S),
+            LOG_BROKER_ERRORS: (log.broker_errors - errors) / max(now - since_s, 1.0),
             EDGE_LOOP_LAG: lag_s,
             EDGE_OUTBOUND: float(self._outbound_bytes()),
             EDGE_MEMORY: _share(self._used_bytes(), limit_bytes) if limit_bytes else 0.0,
