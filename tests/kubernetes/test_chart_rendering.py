@@ -87,6 +87,12 @@ def test_a_fixed_number_of_edges_is_a_fleet_whose_min_is_its_max(chart: Chart) -
     assert (spec["min"], spec["max"]) == (4, 4)
 
 
+def test_the_rest_of_a_fleet_is_passed_through(chart: Chart) -> None:
+    spec = chart.render(values=CASES["everything"]).get("EdgeFleet", "-edge")["spec"]
+    assert spec["targetConnections"] == 8000
+    assert spec["drain"] == {"seconds": 120, "connectionsPerSecond": 100}
+
+
 # ---- going away ------------------------------------------------------------------------------------------------------
 
 
@@ -219,7 +225,8 @@ def test_the_operator_may_what_it_needs_and_no_more(chart: Chart) -> None:
     for rule in rules:
         assert "*" not in rule["verbs"] + rule["resources"] + rule["apiGroups"]
     may = {(resource, verb) for rule in rules for resource in rule["resources"] for verb in rule["verbs"]}
-    assert {("tenants", "patch"), ("tenants/status", "patch"), ("pods", "patch")} <= may
+    assert {("tenants", "patch"), ("tenants/status", "patch"), ("pods", "patch"), ("deployments/scale", "patch")} <= may
+    assert ("deployments", "patch") not in may, "replicas are all of a Deployment that is its to write"
     assert {verb for _, verb in may} <= {"get", "list", "watch", "create", "patch"}, "it deletes nothing"
 
 

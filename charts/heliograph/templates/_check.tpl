@@ -32,9 +32,9 @@
 {{- if gt (int .min) (int .max) -}}
 {{- fail (printf "edge.fleet.min is %d and edge.fleet.max is %d: min must not be above max (equal for a fixed number)" (int .min) (int .max)) -}}
 {{- end -}}
-{{- range $name := list "deploymentRef" "min" "max" "drain" -}}
+{{- range $name := list "deploymentRef" "min" "max" -}}
 {{- if hasKey $.Values.edge.fleet.spec $name -}}
-{{- fail (printf "edge.fleet.spec.%s is set by the chart: use edge.fleet.min, edge.fleet.max or edge.drain" $name) -}}
+{{- fail (printf "edge.fleet.spec.%s is set by the chart: use edge.fleet.min and edge.fleet.max" $name) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}

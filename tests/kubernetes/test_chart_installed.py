@@ -1,0 +1,140 @@
+"""The chart on a cluster: what it applies is valid, `helm test` passes, and it is upgraded, rolled back and removed."""
+
+import asyncio
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from tests.kubernetes.cluster import ROOT, Cluster, run
+from tests.kubernetes.images import Images
+from tests.kubernetes.installation import DEV_VALUES, Installation, Namespace
+from tests.kubernetes.rendering import MINIMAL, VALUES, Chart
+from tests.kubernetes.traffic import Traffic, shown
+
+INSTALL_PAGE = ROOT / "docs" / "install.md"
+FOREIGN = {"PodMonitor", "ServiceMonitor", "PrometheusRule", "HTTPRoute"}
+"""Kinds whose definitions are other projects': checked as rendered, a cluster may have none of them."""
+TYPED_TIMEOUT_S = 400.0
+"""Of a command of a page: `helm test` waits for its pod."""
+
+
+@pytest.mark.parametrize(
+    "values", [MINIMAL, VALUES / "everything.yaml", VALUES / "bare.yaml", DEV_VALUES], ids=lambda v: v.stem
+)
+def test_every_manifest_is_valid_where_the_restricted_profile_is_enforced(
+    values: Path, cluster: Cluster, namespace: Namespace, installation: Installation
+) -> None:
+    """Unknown fields are errors (server-side apply), pods that may too much are refused (Pod Security admission).
+
+    `installation`: our own definitions are there.
+    """
+    objects = [item for item in Chart(cluster).render(values=values).objects if item["kind"] not in FOREIGN]
+    for item in objects:
+        item["metadata"]["namespace"] = namespace.name
+    assert installation.namespace.name != namespace.name, (
+        "definitions of our own kinds are there: something is installed"
+    )
+    document = yaml.safe_dump_all(objects)
+    said = cluster.kubectl("apply", "--server-side", "--dry-run=server", "-f", "-", stdin=document)
+    assert len(said.splitlines()) == len(objects)
+    # A Deployment is taken whatever its pods may; the pods themselves are what admission refuses.
+    pods = [item["spec"]["template"] for item in objects if item["kind"] in {"Deployment", "StatefulSet", "Job"}]
+    for number, template in enumerate(pods):
+        template["spec"].pop("serviceAccountName", None)
+        template["spec"].pop("priorityClassName", None)
+        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": f"pod-{number}"}, "spec": template["spec"]}
+        namespace.kubectl("apply", "--dry-run=server", "-f", "-", stdin=yaml.safe_dump(pod))
+
+
+def test_helm_test_sees_a_message_all_its_way(installation: Installation) -> None:
+    where = [installation.release, "--namespace", installation.namespace.name]
+    said = installation.cluster.helm("test", *where, "--logs", "--timeout", "3m", timeout_s=200)
+    assert "published 100, each durable in Kafka" in said
+    assert "read 100 back from Kafka through replay" in said
+    assert "all is well" in said
+
+
+def test_metrics_that_alerts_name_are_served(installation: Installation) -> None:
+    expressions = (ROOT / "charts/heliograph/files/alerts.yaml").read_text(encoding="utf-8")
+    named = set(re.findall(r"heliograph_[a-z]+_\w+(?=[{\s])", expressions))
+    served: set[str] = set()
+    for component, port in (("edge", 8080), ("router", 8083), ("replay", 8081), ("registry", 8082)):
+        pod = installation.namespace.pods(component)[0]["metadata"]["name"]
+        path = f"/api/v1/namespaces/{installation.namespace.name}/pods/{pod}:{port}/proxy/metrics"
+        text = installation.cluster.kubectl("get", "--raw", path)
+        for name, kind in re.findall(r"^# TYPE (\S+) (\S+)$", text, re.MULTILINE):
+            served |= {name, f"{name}_bucket"} if kind == "histogram" else {name}
+    assert len(named) > 10
+    assert named - served == set()
+
+
+async def test_an_upgrade_under_live_connections_loses_nothing_and_can_be_taken_back(
+    installation: Installation,
+) -> None:
+    tenant = await asyncio.to_thread(installation.apply_tenant, "upgraded")
+    traffic = Traffic(installation.url("edge"), "upgraded", tenant.token(), pairs=20, per_s=4.0)
+    where = [installation.release, "--namespace", installation.namespace.name]
+    await traffic.start()
+    await asyncio.to_thread(installation.upgrade, "--set", "settings.log_level=warning")
+    await asyncio.to_thread(installation.cluster.helm, "rollback", *where)
+    await asyncio.to_thread(installation.wait_ready)
+    await traffic.stop()
+    assert not traffic.faults(), shown(traffic.faults())
+    assert traffic.reconnects >= 2 * len(traffic.pairs), "every edge was replaced twice"
+    settings = installation.namespace.get("configmap", f"{installation.release}-heliograph-settings")["data"]
+    assert "HELIOGRAPH_LOG_LEVEL" not in settings
+
+
+@pytest.fixture
+def guest(installation: Installation, images: Images, tmp_path: Path) -> Iterator[Installation]:
+    """A second installation in the same namespace, on the first one's Kafka and Redis."""
+    kafka, redis = installation.object_name("kafka"), installation.object_name("redis-metadata")
+    values = ["--set", f"dev.enabled=false,kafka.bootstrapServers={kafka}:9092,kafka.topicPrefix=guest"]
+    values += ["--set", f"redis.live.url=redis://{redis}:6379/5", *installation.values]
+    made = Installation(installation.namespace, images, tmp_path, release="guest", values=values)
+    yield made
+    installation.cluster.helm("uninstall", "guest", "-n", installation.namespace.name, "--ignore-not-found")
+
+
+def test_uninstalling_keeps_definitions_and_topics(guest: Installation, installation: Installation) -> None:
+    guest.install()
+    guest.apply_tenant("leaver")
+    guest.cluster.helm("uninstall", "guest", "--namespace", guest.namespace.name, "--wait")
+    for kind in ("deployment", "service", "configmap", "serviceaccount", "poddisruptionbudget", "networkpolicy"):
+        left = guest.namespace.kubectl("get", kind, "-l", "app.kubernetes.io/instance=guest", "-o", "name")
+        assert left == "", kind
+    assert "tenants.heliograph.dev" in guest.cluster.kubectl("get", "crds", "-o", "name")
+    assert {"guest.leaver.log", "guest.leaver.deferred"} <= set(topics(installation))
+
+
+def topics(installation: Installation) -> list[str]:
+    """All of the dev profile's Kafka, as a client in the cluster sees them."""
+    code = (
+        "import os; from confluent_kafka.admin import AdminClient; "
+        "servers = os.environ['HELIOGRAPH_KAFKA_BOOTSTRAP_SERVERS']; "
+        "print(*AdminClient({'bootstrap.servers': servers}).list_topics(timeout=20).topics)"
+    )
+    deployment = f"deployment/{installation.object_name('router')}"
+    return installation.namespace.kubectl("exec", deployment, "--", "/opt/heliograph/bin/python", "-c", code).split()
+
+
+def test_the_commands_of_the_page_on_installing_do_what_they_say(cluster: Cluster, images: Images) -> None:
+    """Typed in order, in a namespace of another name, with this checkout's images."""
+    namespace = Namespace(cluster, "messaging")
+    text = INSTALL_PAGE.read_text(encoding="utf-8")
+    commands = re.findall(r"^\$ (.+)$", text, re.MULTILINE)
+    assert len(commands) == 6
+    try:
+        for command in commands:
+            words = [namespace.name if word == "messaging" else word for word in shlex.split(command)]
+            if words[:2] in (["helm", "install"], ["helm", "upgrade"]):
+                words += ["--set", f"image.registry={images.registry},image.tag={images.tag}"]
+            run(words, env=cluster.env, timeout_s=TYPED_TIMEOUT_S)
+        assert namespace.get("pods")["items"] == [] or namespace.kubectl(
+            "wait", "--for=delete", "pod", "--all", "--timeout=90s"
+        )
+    finally:
+        namespace.delete()
