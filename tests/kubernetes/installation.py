@@ -16,8 +16,8 @@ from heliograph.local.tenant import DevelopmentTenant
 
 CHART = ROOT / "charts" / "heliograph"
 DEV_VALUES = CHART / "values-dev.yaml"
-READY_TIMEOUT_S = 180.0
-"""Alone it takes 25 s; Kafka and five Pythons at once on two busy cores take far longer."""
+READY_TIMEOUT_S = 400.0
+"""Alone it takes 25 s; Kafka and five Pythons at once on cores that others use too have taken minutes."""
 POLL_S = 0.25
 RESTRICTED = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("enforce", "warn", "audit")}
 
@@ -109,7 +109,8 @@ class Installation:
     def unready(self) -> list[str]:
         """Workloads that are not (yet) what they should be."""
         found = []
-        for item in self.namespace.get("deployments,statefulsets")["items"]:
+        ours = f"app.kubernetes.io/instance={self.release}"
+        for item in self.namespace.get("deployments,statefulsets", "-l", ours)["items"]:
             status, wanted = item["status"], item["spec"].get("replicas", 1)
             counts = [status.get(name, 0) for name in ("updatedReplicas", "readyReplicas", "replicas")]
             current = status.get("observedGeneration", 0) >= item["metadata"]["generation"]
@@ -147,13 +148,17 @@ class Installation:
     def command(self, *arguments: str, stdin: str | None = None) -> str:
         """`heliograph …` in a pod of the namespace, with the services' own settings."""
         self._desk()
-        return self.namespace.kubectl("exec", "-i", "desk", "--", "heliograph", *arguments, stdin=stdin)
+        return self.namespace.kubectl("exec", "-i", self._desk_name, "--", "heliograph", *arguments, stdin=stdin)
 
     def apply_tenant(self, name: str, **settings: Any) -> DevelopmentTenant:
         """A tenant with a key of its own, by `heliograph tenant apply`."""
         tenant = DevelopmentTenant(self.directory / name, name, settings)
         self.command("tenant", "apply", "-", stdin=tenant.write().read_text(encoding="utf-8"))
         return tenant
+
+    @property
+    def _desk_name(self) -> str:
+        return f"desk-{self.release}"
 
     def _desk(self) -> None:
         """A pod to type commands in; there once."""
@@ -172,7 +177,7 @@ class Installation:
             },
         }
         spec = {"containers": [container], "automountServiceAccountToken": False, "enableServiceLinks": False}
-        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "desk"}, "spec": spec}
-        if "desk" not in self.namespace.kubectl("get", "pods", "-o", "name"):
+        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": self._desk_name}, "spec": spec}
+        if f"pod/{self._desk_name}" not in self.namespace.kubectl("get", "pods", "-o", "name").split():
             self.namespace.apply(pod)
-        self.namespace.kubectl("wait", "--for=condition=Ready", "pod/desk", "--timeout=60s")
+        self.namespace.kubectl("wait", "--for=condition=Ready", f"pod/{self._desk_name}", "--timeout=60s")

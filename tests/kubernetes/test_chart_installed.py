@@ -88,19 +88,37 @@ async def test_an_upgrade_under_live_connections_loses_nothing_and_can_be_taken_
     assert "HELIOGRAPH_LOG_LEVEL" not in settings
 
 
-@pytest.fixture
-def guest(installation: Installation, images: Images, tmp_path: Path) -> Iterator[Installation]:
-    """A second installation in the same namespace, on the first one's Kafka and Redis."""
+@pytest.fixture(scope="module")
+def guest(
+    installation: Installation, images: Images, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Installation]:
+    """A second installation in the same namespace, on the first one's Kafka and Redis, without an operator."""
     kafka, redis = installation.object_name("kafka"), installation.object_name("redis-metadata")
     values = ["--set", f"dev.enabled=false,kafka.bootstrapServers={kafka}:9092,kafka.topicPrefix=guest"]
-    values += ["--set", f"redis.live.url=redis://{redis}:6379/5", *installation.values]
-    made = Installation(installation.namespace, images, tmp_path, release="guest", values=values)
+    values += ["--set", f"redis.live.url=redis://{redis}:6379/5,operator.enabled=false"]
+    made = Installation(
+        installation.namespace, images, tmp_path_factory.mktemp("guest"), release="guest", values=values
+    )
+    made.install()
     yield made
     installation.cluster.helm("uninstall", "guest", "-n", installation.namespace.name, "--ignore-not-found")
 
 
+def test_upgrades_and_rollbacks_leave_the_number_of_edges_alone(guest: Installation) -> None:
+    edges = f"deployment/{guest.object_name('edge')}"
+
+    def replicas() -> int:
+        return int(guest.namespace.get(edges)["spec"]["replicas"])
+
+    guest.namespace.kubectl("scale", edges, "--replicas=2")
+    guest.upgrade("--set", "edge.settings.heartbeat_interval_s=9")
+    assert replicas() == 2
+    guest.cluster.helm("rollback", "guest", "--namespace", guest.namespace.name)
+    guest.wait_ready()
+    assert replicas() == 2
+
+
 def test_uninstalling_keeps_definitions_and_topics(guest: Installation, installation: Installation) -> None:
-    guest.install()
     guest.apply_tenant("leaver")
     guest.cluster.helm("uninstall", "guest", "--namespace", guest.namespace.name, "--wait")
     for kind in ("deployment", "service", "configmap", "serviceaccount", "poddisruptionbudget", "networkpolicy"):

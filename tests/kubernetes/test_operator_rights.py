@@ -1,0 +1,73 @@
+"""What the operator may on a cluster: what it needs, verb by verb, and nothing that would make it worth stealing."""
+
+import pytest
+from tests.kubernetes.cluster import CommandFailedError
+from tests.kubernetes.installation import Installation
+
+NEEDED = [
+    ("list", "tenants.heliograph.dev"),
+    ("watch", "tenants.heliograph.dev"),
+    ("patch", "tenants.heliograph.dev"),
+    ("patch", "tenants.heliograph.dev/status"),
+    ("patch", "edgefleets.heliograph.dev/status"),
+    ("get", "secrets"),
+    ("watch", "secrets"),
+    ("watch", "configmaps"),
+    ("patch", "deployments.apps/scale"),
+    ("patch", "pods"),
+    ("watch", "horizontalpodautoscalers.autoscaling"),
+    ("create", "events"),
+]
+DENIED = [
+    ("patch", "deployments.apps"),
+    ("delete", "deployments.apps"),
+    ("create", "pods"),
+    ("create", "pods/exec"),
+    ("delete", "pods"),
+    ("delete", "secrets"),
+    ("delete", "tenants.heliograph.dev"),
+    ("get", "nodes"),
+    ("list", "namespaces"),
+    ("patch", "customresourcedefinitions.apiextensions.k8s.io"),
+    ("create", "clusterrolebindings.rbac.authorization.k8s.io"),
+    ("escalate", "clusterroles.rbac.authorization.k8s.io"),
+]
+
+
+def may(installation: Installation, component: str, verb: str, resource: str) -> bool:
+    """What the API server answers to the component's own service account."""
+    account = f"system:serviceaccount:{installation.namespace.name}:{installation.object_name(component)}"
+    plural, _, subresource = resource.partition("/")
+    part = [f"--subresource={subresource}"] if subresource else []
+    try:
+        said = installation.namespace.kubectl("auth", "can-i", verb, plural, *part, f"--as={account}")
+    except CommandFailedError as error:  # `no` is status 1
+        said = str(error)
+    return said.strip().splitlines()[0].endswith("yes")
+
+
+@pytest.mark.parametrize(("verb", "resource"), NEEDED)
+def test_the_operator_may_what_it_works_with(verb: str, resource: str, installation: Installation) -> None:
+    assert may(installation, "operator", verb, resource)
+
+
+@pytest.mark.parametrize(("verb", "resource"), DENIED)
+def test_the_operator_may_nothing_else(verb: str, resource: str, installation: Installation) -> None:
+    assert not may(installation, "operator", verb, resource)
+
+
+@pytest.mark.parametrize("component", ["edge", "router", "replay", "registry"])
+def test_services_may_nothing_at_all(component: str, installation: Installation) -> None:
+    assert not may(installation, component, "get", "secrets")
+    assert not may(installation, component, "list", "pods")
+
+
+def test_the_operator_was_refused_nothing(installation: Installation) -> None:
+    """A right that is missing shows as a refusal in its metrics or its log."""
+    pod = installation.namespace.pods("operator")[0]["metadata"]["name"]
+    path = f"/api/v1/namespaces/{installation.namespace.name}/pods/{pod}:8084/proxy/metrics"
+    metrics = installation.cluster.kubectl("get", "--raw", path)
+    refused = [line for line in metrics.splitlines() if 'status="403"' in line]
+    assert refused == []
+    log = installation.namespace.kubectl("logs", pod)
+    assert "orbidden" not in log
