@@ -15,10 +15,11 @@ NEEDED = [
     ("watch", "configmaps"),
     ("patch", "deployments.apps/scale"),
     ("patch", "pods"),
-    ("watch", "horizontalpodautoscalers.autoscaling"),
+    ("list", "horizontalpodautoscalers.autoscaling"),
     ("create", "events"),
 ]
 DENIED = [
+    ("watch", "pods"),
     ("patch", "deployments.apps"),
     ("delete", "deployments.apps"),
     ("create", "pods"),
