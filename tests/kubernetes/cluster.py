@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,12 +97,6 @@ class Cluster:
 
     def helm(self, *arguments: str, timeout_s: float = CALL_TIMEOUT_S) -> str:
         return run(["helm", *arguments], env=self.env, timeout_s=timeout_s)
-
-    def renew_definitions(self) -> None:
-        """Where a cluster has our kinds already, from whichever checkout, make them this one's: helm leaves them."""
-        if "heliograph.dev" in self.kubectl("get", "crds", "-o", "name"):
-            command = [sys.executable, "-m", "heliograph.operator.apply_crds"]
-            run(command, env={**self.env, "KUBECONFIG": self.kubeconfig}, timeout_s=CALL_TIMEOUT_S)
 
     def node_address(self) -> str:
         """Where NodePorts can be reached."""

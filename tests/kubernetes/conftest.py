@@ -53,16 +53,18 @@ def namespace(cluster: Cluster) -> Iterator[Namespace]:
 
 
 @pytest.fixture(scope="session")
-def installation(cluster: Cluster, images: Images, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+def installation(
+    cluster: Cluster, crds: None, images: Images, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Installation]:
     """The chart's dev profile, shared by the tests that leave it as they found it.
 
     Its operator looks at its own namespace only: others use the same cluster.
     """
+    del crds  # helm leaves those that are there, from whichever checkout
     namespace = Namespace(cluster)
     namespace.create()
     values = ["--set", f"operator.namespaces={{{namespace.name}}}"]
     made = Installation(namespace, images, tmp_path_factory.mktemp("installation"), values=values)
-    cluster.renew_definitions()
     try:
         made.install()
         yield made
