@@ -116,7 +116,7 @@ class Publication:
         elif status is DUPLICATE:
             self.epoch, self.seq = answer.epoch, answer.seq
             path.metrics.duplicates.n += 1
-            self._end_span(None)
+            self.end_span(None)
             if answer.confirmed or self.ack is not DURABLE:
                 if self.ack is not NONE:
                     self.answers.published(self, durable=answer.confirmed, pending=False, duplicate=True)
@@ -135,12 +135,12 @@ class Publication:
         if error is not None:
             path.metrics.log_failures.labels(error.code).n += 1
             path.log_failed(error)
-            self._end_span(error.code)
+            self.end_span(error.code)
             if self.ack is DURABLE:
                 path.follow(self)
             return
         path.metrics.log_s.observe(path.clock() - self.started)
-        self._end_span(None)
+        self.end_span(None)
         if self.ack is DURABLE:
             self.durable()
 
@@ -163,7 +163,7 @@ class Publication:
                 self.refuse(LIVE_UNAVAILABLE)
             return
         path.metrics.deferred.n += 1
-        self._end_span(None)
+        self.end_span(None)
         self.answered = self.deferred = True
         if self.ack is not NONE:
             self.answers.published(self, durable=True, pending=False, duplicate=False)
@@ -190,13 +190,14 @@ class Publication:
 
     def _refused(self, code: str, message: str, expected: int | None) -> None:
         self.answered = True
-        self._end_span(code)
+        self.end_span(code)
         path = self.path
         path.metrics.refused.labels(code).n += 1
         after_ms = path.overloaded_after_ms() if code == OVERLOADED else RETRY_AFTER_MS.get(code)
         self.answers.refused(self.request_id, code, message, retry_after_ms=after_ms, expected=expected)
 
-    def _end_span(self, error: str | None) -> None:
+    def end_span(self, error: str | None) -> None:
+        """Where it is traced, that is over; with the code of what went wrong."""
         if self.span is not None:
             self.span.end(position=self.position if self.epoch else None, error=error)
             self.span = None

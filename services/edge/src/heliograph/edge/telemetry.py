@@ -55,6 +55,7 @@ class Telemetry:
         if publication.target.tenant.telemetry_topic is not None:
             self._copy(publication, verdicts or CALM)
         publication.answered = True
+        publication.end_span(dropped)
         if publication.ack is AckMode.ACCEPTED:
             publication.answers.published(publication, durable=False, pending=False, duplicate=False)
 
