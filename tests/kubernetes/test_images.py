@@ -50,6 +50,7 @@ def test_an_image_runs_as_nobody_and_says_what_it_is(service: str, cluster: Clus
     assert config["User"] == "65532:65532"
     assert config["Entrypoint"] == ["/opt/heliograph/bin/service"]
     assert "Healthcheck" not in config
+    assert "USER=heliograph" in config["Env"], "kopf, for one, asks who it is, and 65532 has no name"
     labels = config["Labels"]
     assert labels["org.opencontainers.image.title"] == f"heliograph-{service}"
     assert labels["org.opencontainers.image.licenses"] == "Apache-2.0"

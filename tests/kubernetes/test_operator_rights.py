@@ -1,5 +1,7 @@
 """What the operator may on a cluster: what it needs, verb by verb, and nothing that would make it worth stealing."""
 
+import re
+
 import pytest
 from tests.kubernetes.cluster import CommandFailedError
 from tests.kubernetes.installation import Installation
@@ -63,12 +65,22 @@ def test_services_may_nothing_at_all(component: str, installation: Installation)
     assert not may(installation, component, "list", "pods")
 
 
-def test_the_operator_was_refused_nothing(installation: Installation) -> None:
-    """A right that is missing shows as a refusal in its metrics or its log."""
+def test_the_operator_was_refused_nothing_and_watches(installation: Installation) -> None:
+    """A right that is missing shows as a refusal; with namespaces of its own, it asks once whether it may list all."""
     pod = installation.namespace.pods("operator")[0]["metadata"]["name"]
     path = f"/api/v1/namespaces/{installation.namespace.name}/pods/{pod}:8084/proxy/metrics"
     metrics = installation.cluster.kubectl("get", "--raw", path)
-    refused = [line for line in metrics.splitlines() if 'status="403"' in line]
-    assert refused == []
+    refused = re.findall(r'kube_requests_total{resource="(\w+)",status="403",verb="(\w+)"} (\S+)', metrics)
+    assert set(refused) <= {("tenants", "list", "1.0"), ("edgefleets", "list", "1.0")}
     log = installation.namespace.kubectl("logs", pod)
-    assert "orbidden" not in log
+    assert "watching_ended" not in log
+    assert installation.readyz(pod, 8084)["degraded"] == []
+
+
+def test_the_fleet_of_the_chart_is_looked_after(installation: Installation) -> None:
+    def ready() -> bool:
+        fleet = installation.namespace.get("edgefleet", installation.object_name("edge"))
+        conditions = {one["type"]: one["status"] for one in fleet.get("status", {}).get("conditions", [])}
+        return conditions.get("Ready") == "True" and fleet["status"]["current"] == 1
+
+    installation.until("the fleet is ready, with one edge", ready, timeout_s=90)
