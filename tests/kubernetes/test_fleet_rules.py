@@ -5,17 +5,15 @@ from typing import Any
 
 import pytest
 import yaml
-from tests.kubernetes.cluster import ROOT, Cluster, CommandFailedError
+from tests.kubernetes.cluster import Cluster, CommandFailedError
 from tests.kubernetes.installation import Namespace
 
-CRD = ROOT / "charts" / "heliograph" / "crds" / "edgefleets.heliograph.dev.yaml"
 GOOD: dict[str, Any] = {"deploymentRef": {"name": "edge"}, "min": 1, "max": 4}
 
 
 @pytest.fixture(scope="module")
-def space(cluster: Cluster) -> Iterator[Namespace]:
-    cluster.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(CRD))
-    cluster.kubectl("wait", "--for=condition=Established", "--timeout=60s", "crd/edgefleets.heliograph.dev")
+def space(cluster: Cluster, crds: None) -> Iterator[Namespace]:
+    del crds
     made = Namespace(cluster, "fleet-rules")
     made.create()
     yield made

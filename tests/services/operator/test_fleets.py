@@ -1,6 +1,10 @@
 """An EdgeFleet and its Deployment, look by look."""
 
+import re
+from pathlib import Path
+
 import pytest
+import yaml
 from tests.services.operator.fleet_rig import (
     BEGIN,
     FLEET,
@@ -13,6 +17,7 @@ from tests.services.operator.fleet_rig import (
     killed_at,
 )
 
+from heliograph.operator.fleets.spec import parse_spec
 from heliograph.operator.kube import DEPLOYMENTS, EDGE_FLEETS, HORIZONTAL_POD_AUTOSCALERS, Kind, KubeError
 from heliograph.operator.reconciler import Requeue
 from heliograph.stores.edge_orders import DrainOrder
@@ -412,3 +417,22 @@ async def test_nobody_is_asked_unless_the_fleet_says_so(rig: FleetRig) -> None:
     await rig.until(lambda: rig.status.get("ready") == 3)
     await rig.pass_s(60)
     assert [standing.shed for standing in await rig.orders.standing(full)] == [None, None]
+
+
+# ---- papers --------------------------------------------------------------------------------------------------------
+
+ROOT = Path(__file__).parents[3]
+
+
+def test_the_example_says_the_defaults() -> None:
+    said = yaml.safe_load((ROOT / "deploy" / "examples" / "kubernetes" / "edgefleet.yaml").read_text())["spec"]
+    without_default = {"targetMessagesPerSecond", "rebalance", "fallback"}
+    rest = {name: value for name, value in said.items() if name not in without_default}
+    assert without_default <= said.keys()
+    assert parse_spec(rest) == parse_spec({name: said[name] for name in ("deploymentRef", "min", "max")})
+    assert parse_spec(said).rebalance_share == 0.1
+
+
+def test_the_page_shows_a_fleet_that_is_one() -> None:
+    (shown,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "fleets.md").read_text(), re.DOTALL)
+    assert parse_spec(yaml.safe_load(shown)["spec"]).deployment == "edge"
