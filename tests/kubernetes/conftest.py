@@ -50,6 +50,7 @@ def namespace(cluster: Cluster) -> Iterator[Namespace]:
     made.create()
     yield made
     made.delete()
+    made.release_tenants()
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@ to kill, and to look into. It sees its own namespaces only, so that tests side b
 """
 
 import asyncio
+import http.client
 import json
 import os
 import secrets
@@ -69,7 +70,7 @@ class Operator:
         )
 
     def __enter__(self) -> "Operator":
-        self.process.start()
+        self.process.launch()  # whoever waits for what it does waits for it
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -80,7 +81,7 @@ class Operator:
         try:
             with urllib.request.urlopen(f"{self.process.url}/metrics", timeout=5) as answer:
                 lines = answer.read().decode().splitlines()
-        except (urllib.error.URLError, OSError):
+        except (urllib.error.URLError, OSError, http.client.HTTPException):
             return {}
         samples = (line.rsplit(" ", 1) for line in lines if line and not line.startswith("#"))
         return {name: float(value) for name, value in samples}

@@ -40,6 +40,7 @@ from heliograph.local.services import service_environment
 from heliograph.local.stack import Stack
 from heliograph.local.tenant import DevelopmentTenant
 from heliograph.local.up import Ports, apply_tenant, port_variable
+from heliograph.operator.settings import OperatorSettings
 from heliograph.protocol.frames import CONNECT_PATH, SUBPROTOCOL, decode_server_frame
 from heliograph.registry.settings import RegistrySettings
 from heliograph.replay.settings import ReplaySettings
@@ -335,7 +336,7 @@ def test_every_metric_named_is_served(desk: Desk) -> None:
 
 
 def test_every_variable_named_is_a_setting() -> None:
-    settings = (EdgeSettings, RouterSettings, ReplaySettings, RegistrySettings)
+    settings = (EdgeSettings, RouterSettings, ReplaySettings, RegistrySettings, OperatorSettings)
     known = {variable(name) for kind in settings for name in kind.model_fields}
     known |= {"HELIOGRAPH_SESSION"}  # told to the command of `heliograph serve`
     known |= CLIENT_VARIABLES | {port_variable(entry.name) for entry in fields(Ports)}

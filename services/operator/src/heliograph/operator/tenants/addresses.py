@@ -40,7 +40,8 @@ def address_problem(address: str, *, private: bool) -> str | None:
     inner = _embedded(found)
     if inner is not None:
         return address_problem(str(inner), private=private)
-    if found.is_link_local or found.is_multicast or found.is_unspecified or found.is_reserved:
+    reserved = found.is_reserved and not found.is_loopback  # ::1 is both
+    if found.is_link_local or found.is_multicast or found.is_unspecified or reserved:
         return "is link-local, multicast or reserved"
     if not found.is_global and not private:
         return "is not public"
