@@ -157,6 +157,16 @@ def test_a_member_that_another_edge_has_needs_no_room() -> None:
     assert not second.room_for(SESSIONS, "s1", 4, 2.0 + ELSEWHERE_S), "it may have ended by now"
 
 
+def test_what_an_edge_has_itself_is_not_elsewhere() -> None:
+    store, (use,) = Store(), edges(1)
+    use.put_in(SESSIONS, "one", 1, 0.0)
+    assert not use.room_for(SESSIONS, "two", 1, 0.0)
+    use.put_in(SESSIONS, "two", 1, 0.0)  # as somebody did meanwhile, for whom there was room
+    settle(store, [use], 1.0)
+    use.take_out(SESSIONS, "two", 2.0)
+    assert not use.room_for(SESSIONS, "two", 1, 2.0)
+
+
 def test_while_nobody_answers_the_last_counts_are_believed_then_the_share() -> None:
     store, uses = Store(), edges(4)
     for use in uses[1:]:

@@ -7,7 +7,7 @@ import itertools
 import json
 import os
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 from websockets.asyncio.client import ClientConnection, connect
@@ -51,11 +51,13 @@ class Client:
         protocols: Sequence[str] | None = PROTOCOLS,
         origin: str | None = None,
         max_queue: int | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> Self:
         """Raises what `websockets` raises for a refused handshake."""
+        authorization = {"Authorization": f"Bearer {token}"} if in_header and token else {}
         ws = await connect(
             address,
-            additional_headers={"Authorization": f"Bearer {token}"} if in_header and token else None,
+            additional_headers={**authorization, **(headers or {})},
             subprotocols=None if protocols is None else [Subprotocol(one) for one in protocols],
             origin=None if origin is None else Origin(origin),
             compression=None,

@@ -37,8 +37,10 @@ from heliograph.stores.memory.metadata import (
     MemoryServeStore,
     MemorySessionExpiries,
     MemoryTenantStore,
+    MemoryUsageStore,
 )
 from heliograph.stores.ports import ConnectionStore, QuotaStore, RehydratedPage, StoreError, TopicSpec
+from heliograph.stores.usage import UsageStore
 
 DEADLINE_S = 20.0
 """For a state to be reached; a busy machine is slow, never this slow."""
@@ -204,6 +206,7 @@ class World:
         self.rehydration = MemoryRehydration()
         self.expiries = MemorySessionExpiries()
         self.quotas: QuotaStore = MemoryQuotaStore()
+        self.usage: UsageStore = MemoryUsageStore()
         self.serving = MemoryServeStore()
         self.orders: EdgeOrders = MemoryEdgeOrders()
         self.topics = Topics("heliograph")
@@ -263,6 +266,7 @@ class World:
             "rehydration": self.rehydration,
             "expiries": self.expiries,
             "quotas": self.quotas,
+            "usage": self.usage,
             "serving": self.serving,
             "orders": self.orders,
             "start": nothing,

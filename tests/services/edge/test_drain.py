@@ -110,7 +110,7 @@ async def test_the_registry_is_told_while_it_drains_and_at_the_end(world: World)
 
 
 async def test_what_is_in_flight_is_given_its_time(world: World) -> None:
-    edge = await world.edge(drain_timeout_s=0.2)
+    edge = await world.edge(drain_timeout_s=2.0)
     client = await edge.client()
     world.log.available = False
     await client.publish(SESSION, "late", ack="accepted")

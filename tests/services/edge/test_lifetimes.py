@@ -3,8 +3,9 @@
 import asyncio
 
 import pytest
-from tests.services.edge.client import RawClient
+from tests.services.edge.client import RawClient, masked
 from tests.services.edge.rig import World, until
+from websockets.frames import Opcode
 
 SESSION = "acme:planner:1"
 
@@ -78,7 +79,7 @@ async def test_a_silent_client_is_told_and_closed(world: World) -> None:
     client = await edge.client(answers_pings=False)
     await client.subscribe(SESSION)
     assert (await client.closed(), client.close_reason) == (4002, "heartbeat_timeout")
-    assert client.pings == 2
+    assert client.pings >= 2
     await until(lambda: edge.value("sessions") == 0)
 
 
@@ -108,6 +109,65 @@ async def test_a_peer_that_vanished_is_let_go(world: World, monkeypatch: pytest.
     await client.frame("welcome")
     await until(lambda: edge.value("connections_closed_total", reason="heartbeat_timeout") == 1)
     await until(lambda: edge.value("connections") == 0)
+    await client.close()
+
+
+@pytest.mark.parametrize("form", ["frame", "fragments", "header"])
+async def test_a_frame_that_never_ends_is_cut_off_in_time(world: World, form: str) -> None:
+    """Each byte is a sign of life, and all of them are held."""
+    edge = await world.edge(frame_timeout_s=0.5, heartbeat_interval_s=0.2)
+    client = await RawClient.connect(edge.host, edge.port)
+    client.send({"type": "hello", "token": world.token()})
+    await client.frame("welcome")
+    frame = masked(b" " * 50_000)
+    if form == "header":
+        frame = masked(b" " * 70_000)
+        client.write(frame[:1])
+
+    async def dribble() -> None:
+        at = 1 if form == "header" else 0
+        if form == "fragments":
+            client.send(b" ", fin=False)
+        while True:
+            if form == "fragments":
+                client.send(b" ", Opcode.CONT, fin=False)
+            else:
+                client.write(frame[at : at + 1])
+                at += 1
+            await asyncio.sleep(0.03)
+
+    dribbling = asyncio.create_task(dribble())
+    assert await client.close_code() == 4008
+    assert edge.value("connections_closed_total", reason="frame_timeout") == 1
+    dribbling.cancel()
+    await asyncio.gather(dribbling, return_exceptions=True)
+    await client.close()
+
+
+async def test_frames_that_end_may_come_in_any_pieces_for_any_time(world: World) -> None:
+    edge = await world.edge(frame_timeout_s=0.3)
+    client = await RawClient.connect(edge.host, edge.port)
+    client.send({"type": "hello", "token": world.token()})
+    await client.frame("welcome")
+    loop = asyncio.get_running_loop()
+    end = loop.time() + 1.2
+    while loop.time() < end:  # one is always under way, and never the same one for long
+        frame = masked({"type": "pong"}) + masked(b'{"type":', fin=False) + masked(b'"pong"}', Opcode.CONT)
+        for at in range(0, len(frame), 5):
+            client.write(frame[at : at + 5])
+            await asyncio.sleep(0.005)
+    client.send({"type": "publish", "id": 1, "session": SESSION, "payload": 1})
+    assert (await client.frame("published"))["id"] == 1
+    await client.close()
+
+
+async def test_a_message_in_countless_empty_fragments_is_no_message(world: World) -> None:
+    edge = await world.edge()
+    client = await RawClient.connect(edge.host, edge.port)
+    client.send({"type": "hello", "token": world.token()})
+    await client.frame("welcome")
+    client.write(masked(b"", fin=False) + masked(b"", Opcode.CONT, fin=False) * 2_000)
+    assert await client.close_code() == 1009
     await client.close()
 
 

@@ -198,7 +198,7 @@ class SharedUse:
                 count.others = max(0, total - count.told)
                 if count.matters(edges) != count.telling:
                     self._changed[name] = None
-            elif "\0" in name and total > 0:
+            elif total > self._told_member(name):
                 self._elsewhere[name] = now + ELSEWHERE_S
         if edges != self.edges:
             self.edges = max(1, edges)
@@ -257,6 +257,12 @@ class SharedUse:
         wanted = count.telling and member in count.members
         if wanted != (member in count.told_members):
             yield name, int(wanted)
+
+    def _told_member(self, name: str) -> int:
+        """How many of a member the others know this edge to have."""
+        of, _, member = name.partition("\0")
+        count = self._counts.get(of)
+        return int(count is not None and count.told_members is not None and member in count.told_members)
 
     def _note_told(self, name: str, number: int) -> None:
         of, is_member, member = name.partition("\0")

@@ -45,6 +45,7 @@ from heliograph.stores.memory.metadata import (
     MemoryServeStore,
     MemorySessionExpiries,
     MemoryTenantStore,
+    MemoryUsageStore,
 )
 from heliograph.stores.memory.metadata.clock import now_ms
 from heliograph.stores.memory.retention import retain
@@ -92,6 +93,7 @@ class Memory:
         self.orders = MemoryEdgeOrders()
         self.expiries = MemorySessionExpiries()
         self.quotas = MemoryQuotaStore()
+        self.usage = MemoryUsageStore()
 
     async def apply(self, tenant: Tenant) -> None:
         """Make the tenant's topics and write its record, as `heliograph tenant apply` does."""
@@ -114,6 +116,7 @@ class Memory:
             expiries=self.expiries,
             quotas=self.quotas,
             orders=self.orders,
+            usage=self.usage,
             start=_nothing,
             stop=_nothing,
         )

@@ -13,10 +13,12 @@ from typing import Any
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from heliograph.core.addresses import ClientAddresses
 from heliograph.core.buckets import Rate
 from heliograph.core.heartbeat import HeartbeatPolicy
 from heliograph.core.outbox import OutboxMarks
 from heliograph.core.pacing import AdmissionPolicy, HandshakeAdmission
+from heliograph.edge.admission import AddressLimit, Admission
 from heliograph.edge.announcing import Announcer
 from heliograph.edge.connection import ConnectionLimits
 from heliograph.edge.connections import Connections
@@ -33,10 +35,12 @@ from heliograph.edge.process_memory import cgroup_limit_bytes
 from heliograph.edge.publishing import PublishLimits, PublishPath
 from heliograph.edge.quotas import QuotaLeases
 from heliograph.edge.registration import Registration
+from heliograph.edge.requests import TenantRequests
 from heliograph.edge.serving import Serving
 from heliograph.edge.sessions import Sessions
 from heliograph.edge.settings import EdgeSettings
 from heliograph.edge.standing_orders import OrderTaker
+from heliograph.edge.usage import Usage
 from heliograph.edge.websocket import ClientSocket, TickWriter
 from heliograph.protocol.frames import CONNECT_PATH
 from heliograph.service.background import BackgroundTasks
@@ -66,6 +70,7 @@ from heliograph.stores.ports import (
     StoreError,
     TenantStore,
 )
+from heliograph.stores.usage import UsageStore
 
 VERSION = importlib.metadata.version("heliograph-edge")
 
@@ -81,8 +86,10 @@ REFRESH_BURST = 10
 WATCH_S = 0.5
 """Between looks at whether the stores are there."""
 
-DRAIN_SHARE = 0.8
-"""Of the time there is: being cut short would close all who are left at once, and without the code that says why."""
+DRAIN_REST_S = 2.0
+DRAIN_REST_SHARE = 0.2
+"""Of the time there is, at most, kept for a busy machine: a drain that is cut short would close all who are left at
+once, and without the code that says why."""
 
 ORDERS = "orders"
 """The condition that keeps an edge out of service by order."""
@@ -104,6 +111,7 @@ class Stores:
     rehydration: Rehydration
     expiries: SessionExpiries
     quotas: QuotaStore
+    usage: UsageStore
     serving: ServeStore
     orders: EdgeOrders
     start: Callable[[], Awaitable[None]]
@@ -124,6 +132,7 @@ def real_stores(settings: EdgeSettings) -> Stores:
         RedisServeStore,
         RedisSessionExpiries,
         RedisTenantStore,
+        RedisUsageStore,
     )
 
     metadata = MetadataClient(settings.metadata_url())
@@ -151,6 +160,7 @@ def real_stores(settings: EdgeSettings) -> Stores:
         rehydration,
         RedisSessionExpiries(metadata),
         RedisQuotaStore(tokens),
+        RedisUsageStore(metadata),
         serving,
         RedisEdgeOrders(metadata),
         metadata.start,
@@ -234,6 +244,28 @@ def compose(settings: EdgeSettings, stores: Stores) -> Service:
         stores.serving, marks, cursors, sessions, edge_metrics,
         edge=name, incarnation=incarnation, check_s=settings.serve_check_s,
     )  # fmt: skip
+
+    usage = Usage(
+        stores.usage,
+        edge_metrics,
+        readiness.condition("usage"),
+        edge=name,
+        incarnation=incarnation,
+        lease_s=settings.lease_s,
+    )
+    sessions.on_followed, sessions.on_unfollowed = usage.followed, usage.unfollowed
+    admission = Admission(
+        HandshakeAdmission(_admission(settings), random.random),
+        sockets,
+        usage,
+        AddressLimit(
+            settings.connections_per_address,
+            ClientAddresses(settings.trusted_proxies),
+            header=settings.trusted_proxy_header,
+            direct=settings.limit_direct_addresses,
+        ),
+        edge_metrics,
+    )
     connections = Connections(
         directory,
         verifier,
@@ -244,6 +276,8 @@ def compose(settings: EdgeSettings, stores: Stores) -> Service:
         topics,
         edge_metrics,
         quotas,
+        admission,
+        usage,
         virtual_shards=settings.virtual_shards,
         subscribe_timeout_s=settings.subscribe_timeout_s,
         refusals=refusals,
@@ -305,6 +339,8 @@ def compose(settings: EdgeSettings, stores: Stores) -> Service:
             return False
         return set(readiness.waiting_for()) <= ({ORDERS} if orders.noticing else set())
 
+    admission.ready = takes_clients
+    admission.refuse_new = lambda: "overloaded" if pressure.overloaded else None
     endpoint = Endpoint(
         connections,
         sessions,
@@ -320,15 +356,14 @@ def compose(settings: EdgeSettings, stores: Stores) -> Service:
                 no_progress_s=settings.no_progress_timeout_s,
             ),
             hello_timeout_s=settings.hello_timeout_s,
+            frame_timeout_s=settings.frame_timeout_s,
             idle_timeout_s=settings.idle_timeout_s,
             subscribe_timeout_s=settings.subscribe_timeout_s,
             max_errors=settings.max_errors,
             refreshes=Rate(settings.refreshes_per_s, REFRESH_BURST),
         ),
-        HandshakeAdmission(_admission(settings), random.random),
+        admission,
         settings.allowed_origins,
-        takes_clients,
-        lambda: pressure.overloaded,
     )
     sockets.on_refused = endpoint.refused
     app = create_app(
@@ -340,10 +375,11 @@ def compose(settings: EdgeSettings, stores: Stores) -> Service:
         max_request_bytes=settings.http_request_bytes,
         refusals=refusals,
     )
-    HttpPublishing(connections, path, edge_metrics, batch_messages=settings.http_batch_messages).install(
+    requests = TenantRequests(settings.http_requests_per_tenant, edge_metrics)
+    HttpPublishing(connections, path, edge_metrics, requests, batch_messages=settings.http_batch_messages).install(
         app, verifier, takes_clients
     )
-    HttpExpiries(connections, stores.live, stores.log, stores.expiries, edge_metrics).install(
+    HttpExpiries(connections, stores.live, stores.log, stores.expiries, edge_metrics, requests).install(
         app, verifier, takes_clients
     )
     _document(app)
@@ -364,6 +400,7 @@ def compose(settings: EdgeSettings, stores: Stores) -> Service:
         tasks.spawn("heads", lambda: sessions.check_heads(settings.heads_interval_s))
         tasks.spawn("cursors", cursors.run)
         tasks.spawn("quotas", quotas.run)
+        tasks.spawn("usage", usage.run)
         tasks.spawn("edges", quotas.count_edges)
         tasks.spawn("serve marks", marks.tell)
         tasks.spawn("serve kinds", marks.follow)
@@ -381,6 +418,7 @@ def compose(settings: EdgeSettings, stores: Stores) -> Service:
         await cursors.flush()
         await serving.close()
         await sessions.close()
+        await usage.leave()
         tracing.shutdown()
 
     async def start_registration() -> None:
@@ -392,7 +430,8 @@ def compose(settings: EdgeSettings, stores: Stores) -> Service:
 
     async def drain() -> None:
         await orders.close()
-        await moving.drain(DRAIN_SHARE * max(settings.drain_timeout_s - settings.drain_notice_s, 0.0))
+        within_s = max(settings.drain_timeout_s - settings.drain_notice_s, 0.0)
+        await moving.drain(within_s - min(DRAIN_REST_S, DRAIN_REST_SHARE * within_s))
 
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)  # else a line for every connection
     ClientSocket.send_buffer_bytes = settings.socket_send_buffer_bytes
@@ -426,7 +465,13 @@ def compose(settings: EdgeSettings, stores: Stores) -> Service:
 
 def _admission(settings: EdgeSettings) -> AdmissionPolicy:
     pace, cap = settings.handshakes_per_s, max(settings.handshakes_cap_per_s, settings.handshakes_per_s)
-    return AdmissionPolicy(pace=Rate(pace, max(pace, 1.0)), cap=Rate(cap, max(cap, 1.0)))
+    at_once = settings.concurrent_handshakes
+    return AdmissionPolicy(
+        pace=Rate(pace, max(pace, 1.0)),
+        cap=Rate(cap, max(cap, 1.0)),
+        at_once=at_once,
+        at_once_cap=max(settings.concurrent_handshakes_cap, at_once),
+    )
 
 
 async def _look_at_topics(watch: TopicWatch, directory: TenantDirectory, topics: Topics, interval_s: float) -> None:

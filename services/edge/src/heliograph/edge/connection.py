@@ -24,6 +24,7 @@ from heliograph.core.scopes import Operation
 from heliograph.core.sessions import SessionKey
 from heliograph.edge.access import refresh
 from heliograph.edge.acknowledging import acknowledge
+from heliograph.edge.admission import NOWHERE
 from heliograph.edge.assignment import NOTHING, Assignment, Offer
 from heliograph.edge.greeting import greet
 from heliograph.edge.joiner import Cursor
@@ -36,6 +37,7 @@ from heliograph.edge.status import tell_status
 from heliograph.edge.subscribing import forbidden, subscribe, unsubscribe
 from heliograph.edge.subscription import Subscription, parse_start
 from heliograph.edge.tenants import Target, TenantState
+from heliograph.edge.usage import session_retry_ms
 from heliograph.edge.websocket import ClientSocket, TickWriter
 from heliograph.protocol.codes import CLOSES, CODES, CloseCode, RevokeReason
 from heliograph.protocol.frames import (
@@ -78,7 +80,7 @@ REFUSING = frozenset(
     for code in CloseCode
     if code >= CloseCode.TOKEN_REFUSED
     or code in (CloseCode.TOKEN_EXPIRED, CloseCode.KEYS_CHANGED, CloseCode.OVERLOADED, CloseCode.HELLO_TIMEOUT)
-    or code in (CloseCode.UNSUPPORTED_DATA, CloseCode.INVALID_UTF8)
+    or code in (CloseCode.UNSUPPORTED_DATA, CloseCode.INVALID_UTF8, CloseCode.FRAME_TIMEOUT)
 )
 """Closes that refuse the client something, rather than end or move it."""
 
@@ -99,6 +101,7 @@ class ConnectionLimits:
     heartbeat: HeartbeatPolicy
     marks: OutboxMarks
     hello_timeout_s: float
+    frame_timeout_s: float
     idle_timeout_s: float
     subscribe_timeout_s: float
     max_errors: int
@@ -110,6 +113,8 @@ class Connection:
 
     __slots__ = (
         "_beat",
+        "_begun",
+        "_begun_s",
         "_closing",
         "_connections",
         "_errors",
@@ -139,6 +144,7 @@ class Connection:
         "origin",
         "out",
         "parked",
+        "place",
         "serves",
         "since_ms",
         "subscriptions",
@@ -175,6 +181,8 @@ class Connection:
         """WebSocket frames of this tick."""
         self.parked: list[Joiner] = []
         """Joins that wait for room."""
+        self.place = NOWHERE
+        """What it holds of limits."""
         self.last_active_s = now
         self._opened_s = now
         self._socket = socket
@@ -196,6 +204,9 @@ class Connection:
         self._written_bytes = 0
         self._ping_bytes = 0
         self._errors = 0
+        self._begun: object | None = None
+        """What it was sending at the last look and had not ended, since `_begun_s`."""
+        self._begun_s = 0.0
         self._noticed: bytes | None = None
         """The notice of pressure that it was told last; None: that all is normal."""
         self._closing = False
@@ -338,7 +349,7 @@ class Connection:
         elif not self.hello_done:
             raise FrameError("hello_expected", CODES["hello_expected"].meaning, getattr(frame, "id", None))
         elif type(frame) is Subscribe:
-            subscribe(self, frame.session, frame.start, frame.id, presence=frame.presence)
+            subscribe(self, self._connections, frame.session, frame.start, frame.id, presence=frame.presence)
         elif type(frame) is Unsubscribe:
             unsubscribe(self, frame)
         elif type(frame) is Ack:
@@ -388,6 +399,8 @@ class Connection:
         self._producer = subject if frame.producer is None else f"{subject}/{frame.producer}"
         self._incarnation = frame.incarnation
         self.hello_done = True
+        if self._socket.seat is not None:
+            self._socket.seat.known()
         self.send(
             Welcome(
                 self.id,
@@ -459,6 +472,11 @@ class Connection:
                 return
         now = time.monotonic()
         self.last_active_s = now
+        if now >= target.use.renew_s and not self._connections.usage.publishes(target, now):
+            self._metrics.refused.labels("too_many_sessions").n += 1
+            meaning, wait_ms = CODES["too_many_sessions"].meaning, session_retry_ms()
+            self.refused(frame.id, "too_many_sessions", meaning, retry_after_ms=wait_ms, expected=None)
+            return
         sender = self._sender
         if sender is None:
             sender = self._sender = Sender()
@@ -569,6 +587,9 @@ class Connection:
                 self.close(CloseCode.NO_PROGRESS, abort=True)
                 return 0
         behind = outbox is not None and outbox.flow is Flow.CATCHING_UP
+        if self._never_ends(now, behind=behind):
+            self.close(CloseCode.FRAME_TIMEOUT)
+            return 0
         moved = self._socket.read_bytes + max(taken - self._ping_bytes, 0)
         beat = self._beat.look(now, moved, catching_up=behind)
         if beat is beat.PING:
@@ -577,6 +598,16 @@ class Connection:
         elif beat is beat.DEAD:
             self.close(CloseCode.HEARTBEAT_TIMEOUT)
         return waiting
+
+    def _never_ends(self, now: float, *, behind: bool) -> bool:
+        """Whether one frame or message has been under way for too long: its bytes are signs of life, and are held.
+        Of one that is `behind` nothing is read.
+        """
+        begun, before = self._socket.begun(), self._begun
+        if begun is not None and not behind and (begun is before or (type(begun) is int and begun == before)):
+            return now - self._begun_s > self._limits.frame_timeout_s
+        self._begun, self._begun_s = begun, now
+        return False
 
     def close(self, code: CloseCode, *, abort: bool = False) -> None:
         """End the connection, telling why; `abort` where the peer reads nothing anyway."""

@@ -9,6 +9,7 @@ from heliograph.core.positions import Position
 from heliograph.core.scopes import Operation
 from heliograph.core.sessions import SessionKey
 from heliograph.edge.access import close_of_invalid
+from heliograph.edge.admission import Admission, Place
 from heliograph.edge.connection import Connection
 from heliograph.edge.cursors import Cursors
 from heliograph.edge.metrics import EdgeMetrics
@@ -17,6 +18,7 @@ from heliograph.edge.quotas import QuotaLeases
 from heliograph.edge.serving import Serving
 from heliograph.edge.subscription import Subscription
 from heliograph.edge.tenants import Target, TenantState
+from heliograph.edge.usage import Usage
 from heliograph.service.refusals import Refusals
 from heliograph.service.serving import ServeMarks
 from heliograph.service.tenants import TenantDirectory, TenantEntry
@@ -27,8 +29,11 @@ from heliograph.stores.ports import LiveStore, StoreError
 PASS_S = 1.0
 """Between looks at every connection: time-outs are at least ten times that."""
 
-PASS_SLICE = 2_000
-"""Connections looked at before others get a turn of the loop: about a millisecond."""
+PASS_SLICES = 20
+"""Parts of a pass, spread over its time: of 10,000 connections some 50 are pinged in each, half a millisecond."""
+
+SLICE_LEAST = 50
+"""Connections that are worth a part of their own."""
 
 GIVEN_UP_RETRY_MS = 1_000
 """When a subscription that the live path did not take in time may be asked for again."""
@@ -51,6 +56,8 @@ class Connections:
         topics: Topics,
         metrics: EdgeMetrics,
         quotas: QuotaLeases,
+        admission: Admission,
+        usage: Usage,
         *,
         virtual_shards: int,
         subscribe_timeout_s: float,
@@ -66,6 +73,8 @@ class Connections:
         self._topics = topics
         self._metrics = metrics
         self._quotas = quotas
+        self.admission = admission
+        self.usage = usage
         self._virtual_shards = virtual_shards
         self._subscribe_timeout_s = subscribe_timeout_s
         self._clock = clock
@@ -73,6 +82,7 @@ class Connections:
         self._tenants: dict[str, TenantState] = {}
         self._origins: Origins | None = None
         self._open: dict[str, Connection] = {}
+        usage.tenant_of = self.tenant
         self._awaiting: deque[tuple[float, Subscription]] = deque()
         self._status: set[asyncio.Task[None]] = set()
         self.on_changed: Callable[[Connection], None] = lambda _connection: None
@@ -96,9 +106,15 @@ class Connections:
 
     # ---- asked by connections and requests --------------------------------------------------------------------------
 
-    def add(self, connection: Connection) -> None:
+    def add(self, connection: Connection, place: Place) -> None:
         self._open[connection.id] = connection
         self._metrics.opened.n += 1
+        connection.place = place
+        self.admission.enter(place)
+        identity = connection.identity
+        tenant = self.tenant(identity.tenant) if identity is not None else None
+        if identity is not None and tenant is not None:
+            self.admission.identify(place, tenant, identity.subject)
 
     def verify(self, token: str) -> Identity:
         """Who a token speaks for. Raises TokenError."""
@@ -173,25 +189,31 @@ class Connections:
     def closed(self, connection: Connection) -> None:
         """It is gone."""
         if self._open.pop(connection.id, None) is not None:
+            self.admission.leave(connection.place)
             self.on_gone(connection)
 
     # ---- passes -----------------------------------------------------------------------------------------------------
 
     async def look_after(self) -> None:
-        """For ever: one pass over all connections a second."""
+        """For ever: a pass over all connections in each second, spread over it, so that their pings are no burst."""
         while True:
-            await asyncio.sleep(PASS_S)
-            now, wall = self._clock(), time.time()
+            connections = tuple(self._open.values())
+            slices = min(PASS_SLICES, 1 + len(connections) // SLICE_LEAST)
             outbound_bytes = 0
-            for count, connection in enumerate(tuple(self._open.values())):
-                outbound_bytes += connection.look(now, wall)
-                if count % PASS_SLICE == PASS_SLICE - 1:
-                    await asyncio.sleep(0)
+            for number in range(slices):
+                await asyncio.sleep(PASS_S / slices)
+                now, wall = self._clock(), time.time()
+                for connection in connections[number::slices]:
+                    outbound_bytes += connection.look(now, wall)
+                self._give_up(now)
             self.outbound_bytes = outbound_bytes
-            while self._awaiting and (self._awaiting[0][1].answered or self._awaiting[0][0] <= now):
-                subscription = self._awaiting.popleft()[1]
-                if not subscription.answered:
-                    subscription.connection.end_subscription(subscription, "live_unavailable", GIVEN_UP_RETRY_MS)
+
+    def _give_up(self, now: float) -> None:
+        """Refuse the subscriptions that nobody answered in time."""
+        while self._awaiting and (self._awaiting[0][1].answered or self._awaiting[0][0] <= now):
+            subscription = self._awaiting.popleft()[1]
+            if not subscription.answered:
+                subscription.connection.end_subscription(subscription, "live_unavailable", GIVEN_UP_RETRY_MS)
 
     def _tenant_changed(self, name: str, entry: TenantEntry | None) -> None:
         self._origins = None

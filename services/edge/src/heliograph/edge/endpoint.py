@@ -4,15 +4,15 @@ Deliberately not a FastAPI route: that costs 250 µs and 11 KB more a connection
 """
 
 import json
-import random
 import secrets
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 from starlette.types import Receive, Scope, Send
 
-from heliograph.core.pacing import Admit, HandshakeAdmission, RefuseHandshake
+from heliograph.core.pacing import TellToReconnect
+from heliograph.edge.admission import Admission, Place, Refusal
 from heliograph.edge.connection import Connection, ConnectionLimits
 from heliograph.edge.connections import Connections
 from heliograph.edge.metrics import EdgeMetrics
@@ -24,9 +24,6 @@ from heliograph.protocol.codes import CODES, CloseCode
 from heliograph.protocol.frames import SUBPROTOCOL, Reconnect
 from heliograph.service.http import PROBLEM, problem
 from heliograph.service.tokens import Identity, TokenError
-
-OVERLOADED_AFTER_S = (2, 10)
-"""When a client may come back to an edge that can take no more: another one has room sooner."""
 
 
 class Endpoint:
@@ -40,12 +37,9 @@ class Endpoint:
         writer: TickWriter,
         metrics: EdgeMetrics,
         limits: ConnectionLimits,
-        admission: HandshakeAdmission,
+        admission: Admission,
         allowed_origins: Iterable[str],
-        ready: Callable[[], bool],
-        overloaded: Callable[[], bool] = lambda: False,
     ) -> None:
-        """`overloaded`: whether the edge itself can take no more (`heliograph.edge.pressure`)."""
         self._connections = connections
         self._sessions = sessions
         self._path = path
@@ -54,22 +48,17 @@ class Endpoint:
         self._limits = limits
         self._admission = admission
         self._origins = Origins(allowed_origins)
-        self._ready = ready
-        self._overloaded = overloaded
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await receive()
         headers: dict[bytes, bytes] = dict(scope["headers"])
-        admission = self._admission.judge(time.monotonic())
-        if isinstance(admission, RefuseHandshake):
-            await self._refuse(scope, send, "unavailable", retry_after_s=admission.retry_after_s)
+        answer = self._admission.judge(time.monotonic())
+        if isinstance(answer, Refusal):
+            await self._refuse_full(scope, send, answer)
             return
-        if self._overloaded():
-            after_s = random.randint(*OVERLOADED_AFTER_S)  # noqa: S311 - a pace
-            await self._refuse(scope, send, "overloaded", retry_after_s=after_s)
-            return
-        if not self._ready():
-            await self._refuse(scope, send, "unavailable", retry_after_s=random.randint(1, 3))  # noqa: S311 - a pace
+        place = self._admission.place(scope["client"], scope["headers"])
+        if isinstance(place, Refusal):
+            await self._refuse_full(scope, send, place)
             return
         identity: Identity | None = None
         token = _bearer(headers.get(b"authorization"))
@@ -78,6 +67,10 @@ class Endpoint:
                 identity = self._connections.verify(token)
             except TokenError as error:
                 await self._refuse(scope, send, error.code, tenant=error.tenant)
+                return
+            full = self._full(identity)
+            if full is not None:
+                await self._refuse_full(scope, send, full, identity.tenant)
                 return
         origin = headers[b"origin"].decode("latin-1") if b"origin" in headers else None
         if origin is not None and self._origins.allow(origin):
@@ -88,16 +81,17 @@ class Endpoint:
         offered = scope["subprotocols"]
         await send({"type": "websocket.accept", "subprotocol": SUBPROTOCOL if SUBPROTOCOL in offered else None})
         socket: ClientSocket = scope["extensions"][EXTENSION]
-        connection = self._open(socket, identity)
+        connection = self._open(socket, identity, place)
         connection.origin = origin
         if offered and SUBPROTOCOL not in offered:
             connection.close(CloseCode.SUBPROTOCOL)
-        elif not isinstance(admission, Admit):
+        elif isinstance(answer, TellToReconnect):
             self._metrics.handshakes_refused.labels("told_to_reconnect").n += 1
-            connection.send(Reconnect(admission.after_ms, "overloaded"))
+            self._metrics.admission.labels(answer.cause).n += 1
+            connection.send(Reconnect(answer.after_ms, "overloaded"))
             connection.close(CloseCode.OVERLOADED)
         socket.read_on()
-        del headers, scope, token, origin, offered, admission, send, socket
+        del headers, scope, token, origin, offered, answer, place, send, socket
         while (await receive())["type"] != "websocket.disconnect":
             pass
 
@@ -106,7 +100,12 @@ class Endpoint:
         self._metrics.handshakes_refused.labels(code).n += 1
         self._connections.refusals.say("handshake_refused", code, tenant)
 
-    def _open(self, socket: ClientSocket, identity: Identity | None) -> Connection:
+    def _full(self, identity: Identity) -> Refusal | None:
+        """Whether one more of an identity would be too many; its tenant is judged at `hello`."""
+        tenant = self._connections.tenant(identity.tenant)
+        return self._admission.full(tenant, identity.subject) if tenant is not None else None
+
+    def _open(self, socket: ClientSocket, identity: Identity | None, place: Place) -> Connection:
         connection = Connection(
             secrets.token_urlsafe(9),
             socket,
@@ -119,7 +118,7 @@ class Endpoint:
             identity,
             time.monotonic(),
         )
-        self._connections.add(connection)
+        self._connections.add(connection, place)
         socket.attach(connection)
         return connection
 
@@ -131,6 +130,10 @@ class Endpoint:
             return self._connections.origins.allow(origin)
         tenant = self._connections.tenant(identity.tenant)
         return tenant is not None and tenant.origins.allow(origin)
+
+    async def _refuse_full(self, scope: Scope, send: Send, refusal: Refusal, tenant: str | None = None) -> None:
+        self._metrics.admission.labels(refusal.cause).n += 1
+        await self._refuse(scope, send, refusal.code, retry_after_s=refusal.retry_after_s, tenant=tenant)
 
     async def _refuse(
         self, scope: Scope, send: Send, code: str, retry_after_s: int | None = None, tenant: str | None = None

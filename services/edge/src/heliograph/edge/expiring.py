@@ -18,6 +18,7 @@ from heliograph.core.sessions import SessionKey
 from heliograph.edge.connections import Connections
 from heliograph.edge.http import RETRY_AFTER_MS, ExpirySet, Label, PostedExpiry, SessionId
 from heliograph.edge.metrics import EdgeMetrics
+from heliograph.edge.requests import TenantRequests
 from heliograph.edge.tenants import TenantState
 from heliograph.protocol.expiries import expiry_message
 from heliograph.protocol.messages import MAX_TIME_MS, record_headers, record_value
@@ -42,6 +43,7 @@ class HttpExpiries:
         writer: LogWriter,
         expiries: SessionExpiries,
         metrics: EdgeMetrics,
+        requests: TenantRequests,
         *,
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
@@ -50,6 +52,7 @@ class HttpExpiries:
         self._writer = writer
         self._expiries = expiries
         self._metrics = metrics
+        self._requests = requests
         self._now_ms = now_ms
 
     def install(self, app: FastAPI, verifier: TokenVerifier, serving: Callable[[], bool]) -> None:
@@ -89,7 +92,8 @@ class HttpExpiries:
         ) -> Response:
             key = SessionKey.of(tenant, agent_type, session_id)
             require(who, Operation.ADMIN, key)
-            return await self.expire(key, who, await request.body())
+            with self._requests.one(who.tenant):
+                return await self.expire(key, who, await request.body())
 
         app.include_router(router)
 

@@ -4,9 +4,10 @@ from typing import TYPE_CHECKING
 
 from heliograph.core.errors import InvalidValueError
 from heliograph.edge.access import close_of_refused
+from heliograph.edge.admission import retry_after_ms
 from heliograph.edge.subscribing import subscribe
 from heliograph.protocol.codes import CODES, CloseCode
-from heliograph.protocol.frames import FrameError, Hello, check_name
+from heliograph.protocol.frames import FrameError, Hello, Reconnect, check_name
 from heliograph.service.tokens import TokenError
 
 if TYPE_CHECKING:
@@ -39,9 +40,18 @@ def greet(connection: "Connection", connections: "Connections", frame: Hello) ->
         connection.refuse(frame.id, "origin_refused", CODES["origin_refused"].meaning)
         connection.close(CloseCode.FORBIDDEN)
         return
+    if connection.place.tenant is None:  # its token came with this frame
+        full = connections.admission.full(tenant, connection.identity.subject)
+        if full is not None:
+            after_ms = retry_after_ms()
+            connection.refuse(frame.id, full.code, CODES[full.code].meaning, retry_after_ms=after_ms)
+            connection.send(Reconnect(after_ms, "overloaded"))
+            connection.close(CloseCode.OVERLOADED)
+            return
+        connections.admission.identify(connection.place, tenant, connection.identity.subject)
     connection.begin(tenant, frame)
     for wanted in frame.subscriptions:
         try:
-            subscribe(connection, wanted.session, wanted.start, None, presence=wanted.presence)
+            subscribe(connection, connections, wanted.session, wanted.start, None, presence=wanted.presence)
         except InvalidValueError as error:
             connection.refuse(None, error.code, error.message, wanted.session)

@@ -23,8 +23,10 @@ from heliograph.edge.connections import Connections
 from heliograph.edge.metrics import EdgeMetrics
 from heliograph.edge.publication import Publication
 from heliograph.edge.publishing import PublishPath
+from heliograph.edge.requests import TenantRequests
 from heliograph.edge.senders import Sender
 from heliograph.edge.tenants import Target
+from heliograph.edge.usage import session_retry_ms
 from heliograph.protocol.codes import CODES
 from heliograph.protocol.frames import Name, Publish, SessionReference, TraceParent, is_utf8
 from heliograph.protocol.messages import MAX_TIME_MS
@@ -157,12 +159,14 @@ class HttpPublishing:
         connections: Connections,
         path: PublishPath,
         metrics: EdgeMetrics,
+        requests: TenantRequests,
         *,
         batch_messages: int,
     ) -> None:
         self._connections = connections
         self._path = path
         self._metrics = metrics
+        self._requests = requests
         self._batch_messages = batch_messages
         self._senders: OrderedDict[tuple[str, str], Sender] = OrderedDict()
 
@@ -194,7 +198,8 @@ class HttpPublishing:
         ) -> Response:
             key = SessionKey.of(tenant, agent_type, session_id)
             require(who, Operation.PUBLISH, key)
-            return await self.publish(key, who, await request.body())
+            with self._requests.one(who.tenant):
+                return await self.publish(key, who, await request.body())
 
         app.include_router(router)
 
@@ -205,6 +210,8 @@ class HttpPublishing:
             raise HttpError("unauthenticated")
         messages, batch = self._decode(body)
         target = self._connections.target(key, tenant)
+        if not self._connections.usage.publishes(target, time.monotonic()):
+            raise HttpError("too_many_sessions", retry_after_ms=session_retry_ms())
         results = await self._publish_all(target, who, messages)
         if batch:
             for code in {one.code for one in results if one.code is not None}:

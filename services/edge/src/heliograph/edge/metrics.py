@@ -57,6 +57,11 @@ class EdgeMetrics:
         self.handshakes_refused = metrics.tick_family(
             "handshakes_refused_total", "Handshakes refused, and what was no request.", ["code"]
         )
+        self.admission = metrics.tick_family(
+            "admission_refused_total",
+            "Handshakes for which there was no room, told to come back or refused, by what was used up.",
+            ["cause"],
+        )
         self.closed = metrics.tick_family("connections_closed_total", "Connections the edge closed.", ["reason"])
         self.catch_ups = metrics.ticks("catch_ups_total", "Slow readers that went over the hard mark.")
         self.repairs = metrics.tick_family("repairs_total", "Sessions whose live frames had a hole.", ["cause"])

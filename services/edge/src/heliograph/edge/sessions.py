@@ -136,6 +136,10 @@ class Sessions:
         self._wake = asyncio.Event()
         self.on_joined: Callable[[Subscription], None] = lambda _subscription: None
         self.on_left: Callable[[Subscription], None] = lambda _subscription: None
+        self.on_followed: Callable[[str], None] = lambda _session: None
+        """The first subscriber of a session here."""
+        self.on_unfollowed: Callable[[str], None] = lambda _session: None
+        """The last one is gone."""
         metrics.metrics.sampled_gauge("sessions", "Sessions subscribed to.", lambda: float(len(self._hubs)))
 
     # ---- the live store's listener ----------------------------------------------------------------------------------
@@ -237,6 +241,7 @@ class Sessions:
         if hub is None:
             hub = self._hubs[subscription.session] = SessionHub(subscription.session)
             self._live.subscribe(subscription.session)
+            self.on_followed(subscription.session)
         subscription.hub = hub
         if subscription.presence:
             if hub.presence is None:
@@ -260,6 +265,7 @@ class Sessions:
         if not hub.live and hub.subscriptions is None and self._hubs.get(hub.name) is hub:
             del self._hubs[hub.name]
             self._live.unsubscribe(hub.name)
+            self.on_unfollowed(hub.name)
 
     def detach(self, subscription: Subscription) -> Position | None:
         """Stop sending to it; the last position that it was sent, where it was live."""

@@ -1,6 +1,11 @@
 """The edge's settings, besides those that services share."""
 
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator
+
 from heliograph.core import limits
+from heliograph.core.addresses import ClientAddresses
 from heliograph.edge.pressure_settings import PressureSettings
 from heliograph.service.settings import (
     CommaList,
@@ -10,6 +15,14 @@ from heliograph.service.settings import (
     TokenSettings,
     setting,
 )
+
+
+def _check_networks(value: tuple[str, ...]) -> tuple[str, ...]:
+    ClientAddresses(value)
+    return value
+
+
+Networks = Annotated[CommaList, AfterValidator(_check_networks)]
 
 
 class EdgeSettings(PressureSettings, ServiceSettings, KafkaSettings, RedisSettings, TokenSettings):
@@ -35,8 +48,36 @@ class EdgeSettings(PressureSettings, ServiceSettings, KafkaSettings, RedisSettin
     handshakes_cap_per_s: float = setting(
         2_000.0, "Handshakes answered at all: between the two, clients are told when to come back.", gt=0
     )
+    concurrent_handshakes: int = setting(
+        2_000,
+        "Sockets not known yet to be any client's that are served: four seconds of the pace, some 40 MB.",
+        unit="sockets",
+        ge=1,
+    )
+    concurrent_handshakes_cap: int = setting(
+        4_000, "So many are answered: between the two, clients are told when to come back.", unit="sockets", ge=1
+    )
+    trusted_proxies: Networks = setting(
+        (), "Networks (10.0.0.0/8) of proxies of your own, who say for whom they connect. Nobody else is believed."
+    )
+    trusted_proxy_header: Literal["x-forwarded-for", "forwarded"] = setting(
+        "x-forwarded-for", "The header that they write, and that no client gets past them; the other is not read."
+    )
+    connections_per_address: int = setting(
+        0,
+        "Of one address behind a trusted proxy (IPv6: of a /64). 0: no limit; many may share one.",
+        unit="connections",
+        ge=0,
+    )
+    limit_direct_addresses: bool = setting(
+        False,
+        "That limit also for peers that are no trusted proxy. A proxy that was not named would be one client.",
+    )
     hello_timeout_s: float = setting(
         10.0, "From handshake to `hello`: a slow mobile network needs seconds, an attacker wants minutes.", gt=0
+    )
+    frame_timeout_s: float = setting(
+        30.0, "From the first byte of a frame or message to its end: the largest payload at 20 KB/s.", gt=0
     )
     idle_timeout_s: float = setting(
         300.0, "A connection that neither subscribes nor publishes is closed: clients that leak cost memory.", gt=0
@@ -104,6 +145,12 @@ class EdgeSettings(PressureSettings, ServiceSettings, KafkaSettings, RedisSettin
     )
     http_batch_messages: int = setting(
         limits.MAX_BATCH_MESSAGES, "Messages of one HTTP batch.", unit="messages", ge=1, le=10_000
+    )
+    http_requests_per_tenant: int = setting(
+        256,
+        "Of one tenant under way: each holds its body, and waits a second for a log that is away.",
+        unit="requests",
+        ge=1,
     )
     http_request_bytes: int = setting(
         4 * 1024 * 1024, "Body of one HTTP request: a batch of 64 messages of the default limit.", ge=65_536

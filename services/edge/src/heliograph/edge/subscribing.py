@@ -8,21 +8,31 @@ from heliograph.core.sessions import SessionKey
 from heliograph.edge.assignment import Assignment
 from heliograph.edge.joiner import Cursor
 from heliograph.edge.subscription import parse_start
+from heliograph.edge.usage import session_retry_ms
 from heliograph.protocol.codes import CODES
 from heliograph.protocol.frames import CURSOR, Unsubscribe, Unsubscribed
 from heliograph.service.tokens import Identity
 
 if TYPE_CHECKING:
     from heliograph.edge.connection import Connection
+    from heliograph.edge.connections import Connections
 
 
-def subscribe(connection: "Connection", session: str, start: str, request_id: int | None, *, presence: bool) -> None:
+def subscribe(
+    connection: "Connection",
+    connections: "Connections",
+    session: str,
+    start: str,
+    request_id: int | None,
+    *,
+    presence: bool,
+) -> None:
     """Let a connection follow a session. Raises InvalidValueError for a session or a start that is none."""
     assert connection.identity is not None
     assert connection.tenant is not None
 
-    def refuse(code: str, message: str = "") -> None:
-        connection.refuse(request_id, code, message or CODES[code].meaning, session)
+    def refuse(code: str, message: str = "", retry_after_ms: int | None = None) -> None:
+        connection.refuse(request_id, code, message or CODES[code].meaning, session, retry_after_ms=retry_after_ms)
 
     key = SessionKey.parse(session)
     begin = Cursor(connection.consumer or "") if start == CURSOR else parse_start(start)
@@ -35,6 +45,8 @@ def subscribe(connection: "Connection", session: str, start: str, request_id: in
         refuse("value_invalid", "the session is already subscribed to")
     elif len(connection.subscriptions) >= connection.tenant.record.limits.subscriptions_per_connection:
         refuse("too_many_subscriptions")
+    elif not connections.usage.may_use(connection.tenant, session):
+        refuse("too_many_sessions", retry_after_ms=session_retry_ms())
     else:
         connection.follow(str(key), begin, request_id, presence=presence)
 

@@ -5,10 +5,12 @@ and asks once a second. While the store is away that is counted, and this edge k
 """
 
 import asyncio
+import random
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from heliograph.core.pacing import jittered_after_ms
 from heliograph.core.usage import SharedUse, connections_of, connections_of_subject, sessions_of
 from heliograph.edge.metrics import EdgeMetrics
 from heliograph.service.health import Condition
@@ -30,6 +32,16 @@ IN_USE_S = 60.0
 
 RENEW_S = 20.0
 """So long after it was noted that a session is published to, a publish needn't note it again."""
+
+
+SESSION_RETRY_MS = (1_000.0, 2_000.0)
+"""Told to who wants a session above the limit, as `LIMIT_RETRY_MS` of connections: by then it is known whether another
+edge has it, and so whether it needs room at all."""
+
+
+def session_retry_ms() -> int:
+    """When to try again."""
+    return jittered_after_ms(*SESSION_RETRY_MS, random.random)
 
 
 class SessionUse:

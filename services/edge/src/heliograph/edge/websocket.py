@@ -18,10 +18,14 @@ from typing import Any, Protocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import Frame
 
+from heliograph.protocol.codes import CLOSES, CloseCode
 from heliograph.service.sockets import Seat
 
 EXTENSION = "heliograph.socket"
 """Key in the ASGI scope's extensions under which the endpoint finds its `ClientSocket`."""
+
+MAX_FRAGMENTS = 1_024
+"""Of one message: empty ones count no bytes, and take memory all the same."""
 
 CLOSE_TIMEOUT_S = 5.0
 """For the peer to answer a close frame: a round trip, generously."""
@@ -92,6 +96,20 @@ class ClientSocket(WebSocketsSansIOProtocol):
         self._held += data
         if len(self._held) > self.config.ws_max_size:
             self.transport.abort()
+
+    def begun(self) -> object | None:
+        """What is incomplete of what the peer sends: the same object, or an equal number, as long as it is the same
+        message or frame; None where nothing is. Whoever asks now and then finds one that never ends.
+        """
+        if self.frames:
+            return self.frames
+        held_bytes = len(self.conn.reader.buffer)
+        return self.read_bytes - held_bytes if held_bytes else None
+
+    def handle_cont(self, event: Frame) -> None:
+        super().handle_cont(event)
+        if len(self.frames) > MAX_FRAGMENTS:
+            self.close(CloseCode.TOO_LARGE, CLOSES[CloseCode.TOO_LARGE].name)
 
     def handle_text(self, event: Frame) -> None:
         owner = self.owner

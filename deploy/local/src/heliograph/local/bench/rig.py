@@ -39,7 +39,12 @@ LIMITS_OUT_OF_THE_WAY: dict[str, Any] = {
 }
 """Costs are measured here, not bounds: no bucket may run empty."""
 
-EDGE_SETTINGS = {"handshakes_per_s": "100000", "handshakes_cap_per_s": "100000"}
+EDGE_SETTINGS = {
+    "handshakes_per_s": "100000",
+    "handshakes_cap_per_s": "100000",
+    "concurrent_handshakes": "100000",
+    "concurrent_handshakes_cap": "100000",
+}
 """As fast as it can: the connect rate is what it takes, not what it is paced to."""
 
 Progress = Callable[[str], None]
