@@ -38,9 +38,12 @@ format: sync ## Put style and format right where a program can
 test: prepare ## Run all tests, on real Kafka and Redis (WORKERS=2 ARGS=tests/core)
 	@$(RUN) pytest -n $(WORKERS) --dist loadgroup $(ARGS)
 
+# How long `make chaos` goes on; another round begins as long as there is time.
+MINUTES ?= 2
+
 .PHONY: chaos
-chaos: prepare ## Faults in a random order under load (HELIOGRAPH_CHAOS_SEED=… repeats a run)
-	@$(RUN) pytest -m chaos -s tests/system $(ARGS)
+chaos: prepare ## Faults in a random order under load (MINUTES=10, HELIOGRAPH_CHAOS_SEED=… repeats a round)
+	@HELIOGRAPH_CHAOS_MINUTES=$(MINUTES) $(RUN) pytest -m chaos -s tests/faults $(ARGS)
 
 .PHONY: test-kubernetes
 test-kubernetes: prepare ## Run the tests that need a cluster: of KUBECONFIG, or started here (tests/kubernetes)

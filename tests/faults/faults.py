@@ -2,15 +2,23 @@
 
 import asyncio
 import random
+import resource
 import signal
+import socket
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 
+from redis.asyncio import Redis as Client
 from tests.faults.rig import FaultRig
 from tests.system.load import Run
 
+from heliograph.local.ports import LOOPBACK
+from heliograph.local.redis import RedisServer
 from heliograph.local.services import ServiceProcess
+
+BUSY_S = 20.0
 
 
 @dataclass(slots=True)
@@ -22,6 +30,17 @@ class Stage:
     dice: random.Random
     before: dict[str, str] = field(default_factory=dict)
     """Metrics of each service, as they were before the fault; a service that was started since begins at nothing."""
+    busy_s: float = BUSY_S
+    """How long a moment when much is under way is waited for."""
+    must_be_busy: bool = True
+
+    async def moment(self) -> None:
+        """The worst one for somebody to die: much is under way."""
+        try:
+            await self.run.busy(timeout_s=self.busy_s)
+        except AssertionError:
+            if self.must_be_busy:
+                raise
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +53,8 @@ class Fault:
     """A broker may have written what it did not answer: its producers write at once again."""
     live: bool = False
     """The live path loses what is on its way, which nobody can count."""
+    clock: bool = False
+    """Times in records say nothing about when they were written."""
 
 
 def together(*faults: Fault) -> Fault:
@@ -47,7 +68,13 @@ def together(*faults: Fault) -> Fault:
             yield
 
     what = ", ".join(fault.what for fault in faults)
-    return Fault(what, on, kafka=any(one.kafka for one in faults), live=any(one.live for one in faults))
+    return Fault(
+        what,
+        on,
+        kafka=any(one.kafka for one in faults),
+        live=any(one.live for one in faults),
+        clock=any(one.clock for one in faults),
+    )
 
 
 # ---- processes ------------------------------------------------------------------------------------------------------
@@ -56,12 +83,10 @@ def together(*faults: Fault) -> Fault:
 async def kill_now(stage: Stage, name: str) -> None:
     """kill -9, at a moment when much is under way."""
     one = stage.rig.named(name)
-    await stage.run.busy()
+    await stage.moment()
     if one in stage.rig.stack.edges:
         assert isinstance(one, ServiceProcess)
-        await stage.run.tallies.read_one(one)
-        await stage.rig.kill(one)
-        stage.run.tallies.died(one)
+        await stage.run.tallies.ends(one, stage.rig.kill(one))
     else:
         await stage.rig.kill(one)
 
@@ -86,9 +111,7 @@ def stop(name: str) -> Fault:
         one = stage.rig.named(name)
         if one in stage.rig.stack.edges:
             assert isinstance(one, ServiceProcess)
-            await stage.run.tallies.read_one(one)
-            await stage.rig.stop(one)
-            stage.run.tallies.died(one)
+            await stage.run.tallies.ends(one, stage.rig.stop(one))
         else:
             await stage.rig.stop(one)
         yield
@@ -97,12 +120,25 @@ def stop(name: str) -> Fault:
     return Fault(f"stop {name}", on, kafka=name == "kafka", live=name == "redis")
 
 
+def lose_redis() -> Fault:
+    """It ends together with its data, as one without persistence does."""
+
+    @asynccontextmanager
+    async def on(stage: Stage) -> AsyncIterator[None]:
+        await stage.moment()
+        await stage.rig.lose_live_store(stage.run.history)
+        yield
+        await stage.rig.launch(stage.rig.redis)
+
+    return Fault("redis is gone with its data", on, live=True)
+
+
 def freeze(*names: str) -> Fault:
     """SIGSTOP and SIGCONT: it answers nobody, and then goes on with what it had in its hands."""
 
     @asynccontextmanager
     async def on(stage: Stage) -> AsyncIterator[None]:
-        await stage.run.busy()
+        await stage.moment()
         for name in names:
             stage.rig.signal(name, signal.SIGSTOP)
         try:
@@ -152,3 +188,88 @@ def throttle(*links: str, bytes_per_s: float, directions: tuple[str, ...] = ()) 
     return _link(
         f"{bytes_per_s:g} bytes/s on", links, lambda rig, link: rig.links[link].throttle(bytes_per_s, *directions)
     )
+
+
+# ---- limits and clocks ----------------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def limited(pid: int, what: int, soft: int) -> AsyncIterator[None]:
+    """A running process with another soft limit (prlimit(2)), and then with the one it had."""
+    before = resource.prlimit(pid, what)
+    resource.prlimit(pid, what, (soft, before[1]))
+    try:
+        yield
+    finally:
+        with suppress(ProcessLookupError):  # it died of it, and whoever expects otherwise says so
+            resource.prlimit(pid, what, before)
+
+
+def disk_full(name: str = "redis") -> Fault:
+    """Its append-only file may not grow by a byte. With `appendfsync everysec` it refuses writes (MISCONF) until it
+    may; with `always`, which else is ours, it would rather end.
+    """
+
+    @asynccontextmanager
+    async def on(stage: Stage) -> AsyncIterator[None]:
+        server = stage.rig.named(name)
+        assert isinstance(server, RedisServer)
+        assert server.process is not None
+        async with Client.from_url(server.url) as client:
+            await client.config_set("appendfsync", "everysec")
+            async with limited(server.process.pid, resource.RLIMIT_FSIZE, 0):
+                yield
+            await client.config_set("appendfsync", "always")
+
+    return Fault(f"the disk of {name} is full", on, live=True)
+
+
+def few_descriptors(name: str, spare: int) -> Fault:
+    """It may open so many more than it has open; clients that want more than that are the scenario's load."""
+
+    @asynccontextmanager
+    async def on(stage: Stage) -> AsyncIterator[None]:
+        pid = stage.rig.service(name).pid
+        numbers = [int(one.name) for one in Path(f"/proc/{pid}/fd").iterdir()]
+        async with limited(pid, resource.RLIMIT_NOFILE, max(numbers) + 1 + spare):
+            yield
+
+    return Fault(f"{spare} descriptors left for {name}", on)
+
+
+def clock_step(name: str, step_s: float) -> Fault:
+    """The wall clock of a service that was started `with_a_clock` is another; monotonic time goes on."""
+
+    @asynccontextmanager
+    async def on(stage: Stage) -> AsyncIterator[None]:
+        set_clock(stage.rig, step_s)
+        yield
+        set_clock(stage.rig, 0.0)
+
+    return Fault(f"the clock of {name} steps by {step_s:+g} s", on, clock=True)
+
+
+def set_clock(rig: FaultRig, offset_s: float) -> None:
+    """As one rename, so that nobody reads half of it."""
+    made = rig.clock_file.with_suffix(".new")
+    made.write_text(f"{offset_s:+g}\n")
+    made.rename(rig.clock_file)
+
+
+def crowd(name: str, count: int) -> Fault:
+    """So many clients connect to an edge, stay, and say nothing."""
+
+    @asynccontextmanager
+    async def on(stage: Stage) -> AsyncIterator[None]:
+        sockets = [socket.socket() for _ in range(count)]
+        try:
+            for one in sockets:
+                one.setblocking(False)
+                with suppress(ConnectionError):
+                    await asyncio.get_running_loop().sock_connect(one, (LOOPBACK, stage.rig.service(name).port))
+            yield
+        finally:
+            for one in sockets:
+                one.close()
+
+    return Fault(f"{count} clients come to {name}", on)

@@ -81,9 +81,11 @@ class Links:
             self._socket.close()
         self._process.kill()
 
-    def add(self, name: str, target: int, port: int = 0) -> Link:
-        """One more, to a port of this machine that need not be served yet; `port` 0: any."""
-        told = self.ask(link=name, target=target, port=port)
+    def add(self, name: str, target: int, port: int = 0, *, buffer_bytes: int = 0) -> Link:
+        """One more, to a port of this machine that need not be served yet; `port` 0: any; `buffer_bytes` of the
+        kernel's for each socket, 0: as many as it likes.
+        """
+        told = self.ask(link=name, target=target, port=port, buffer_bytes=buffer_bytes)
         link = self._links[name] = Link(self, name, told["port"])
         return link
 

@@ -30,3 +30,19 @@ def steady(per_s: float, *, sessions: int = 4) -> Load:
         return run
 
     return make
+
+
+def with_a_slow_reader(
+    per_s: float, *, event_bytes: int = 0, telemetry_bytes: int = 0, telemetry_per_s: float = 50.0
+) -> Load:
+    """One session; `slow` reads it over a link of its own (`reader>edge-1`), with small buffers, `near` like others."""
+
+    def make(rig: FaultRig, seed: int) -> Run:
+        run = Run(rig, rig.sessions(1), seed)
+        run.publisher("durable", run.sessions, per_s=per_s, payload_bytes=event_bytes)
+        run.telemetry("telemetry", run.sessions, per_s=telemetry_per_s, payload_bytes=telemetry_bytes)
+        run.subscriber("near")
+        run.subscriber("slow", edges=[rig.own_edge])
+        return run
+
+    return make

@@ -62,6 +62,8 @@ class Link:
 
     name: str
     target: int
+    buffer_bytes: int = 0
+    """Of its sockets, both ways; 0: as the kernel likes. Small, a slow reader shows at once."""
     shapes: dict[str, Shape] = field(default_factory=lambda: {"up": Shape(), "down": Shape()})
     cut: bool = False
     pairs: set["Pair"] = field(default_factory=set)
@@ -306,7 +308,7 @@ class Proxy:
         """Do what is asked of one link and say how it stands."""
         name = str(asked["link"])
         if "target" in asked:
-            await self._add(name, int(asked["port"]), int(asked["target"]))
+            await self._add(name, int(asked["port"]), int(asked["target"]), int(asked.get("buffer_bytes", 0)))
         link = self.links[name]
         link.cut = bool(asked.get("cut", link.cut))
         for direction, shape in link.shapes.items():
@@ -320,8 +322,8 @@ class Proxy:
                 way.reshaped()
         return link.told()
 
-    async def _add(self, name: str, port: int, target: int) -> None:
-        link = self.links[name] = Link(name, target)
+    async def _add(self, name: str, port: int, target: int, buffer_bytes: int) -> None:
+        link = self.links[name] = Link(name, target, buffer_bytes=buffer_bytes)
 
         def accept() -> End:
             pair = Pair(link)
@@ -331,15 +333,20 @@ class Proxy:
             task.add_done_callback(self._connecting.discard)
             return End(pair, "client")
 
-        link.server = await asyncio.get_running_loop().create_server(accept, LOOPBACK, port, backlog=1024)
+        link.server = await asyncio.get_running_loop().create_server(
+            accept, sock=_socket(buffer_bytes, port), backlog=1024
+        )
 
     async def _connect(self, pair: Pair) -> None:
         if pair.link.cut:
             pair.reset()
             return
+        loop, sock = asyncio.get_running_loop(), _socket(pair.link.buffer_bytes)
         try:
-            await asyncio.get_running_loop().create_connection(lambda: End(pair, "target"), LOOPBACK, pair.link.target)
+            await loop.sock_connect(sock, (LOOPBACK, pair.link.target))
+            await loop.create_connection(lambda: End(pair, "target"), sock=sock)
         except OSError:
+            sock.close()
             pair.reset()
 
     async def control(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -351,6 +358,19 @@ class Proxy:
             writer.write(json.dumps(said).encode() + b"\n")
             await writer.drain()
         writer.close()
+
+
+def _socket(buffer_bytes: int, port: int | None = None) -> socket.socket:
+    """A socket, bound where a port is given. Buffers are set before it has a peer: then they bound the window."""
+    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    sock.setblocking(False)
+    if buffer_bytes:
+        for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
+            sock.setsockopt(socket.SOL_SOCKET, option, buffer_bytes)
+    if port is not None:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((LOOPBACK, port))
+    return sock
 
 
 async def main(control_port: int) -> None:

@@ -17,11 +17,16 @@ from heliograph.local.services import ServiceProcess, service_command
 EDGES = ("edge-1", "edge-2")
 ROUTERS = ("router-1", "router-2")
 
+READER_BUFFER_BYTES = 16 * 1024
+"""Of the sockets of a reader that is to be slow: what the edge writes to it soon waits at the edge."""
+
 Hurtable = ServiceProcess | RedisServer | KafkaServer
 
 
 class FaultRig(Rig):
-    """Links are named `who>whom`: `clients>edge-1`, `edge-1>redis`, `edge-1>metadata`, `edge-1>kafka`, `routers>…`."""
+    """Links are named `who>whom`: `clients>edge-1`, `edge-1>redis`, `edge-1>metadata`, `edge-1>kafka`, `routers>…`;
+    `reader>edge-1` is for one reader alone.
+    """
 
     redis: RedisServer
     metadata: RedisServer
@@ -41,6 +46,13 @@ class FaultRig(Rig):
             own |= dict.fromkeys(services, settings)
         super().__init__(directory, kafka, redis, metadata, own=own)
         self._doors = [links.add(f"clients>{edge.name}", edge.port) for edge in self.stack.edges]
+        own_door = links.add("reader>edge-1", self.stack.edges[0].port, buffer_bytes=READER_BUFFER_BYTES)
+        self.own_edge = f"http://{LOOPBACK}:{own_door.port}"
+
+    @property
+    def clock_file(self) -> Path:
+        """What libfaketime reads, in services that are started with it."""
+        return self.directory / "clock"
 
     @property
     def edges(self) -> list[str]:

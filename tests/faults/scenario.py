@@ -2,12 +2,13 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
 from tests.faults.expectations import Expectation
 from tests.faults.faults import Fault, Stage
+from tests.faults.keeping import kept
 from tests.faults.loads import Load
 from tests.faults.rig import FaultRig
 from tests.system.load import running
@@ -35,7 +36,7 @@ class Scenario:
     during_s: float
     """At least: it lasts until what is expected of it has been seen."""
     expect: Sequence[Expectation] = ()
-    under: Mapping[str, Conditions] = field(default_factory=dict)
+    under: Mapping[str, Callable[[FaultRig], Conditions]] = field(default_factory=dict)
 
     def __str__(self) -> str:
         return self.name
@@ -45,7 +46,8 @@ async def play(scenario: Scenario, rig: FaultRig, seed: int | None = None) -> No
     """Run it to rest and judge it; the seed is printed with what it amounted to."""
     seed = random.randrange(2**32) if seed is None else seed
     async with AsyncExitStack() as stack:
-        for name, conditions in scenario.under.items():
+        for name, made in scenario.under.items():
+            conditions = made(rig)
             await stack.enter_async_context(
                 rig.altered(
                     name,
@@ -55,7 +57,7 @@ async def play(scenario: Scenario, rig: FaultRig, seed: int | None = None) -> No
                 )
             )
         run = scenario.load(rig, seed)
-        async with running(run):
+        async with kept(run), running(run):
             await run.more()
             await run.telemetry_seen()
             stage = Stage(rig, run, random.Random(seed))
@@ -83,9 +85,9 @@ async def look(stage: Stage) -> None:
 async def happening(stage: Stage, fault: Fault) -> AsyncIterator[None]:
     """A fault and its end: the rig is whole again and everybody gets on."""
     run = stage.run
-    from_s = run.history.now()
+    from_s = run.through_s()
     run.history.note(fault.what)
-    if fault.kafka:
+    if fault.kafka or fault.clock:
         run.history.patience_s = 0.0
     async with fault.on(stage):
         yield

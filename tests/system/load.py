@@ -10,7 +10,7 @@ async with load(rig) as run:
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 
 from tests.system.checker import check, summary
@@ -85,11 +85,17 @@ class Run:
         )
         self.publishers.append(made)
 
-    def subscriber(self, name: str, sessions: Sequence[str] | None = None, start: str = "earliest") -> RawSubscriber:
+    def subscriber(
+        self,
+        name: str,
+        sessions: Sequence[str] | None = None,
+        start: str = "earliest",
+        edges: Sequence[str] | None = None,
+    ) -> RawSubscriber:
         made = RawSubscriber(
             self.history,
             name,
-            self.rig.edges,
+            edges or self.rig.edges,
             self.token(name),
             self.sessions if sessions is None else sessions,
             start=start,
@@ -179,10 +185,10 @@ class Run:
             lambda: ", ".join(f"{name} lacks {wanted[name] - now}" for name, now in done().items()),
         )
 
-    async def busy(self, count: int = 8) -> None:
+    async def busy(self, count: int = 8, timeout_s: float = 20.0) -> None:
         """Return at a moment when so many publishes are under way: the worst one for somebody to die."""
         raw = [one for one in self.publishers if isinstance(one, RawPublisher)]
-        deadline = time.monotonic() + 20.0
+        deadline = time.monotonic() + timeout_s
         while sum(one.under_way for one in raw) < count:
             assert time.monotonic() < deadline, "the load is too light to be hurt"
             await asyncio.sleep(0)
@@ -207,16 +213,31 @@ class Run:
     def _telemetry(self) -> list[TelemetryPublisher]:
         return [one for one in self.publishers if isinstance(one, TelemetryPublisher)]
 
-    def _raw(self, sessions: Collection[str]) -> list[tuple[RawSubscriber, str]]:
-        """Raw subscribers with those of the sessions that they read."""
+    @property
+    def _telemetry_readers(self) -> list[tuple[RawSubscriber, str]]:
+        """Raw subscribers with each session of telemetry that they read."""
+        sessions = {session for one in self._telemetry for session in one.sessions}
         raw = [one for one in self.subscribers if isinstance(one, RawSubscriber)]
         return [(one, session) for one in raw for session in one.sessions if session in sessions]
+
+    def through_s(self) -> float:
+        """Whatever was published before this moment has come to every subscriber of telemetry: an event that was
+        published then has, and live frames keep their order.
+        """
+        sent: dict[bytes, float] = {}
+        for attempt in self.history.attempts:
+            sent.setdefault(attempt.content, attempt.at_s)
+        moments = [self.history.now()]
+        for one, session in self._telemetry_readers:
+            events = (sight for sight in reversed(self.history.view(one.name, session).delivered) if sight.position)
+            moments.append(next((sent.get(sight.content, 0.0) for sight in events), 0.0))
+        return min(moments)
 
     async def telemetry_seen(self, timeout_s: float = 45.0) -> None:
         """Return when each raw subscriber got telemetry of each session that was sent after this was called."""
         from_s = self.history.now()
         sent: dict[bytes, float] = {}
-        lacking = self._raw({session for one in self._telemetry for session in one.sessions})
+        lacking = self._telemetry_readers
         looked = len(self.history.attempts)
 
         def done() -> bool:
@@ -250,7 +271,7 @@ class Run:
             publisher.rest()
         await until("telemetry is answered", lambda: all(one.at_rest for one in self._telemetry), timeout_s)
         from_s = self.history.now()
-        lacking = self._raw({session for one in self._telemetry for session in one.sessions})
+        lacking = self._telemetry_readers
 
         def done() -> bool:
             nonlocal lacking

@@ -1,6 +1,7 @@
 """What each life of an edge counts of telemetry, read from its metrics and put into a history."""
 
 import asyncio
+from collections.abc import Awaitable
 from dataclasses import dataclass
 
 from tests.system.history import History, Tally, Trouble
@@ -50,22 +51,27 @@ class Tallies:
         at_s = self._history.now()
         counts = await self._counts(edge)
         first = self._first.setdefault(edge.pid, _Counts())
-        tally = self._lives.get(edge.pid)
-        if tally is None:
-            tally = self._lives[edge.pid] = Tally(edge.name, self._rig.edges[self._rig.stack.edges.index(edge)])
-            self._history.tallies.append(tally)
+        tally = self._lives.get(edge.pid) or self._begin(edge)
         tally.published = counts.published - first.published
         tally.dropped = counts.dropped - first.dropped
         tally.shed = counts.shed - first.shed
         tally.read_s = at_s
 
-    def died(self, edge: ServiceProcess) -> None:
-        """It is dead; without a last question, all that it counted is."""
-        tally = self._lives.get(edge.pid)
-        if tally is None:
-            tally = Tally(edge.name, self._rig.edges[self._rig.stack.edges.index(edge)])
-            self._history.tallies.append(tally)
+    async def ends(self, edge: ServiceProcess, deed: Awaitable[None]) -> None:
+        """Ask it once more, where it answers, and do what ends it."""
+        if edge.running and await asyncio.to_thread(edge.ready):
+            await self.read_one(edge)
+        await deed
+        tally = self._lives.get(edge.pid) or self._begin(edge)
         tally.died_s = self._history.now()
+
+    def _begin(self, edge: ServiceProcess) -> Tally:
+        """Of a life that was never asked: it may have counted since the one before it ended."""
+        tally = Tally(edge.name, self._rig.edges[self._rig.stack.edges.index(edge)])
+        tally.read_s = max((one.died_s or 0.0 for one in self._history.tallies if one.edge == edge.name), default=0.0)
+        self._lives[edge.pid] = tally
+        self._history.tallies.append(tally)
+        return tally
 
     def trouble(self, from_s: float) -> None:
         """The live path lost what was on its way, from then to now."""

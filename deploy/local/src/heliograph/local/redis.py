@@ -1,6 +1,5 @@
 """One redis-server on loopback."""
 
-import os
 import re
 import shutil
 import socket
@@ -8,7 +7,7 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-from heliograph.local.cache import cache_dir, file_lock
+from heliograph.local.debian import install_package
 from heliograph.local.errors import CannotProvideError, NotReadyError
 from heliograph.local.ports import LOOPBACK, free_port
 from heliograph.local.processes import ServerProcess
@@ -17,7 +16,6 @@ READY_TIMEOUT_S = 30.0
 """It takes 30 ms; a loaded append-only file and a busy machine take longer."""
 REDIS_NEEDED = (7, 0)
 """Functions and sharded pub/sub came with 7.0."""
-INSTALL_TIMEOUT_S = 600
 SOCKET_TIMEOUT_S = 1.0
 
 Progress = Callable[[str], None]
@@ -154,21 +152,5 @@ def redis_binary() -> str:
 
 def prepare_redis(progress: Progress = lambda _line: None) -> str:
     """The redis-server to run, installed from Debian where it is absent and we may. Safe in many processes."""
-    if shutil.which("redis-server") is None and os.geteuid() == 0 and shutil.which("apt-get") is not None:
-        with file_lock(cache_dir() / "apt.lock"):
-            if shutil.which("redis-server") is None:
-                progress("installing redis-server with apt-get (once)")
-                _apt_get("update")
-                _apt_get("install", "--yes", "--no-install-recommends", "redis-server")
+    install_package("redis-server", lambda: shutil.which("redis-server") is not None, progress)
     return redis_binary()
-
-
-def _apt_get(*arguments: str) -> None:
-    # RUNLEVEL=1 keeps Debian's scripts from starting a server of the system's own on port 6379.
-    env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
-    done = subprocess.run(
-        ["apt-get", "-qq", *arguments], env=env, capture_output=True, text=True, check=False, timeout=INSTALL_TIMEOUT_S
-    )
-    if done.returncode != 0:
-        lines = "\n".join((done.stdout + done.stderr).strip().splitlines()[-5:])
-        raise CannotProvideError(f"apt-get {arguments[0]} failed, so redis-server can't be installed:\n{lines}")

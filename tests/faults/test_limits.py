@@ -1,0 +1,70 @@
+"""What a process may use runs out, and its clock is wrong: it goes on, refuses what it can't take, and says so."""
+
+import pytest
+from tests.faults.clocks import library, with_a_clock
+from tests.faults.expectations import clock_is_off, counted, delivery_goes_on, publishing_goes_on, stays_alive
+from tests.faults.faults import clock_step, crowd, few_descriptors, throttle, together
+from tests.faults.loads import steady, with_a_slow_reader
+from tests.faults.rig import FaultRig
+from tests.faults.scenario import Scenario, play
+
+from heliograph.local.errors import CannotProvideError
+
+pytestmark = pytest.mark.xdist_group("faults")
+
+GOES_ON = (publishing_goes_on, delivery_goes_on)
+HOUR_S = 3600.0
+
+SCENARIOS = [
+    Scenario(
+        "a reader takes less than there is telemetry",
+        load=with_a_slow_reader(per_s=10, telemetry_per_s=200, telemetry_bytes=8_000),
+        fault=throttle("reader>edge-1", bytes_per_s=100_000, directions=("down",)),
+        during_s=1,
+        expect=[counted("edge-1", "heliograph_edge_telemetry_shed_total", at_least=50), publishing_goes_on],
+    ),
+    Scenario(
+        "a reader takes less than there are events, and catches up from the window",
+        load=with_a_slow_reader(per_s=60, event_bytes=30_000, telemetry_per_s=20),
+        fault=throttle("reader>edge-1", bytes_per_s=100_000, directions=("down",)),
+        during_s=1,
+        expect=[counted("edge-1", "heliograph_edge_catch_ups_total"), publishing_goes_on],
+    ),
+    Scenario(
+        "an edge's clock steps an hour ahead, and back",
+        load=steady(per_s=200),
+        fault=clock_step("edge-1", HOUR_S),
+        during_s=3,
+        expect=[clock_is_off("edge-1", HOUR_S), *GOES_ON],
+        under={"edge-1": with_a_clock},
+    ),
+    Scenario(
+        "an edge's clock steps an hour back, and ahead again",
+        load=steady(per_s=200),
+        fault=clock_step("edge-1", -HOUR_S),
+        during_s=3,
+        expect=[clock_is_off("edge-1", -HOUR_S), *GOES_ON],
+        under={"edge-1": with_a_clock},
+    ),
+    Scenario(
+        "an edge has no descriptor left for its next clients",
+        load=steady(per_s=100),
+        fault=together(few_descriptors("edge-1", 8), crowd("edge-1", 40)),
+        during_s=2,
+        expect=[
+            stays_alive("edge-1"),
+            counted("edge-1", "heliograph_edge_accept_failures_total", label="EMFILE", later=True),
+            *GOES_ON,
+        ],
+    ),
+]
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=str)
+async def test_nothing_is_lost_when(rig: FaultRig, scenario: Scenario) -> None:
+    if with_a_clock in scenario.under.values():
+        try:
+            library()
+        except CannotProvideError as error:
+            pytest.skip(str(error))
+    await play(scenario, rig)
