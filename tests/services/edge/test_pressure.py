@@ -191,6 +191,20 @@ async def test_where_the_log_takes_no_deferred_message_the_live_path_does_as_lon
     assert len(world.live.page(SESSION, None).frames) == 3
 
 
+async def test_where_neither_takes_it_the_refusal_says_that_it_may_be_in(world: World, edge_with: EdgeWith) -> None:
+    """A publisher must not give its seq to another message: the log may have it all the same."""
+    edge = await edge_with()
+    client = await edge.client(producer="p", incarnation="abcdefgh")
+    await client.publish(SESSION, "x" * 10_000)
+    await press(world, edge, CRITICAL)
+    world.log.refused_topics.add(world.topics.deferred("acme"))
+    world.live.max_bytes = 1
+    refused = await client.publish(SESSION, 1, seq=1, **CONTROL)
+    assert (refused["code"], refused["retry_after_ms"]) == ("live_unavailable", 1_000)
+    world.log.refused_topics.clear()
+    assert (await client.publish(SESSION, 1, seq=1, **CONTROL))["deferred"]
+
+
 async def test_a_live_path_that_is_away_for_a_second_is_critical_and_normal_again_with_it(
     world: World, edge_with: EdgeWith
 ) -> None:

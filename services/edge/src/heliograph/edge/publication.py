@@ -94,6 +94,8 @@ class Publication:
         if type(answer) is StoreError:
             if self.message.class_ is CONTROL and answer.code in NOT_NOW and not self.tried_log:
                 path.defer(self)
+            elif self.tried_log:
+                self.refuse(LIVE_UNAVAILABLE)  # a code that says: it may be in, since the log may have it all the same
             else:
                 self._refused(answer.code, answer.message, None)
             return
