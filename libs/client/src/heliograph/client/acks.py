@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable
 
 from heliograph.client.errors import ClientError
+from heliograph.client.gathering import Gathering
 from heliograph.client.lanes import is_retryable
 from heliograph.client.sender import Sender
 from heliograph.client.settings import ClientSettings
@@ -32,7 +33,6 @@ class Acks:
         uniform: Callable[[], float],
     ) -> None:
         self._consumer = consumer
-        self._settings = settings
         self._sender = sender
         self._stats = stats
         self._backoff = Backoff(settings.refusal, uniform)
@@ -43,9 +43,7 @@ class Acks:
         self._sent: dict[str, str] = {}
         """By session: the furthest that is under way."""
         self._warned: set[tuple[str, str]] = set()
-        self._timer: asyncio.TimerHandle | None = None
-        self._due_s = 0.0
-        """Not before: acks were sent just now, or refused for now."""
+        self._gathering = Gathering(sender, settings.ack_interval_s, self.flush)
         self._stored = asyncio.Event()
         self._stored.set()
         self._ended = False
@@ -63,12 +61,8 @@ class Acks:
 
     def flush(self) -> None:
         """Send what is recorded now, whatever the interval."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        if not self._sender.online:
+        if not self._gathering.begin():
             return
-        self._due_s = self._loop.time() + self._settings.ack_interval_s
         for session, position in self._wanted.items():
             if position > self._sent.get(session, ""):
                 request = self._sender.next_id()
@@ -85,8 +79,8 @@ class Acks:
             await self._stored.wait()
 
     def _schedule(self) -> None:
-        if self._timer is None and self._sender.online and not self._ended:
-            self._timer = self._loop.call_at(self._due_s, self.flush)
+        if not self._ended:
+            self._gathering.soon()
 
     # ---- the connection ----------------------------------------------------------------------------------------------
 
@@ -99,9 +93,7 @@ class Acks:
         """What is under way is in doubt: it is sent again."""
         self._under_way.clear()
         self._sent.clear()
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._gathering.stop()
 
     def acked(self, answer: Acked) -> None:
         sent = self._answer_of(answer.id)
@@ -117,7 +109,7 @@ class Acks:
         session, position = sent
         if isinstance(answer, Refused) and is_retryable(answer):
             now = self._loop.time()
-            self._due_s = max(self._due_s, now + self._backoff.failed(now, answer.retry_after_ms))
+            self._gathering.not_before(now + self._backoff.failed(now, answer.retry_after_ms))
             self._schedule()
             return True
         self._stats.acks_refused += 1
@@ -147,6 +139,4 @@ class Acks:
         self._ended = True
         self._wanted.clear()
         self._stored.set()
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._gathering.stop()

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from heliograph.client.errors import ClientError, ServeRefused
 from heliograph.client.feeds import Inbox
+from heliograph.client.gathering import Gathering
 from heliograph.client.lanes import is_retryable
 from heliograph.client.messages import Message
 from heliograph.client.reader import Reader
@@ -65,8 +66,7 @@ class Workers:
         self._backs: dict[int, asyncio.Future[None]] = {}
         self._dirty: set[WorkSession] = set()
         """Further than the server was told."""
-        self._timer: asyncio.TimerHandle | None = None
-        self._due_s = 0.0
+        self._gathering = Gathering(sender, settings.ack_interval_s, self.flush)
         self._incarnations: set[str] = set()
         self._own_ids: OrderedDict[str, None] = OrderedDict()
         self._error: ClientError | None = None
@@ -106,17 +106,12 @@ class Workers:
 
     def handled(self, session: WorkSession) -> None:
         self._dirty.add(session)
-        if self._timer is None and self._sender.online:
-            self._timer = self._loop.call_at(self._due_s, self.flush)
+        self._gathering.soon()
 
     def flush(self) -> None:
         """Tell the server how far all sessions are."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        if not self._sender.online:
+        if not self._gathering.begin():
             return
-        self._due_s = self._loop.time() + self._settings.ack_interval_s
         dirty, self._dirty = self._dirty, set()
         for session in dirty:
             if not session.over:
@@ -169,9 +164,7 @@ class Workers:
         self._offers.clear()
         self._acks.clear()
         self._dirty.clear()
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._gathering.stop()
         for session in list(self._sessions.values()):
             self._lose(session, DISCONNECTED)
         for answered in list(self._backs.values()):
@@ -259,7 +252,7 @@ class Workers:
                 if not found.over:
                     self._lose(found, "reassigned")
             elif isinstance(answer, Refused) and is_retryable(answer) and not found.over:
-                self._due_s = max(self._due_s, now + self._backoff.failed(now, answer.retry_after_ms))
+                self._gathering.not_before(now + self._backoff.failed(now, answer.retry_after_ms))
                 self.handled(found)
         return found is not None
 
