@@ -26,6 +26,10 @@ COUNTS = tuple(
 )
 """Of registries; over all of them each loss counts once."""
 
+BOUND_S = LEASE_S + 0.5 + 10.0
+"""From an edge's last renewal until its agents are told as lost: its lease, the time between two looks, and what a busy
+machine needs to tell them."""
+
 Come = Callable[..., Coroutine[Any, Any, Attender]]
 
 
@@ -85,6 +89,7 @@ async def test_agents_of_a_killed_edge_are_told_as_lost_once_though_two_registri
     watcher = await come(lives, "watcher", session, other, presence=True)
     agents = [await come(dies, f"agent-{number}", session, other, agent="arm") for number in range(AGENTS)]
     await watcher.hears(2 * (AGENTS + 1), "join")
+    took_s = await counted(rig, "heliograph_registry_lost_after_seconds_sum")
     await rig.kill(rig.stack.edges[0])
     lost = await watcher.hears(2 * AGENTS, "leave", "lost")
     wanted = sorted((agent.subject, agent.connection, of) for agent in agents for of in (session, other))
@@ -94,6 +99,8 @@ async def test_agents_of_a_killed_edge_are_told_as_lost_once_though_two_registri
     for name, count in zip(COUNTS, (1, AGENTS, 2 * AGENTS, 0), strict=True):
         assert await counted(rig, name) - before[name] == count, name
     await known(rig, session, ["watcher"])
+    took_s = await counted(rig, "heliograph_registry_lost_after_seconds_sum") - took_s
+    assert LEASE_S <= took_s <= BOUND_S
 
 
 async def until_counted(rig: Rig, name: str, before: dict[str, float], more: float) -> None:

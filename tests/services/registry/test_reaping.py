@@ -39,6 +39,8 @@ async def test_the_sessions_concerned_are_told_and_the_edge_is_forgotten(stores:
     assert registry.value("lost_connections_total") == 2
     assert registry.value("lost_announced_total") == 2
     assert registry.value("lapsed_edges") == 0
+    assert registry.value("lost_after_seconds_count") == 1
+    assert registry.value("lost_after_seconds_sum") >= LEASE_S
 
 
 async def test_however_many_registries_look_each_loss_is_told_and_counted_once(stores: Stores) -> None:

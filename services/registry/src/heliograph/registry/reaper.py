@@ -18,6 +18,9 @@ from heliograph.stores.ports import ConnectionStore, EdgeLease, LiveStore, Store
 UNKNOWN_LEASE_S = 60.0
 """For a lease that can't be read: longer than any is, as nobody waits for this one."""
 
+LOST_BUCKETS_S = (1.0, 2.0, 4.0, 6.0, 7.0, 8.0, 10.0, 15.0, 30.0, 60.0, 300.0)
+"""Around the default lease, 6 s; far above it a store was away."""
+
 log = get_logger(__name__)
 
 
@@ -41,6 +44,8 @@ class Reaper:
         self._clock = clock
         self._answers = StoreAnswers()
         self._lapsed = 0
+        self._seen: dict[tuple[str, int], float] = {}
+        """Leases that ran out, by edge and end: when that was first seen."""
         self._edges = metrics.ticks("reaped_edges_total", "Edges buried: over all registries each counts once.")
         self._connections = metrics.ticks("lost_connections_total", "Connections lost with their edge, counted alike.")
         self._announced = metrics.ticks("lost_announced_total", "Leaves told with reason `lost`, counted alike.")
@@ -48,6 +53,11 @@ class Reaper:
             "lost_suppressed_total", "Leaves not told: the agent was back elsewhere. Counted alike."
         )
         self._failures = metrics.tick_family("reap_failures_total", "Looks or reapings that failed.", ["code"])
+        self._lost_s = metrics.tick_histogram(
+            "lost_after_seconds",
+            "From an edge's last renewal until all whom it had are told as lost, by the registry that buried it.",
+            LOST_BUCKETS_S,
+        )
         metrics.sampled_gauge("lapsed_edges", "Edges whose lease ran out, not buried yet.", lambda: float(self._lapsed))
 
     async def run(self) -> None:
@@ -66,6 +76,8 @@ class Reaper:
             return
         self._answered()
         self._lapsed = len(lapsed)
+        now = self._clock()
+        self._seen = {key: self._seen.get(key, now) for key in ((lease.edge, lease.ends_ms) for lease in lapsed)}
         for lease in lapsed:
             lease_s = lease.lease_ms / 1000 or UNKNOWN_LEASE_S
             if self._answers.may_reap(lease_s, self._clock()) and not await self._reap(lease):
@@ -89,6 +101,8 @@ class Reaper:
         if buried:
             self._edges.n += 1
             self._lapsed -= 1
+            lost_s = lease.lease_ms / 1000 + self._clock() - self._seen[lease.edge, lease.ends_ms]
+            self._lost_s.observe(lost_s)
             log.warning(
                 "edge_lost",
                 edge=lease.edge,
@@ -97,6 +111,7 @@ class Reaper:
                 connections=lost.connections,
                 announced=lost.announced,
                 suppressed=lost.suppressed,
+                lost_s=round(lost_s, 1),
             )
         return True
 
