@@ -14,6 +14,8 @@ from tests.kubernetes.installation import DEV_VALUES, Installation, Namespace
 from tests.kubernetes.rendering import MINIMAL, VALUES, Chart
 from tests.kubernetes.traffic import Traffic, shown
 
+from heliograph.local.tenant import DevelopmentTenant
+
 INSTALL_PAGE = ROOT / "docs" / "install.md"
 FOREIGN = {"PodMonitor", "ServiceMonitor", "PrometheusRule", "HTTPRoute"}
 """Kinds whose definitions are other projects': checked as rendered, a cluster may have none of them."""
@@ -47,6 +49,41 @@ def test_every_manifest_is_valid_where_the_restricted_profile_is_enforced(
         template["spec"].pop("priorityClassName", None)
         pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": f"pod-{number}"}, "spec": template["spec"]}
         namespace.kubectl("apply", "--dry-run=server", "-f", "-", stdin=yaml.safe_dump(pod))
+
+
+@pytest.mark.parametrize("example", sorted((ROOT / "deploy/examples/kubernetes").iterdir()), ids=lambda path: path.stem)
+def test_the_examples_of_resources_are_taken(example: Path, namespace: Namespace, installation: Installation) -> None:
+    said = namespace.kubectl("apply", "--server-side", "--dry-run=server", "-f", str(example))
+    assert said.count("serverside-applied") == len(list(yaml.safe_load_all(example.read_text(encoding="utf-8"))))
+
+
+async def test_a_tenant_applied_with_kubectl_is_served(installation: Installation, tmp_path: Path) -> None:
+    """What the operator makes of it is enough for agents outside; deleted, it takes its topics along if it says so."""
+    keys = DevelopmentTenant(tmp_path, "declared")
+    topic = {"partitions": 1}
+    spec = {
+        "tenant": "declared",
+        "auth": {"jwks": keys.jwks()},
+        "topics": {"log": topic, "deferred": topic},
+        "reclaimPolicy": "Delete",
+    }
+    body = {"apiVersion": "heliograph.dev/v1alpha1", "kind": "Tenant", "metadata": {"name": "declared"}, "spec": spec}
+    await asyncio.to_thread(installation.namespace.apply, body)
+    try:
+        ready = ["wait", "--for=condition=Ready", "tenant/declared", "--timeout=90s"]
+        await asyncio.to_thread(installation.namespace.kubectl, *ready)
+        traffic = Traffic(installation.url("edge"), "declared", keys.token(), pairs=2, per_s=10.0)
+        await traffic.start()
+        async with asyncio.timeout(60):
+            while traffic.published < 10 and not traffic.errors:
+                await asyncio.sleep(0.05)
+        await traffic.stop()
+        assert not traffic.faults(), shown(traffic.faults())
+        assert "heliograph.declared.log" in await asyncio.to_thread(topics, installation)
+    finally:
+        gone = ["delete", "tenant", "declared", "--timeout=90s"]
+        await asyncio.to_thread(installation.namespace.kubectl, *gone)
+    assert "heliograph.declared.log" not in await asyncio.to_thread(topics, installation)
 
 
 def test_helm_test_sees_a_message_all_its_way(installation: Installation) -> None:
@@ -140,7 +177,10 @@ def topics(installation: Installation) -> list[str]:
 
 
 def test_the_commands_of_the_page_on_installing_do_what_they_say(cluster: Cluster, images: Images) -> None:
-    """Typed in order, in a namespace of another name, with this checkout's images."""
+    """Typed in order, in a namespace of another name, with this checkout's images.
+
+    The operator is kept to that namespace: what is in others is not its own on a cluster that is shared.
+    """
     namespace = Namespace(cluster, "messaging")
     text = INSTALL_PAGE.read_text(encoding="utf-8")
     commands = re.findall(r"^\$ (.+)$", text, re.MULTILINE)
@@ -150,6 +190,7 @@ def test_the_commands_of_the_page_on_installing_do_what_they_say(cluster: Cluste
             words = [namespace.name if word == "messaging" else word for word in shlex.split(command)]
             if words[:2] in (["helm", "install"], ["helm", "upgrade"]):
                 words += ["--set", f"image.registry={images.registry},image.tag={images.tag}"]
+                words += ["--set", f"operator.namespaces={{{namespace.name}}}"]
             run(words, env=cluster.env, timeout_s=TYPED_TIMEOUT_S)
         assert namespace.get("pods")["items"] == [] or namespace.kubectl(
             "wait", "--for=delete", "pod", "--all", "--timeout=90s"
