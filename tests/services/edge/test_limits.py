@@ -4,6 +4,7 @@ client can obey.
 
 import asyncio
 import json
+from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -12,8 +13,10 @@ from tests.services.edge.client import Client, RawClient
 from tests.services.edge.rig import Edge, World, until
 from websockets.exceptions import InvalidStatus
 
+from heliograph.local.redis import RedisServer
 from heliograph.stores.memory.metadata import MemoryUsageStore
 from heliograph.stores.ports import StoreError
+from heliograph.stores.redis.metadata import MetadataClient, RedisUsageStore
 from heliograph.stores.usage import Told, Totals
 
 
@@ -167,6 +170,31 @@ async def test_while_the_store_is_away_an_edge_keeps_to_its_share_and_says_so(wo
     store.available = True
     await until(lambda: edge.value("usage_on_share") == 0)
     await edge.client()
+
+
+async def test_a_limit_outlives_the_loss_of_a_real_redis_with_all_its_data(
+    world: World, redis_server: Callable[..., RedisServer]
+) -> None:
+    server = redis_server()
+    metadata = MetadataClient(server.url, timeout_s=0.5)
+    world.usage = RedisUsageStore(metadata)
+    await world.put_tenant("acme", limits={"connections": 4})
+    first, second = await world.edge(lease_s=1.0), await world.edge(lease_s=1.0)
+    for _ in range(3):
+        await first.client()
+    await second.client()
+    await rounds(first, second)
+    assert (await refused(second))[1] == "too_many_connections"
+    server.kill()
+    await until(lambda: first.value("usage_on_share") == 1 and second.value("usage_on_share") == 1)
+    assert (await refused(first))[1] == "too_many_connections", "its share is two, and three are there"
+    await second.client()
+    server.start()
+    await until(lambda: first.value("usage_on_share") == 0 and second.value("usage_on_share") == 0)
+    await rounds(first, second)
+    for edge in (first, second):
+        assert (await refused(edge))[1] == "too_many_connections", "all was told again"
+    await metadata.close()
 
 
 async def test_an_edge_tells_once_a_round_however_many_come(world: World) -> None:
