@@ -116,3 +116,17 @@ def test_the_dead_are_found_in_a_bounded_time(seed: int, pass_every_s: float) ->
     while heartbeat.look(now, 0) is not Beat.DEAD:
         now += pass_every_s
         assert now <= 3 * (POLICY.interval_s + pass_every_s)
+
+
+def test_pings_of_ten_thousand_that_came_in_one_wave_are_no_burst() -> None:
+    """Looked at in twenty parts a second, as the edge does."""
+    random, slices = Random(11), 20
+    beats = [Heartbeat(HeartbeatPolicy(), random.random, 0.0) for _ in range(10_000)]
+    pinged: list[int] = []
+    for tick in range(30 * slices):
+        now = tick / slices
+        looked = beats[tick % slices :: slices]
+        pinged.append(sum(beat.look(now, tick) is Beat.PING for beat in looked))
+    mean = sum(pinged) / len(pinged)
+    assert 50 <= mean <= 60, "each every 8 to 10 s"
+    assert max(pinged[slices:]) < 2 * mean

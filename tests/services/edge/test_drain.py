@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from random import Random
 
 import httpx
 import pytest
@@ -9,6 +10,8 @@ from tests.services.edge.client import Client
 from tests.services.edge.rig import World, until
 from websockets.exceptions import InvalidStatus
 
+from heliograph.core.pacing import DrainPace, jittered_after_ms
+from heliograph.edge import bootstrap, moving
 from heliograph.service.command_line import ExitCode
 
 SESSION = "acme:planner:1"
@@ -38,6 +41,21 @@ async def test_every_client_is_told_at_a_pace_then_closed(world: World) -> None:
     assert len({after_ms for _, after_ms in told}) > 6, "each with a moment of its own"
     await edge.stopped()
     assert edge.exit_code is ExitCode.OK
+
+
+def test_five_thousand_leave_over_twenty_seconds_without_a_wave() -> None:
+    """By the edge's own shares of its drain time, each client with its own jitter on top: on virtual time."""
+    random, over_s = Random(7), 20.0
+    spread_s = moving.SPREAD_S
+    told_over_s = over_s - min(bootstrap.DRAIN_REST_S, bootstrap.DRAIN_REST_SHARE * over_s) - spread_s
+    pace, now, left, gone = DrainPace(0.0, told_over_s), 0.0, 5_000, [0] * 20
+    while left:
+        now += moving.TICK_S
+        for _ in range(pace.due(now, left)):
+            left -= 1
+            gone[int(now + jittered_after_ms(0, spread_s * 1000, random.random) / 1000)] += 1
+    assert sum(gone) == 5_000
+    assert max(gone) <= 1.3 * 5_000 / over_s
 
 
 async def test_clients_are_served_until_they_go(world: World) -> None:
