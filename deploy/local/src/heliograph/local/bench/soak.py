@@ -17,6 +17,7 @@ from pathlib import Path
 from tempfile import mkdtemp
 from urllib.parse import urlsplit
 
+from heliograph.core.limits import WINDOW_MESSAGES
 from heliograph.local.bench import gates
 from heliograph.local.bench.machine import Cores, describe, descriptors, raise_file_limit, rss_kb
 from heliograph.local.bench.report import Report
@@ -33,9 +34,12 @@ WARM_UP_SHARE = 1 / 3
 """Of the whole time: windows, dedupe rings, caches and allocators fill up to their bounds first."""
 WARM_UP_MOST_S = 600.0
 SESSIONS = 60
-"""Few enough for each one's hot window (1,000 messages) to be full when the warm-up is over."""
-CHURN = 40
+CHURN = 10
 """Peers that are cut, one after the other, all the time."""
+CHURN_PER_S = 20.0
+FILL_PER_S = 1_000.0
+"""Before the time begins, until every hot window is full: a window that fills up is no growth."""
+FILL_CHURN_PER_S = 200.0
 CUT_EVERY_S = 0.5
 CAPACITY_STEPS_PER_S = (500, 1_000, 1_500, 2_000, 3_000, 4_000, 6_000, 8_000)
 CAPACITY_STEP_S = 4.0
@@ -152,8 +156,10 @@ class Soak:
         with scene.party(steady) as load, scene.party(churn) as comers:
             rate = self._rate_per_s or self._capacity(load) / 2
             scene.say(f"soak: {rate:,.0f}/s for {self._seconds / 60:g} minutes")
+            self._fill(load, FILL_PER_S, SESSIONS)
+            self._fill(comers, FILL_CHURN_PER_S, CHURN)
             load.ask("feed", rate)
-            comers.ask("feed", 20.0)
+            comers.ask("feed", CHURN_PER_S)
             comers.ask("cut_in_turns", CUT_EVERY_S)
             begin = time.monotonic()
             while (gone := time.monotonic() - begin) < self._seconds:
@@ -171,6 +177,15 @@ class Soak:
         trouble = scene.rig.trouble()
         if trouble:
             self.faults.append(trouble)
+
+    def _fill(self, party: Actor, per_s: float, streams: int) -> None:
+        """A window's worth of messages for each of a party's sessions."""
+        seconds = WINDOW_MESSAGES * streams / per_s
+        self._scene.say(f"soak: filling {streams} windows, {seconds:.0f} s")
+        party.ask("feed", per_s, seconds)
+        party.ask("fed", timeout_s=3 * seconds)
+        party.ask("settle", LATE_S)
+        party.ask("samples")
 
     def _capacity(self, load: Actor) -> float:
         """The highest of some rates at which nearly all messages come soon."""
