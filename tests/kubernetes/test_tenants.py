@@ -3,14 +3,17 @@
 import asyncio
 import base64
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
+from msgspec import Raw
 from tests.kubernetes.cluster import Cluster, CommandFailedError
 from tests.kubernetes.installation import Namespace
 from tests.kubernetes.operating import (
+    DEADLINE_S,
     PUBLIC_KEY,
     Operator,
     new_name,
@@ -20,9 +23,14 @@ from tests.kubernetes.operating import (
     until_condition,
     until_gone,
 )
+from tests.system.lines import Line
 
+from heliograph.local.services import ServiceProcess
+from heliograph.local.tenant import DevelopmentTenant
 from heliograph.operator.kube import EVENTS, SECRETS, TENANTS, Kube
 from heliograph.operator.kube_http import HttpKube
+from heliograph.protocol.codes import CloseCode
+from heliograph.protocol.frames import Hello, Publish, Published
 from heliograph.protocol.tenants import Tenant, decode_tenant
 from heliograph.stores.kafka import KafkaLogAdmin
 from heliograph.stores.redis.metadata import MetadataClient, RedisTenantStore
@@ -70,6 +78,19 @@ def operator(
         tmp_path, cluster.kubeconfig, [made_namespace], kafka=kafka_bootstrap, redis_url=redis_url, prefix=stores.prefix
     ) as running:
         yield running
+
+
+@pytest.fixture
+def edge(kafka_bootstrap: str, redis_url: str, stores: Stores, tmp_path: Path) -> Iterator[ServiceProcess]:
+    """One that obeys the records of these stores."""
+    settings = {
+        "kafka_bootstrap_servers": kafka_bootstrap, "redis_url": redis_url, "topic_prefix": stores.prefix,
+        "drain_timeout_s": "1",
+    }  # fmt: skip
+    process = ServiceProcess("edge", tmp_path, settings)
+    process.start()
+    yield process
+    process.kill()
 
 
 async def made(kube: Kube, namespace: str, **options: Any) -> str:
@@ -133,17 +154,33 @@ async def test_of_two_that_claim_a_tenant_the_oldest_has_it(
     await until_condition(api, made_namespace, "third", READY)
 
 
-async def test_suspension_reaches_services_and_is_lifted_again(
-    api: HttpKube, made_namespace: str, operator: Operator, stores: Stores
+async def test_suspension_closes_connections_of_a_running_edge_and_refuses_new_ones_until_it_is_lifted(
+    api: HttpKube, made_namespace: str, operator: Operator, stores: Stores, edge: ServiceProcess, tmp_path: Path
 ) -> None:
-    name = await made(api, made_namespace)
-    await patch(api, made_namespace, name, {"spec": {"suspended": True}})
-    await until_condition(api, made_namespace, name, ("False", "Suspended"))
-    record = await stores.record(name)
-    assert record is not None
-    assert record.suspended
-    await patch(api, made_namespace, name, {"spec": {"suspended": False}})
+    name = new_name()
+    signer = DevelopmentTenant(tmp_path / "keys", name)
+    token, url = signer.token(), edge.url.replace("http", "ws")
+    body = tenant(name)
+    body["spec"]["auth"] = {"jwks": signer.jwks()}
+    await api.create(TENANTS, made_namespace, body)
     await until_condition(api, made_namespace, name, READY)
+    line = await Line.open(url, "line", Hello(token=token, producer="p", incarnation="12345678"))
+    session = f"{name}:planner:trip-1"
+    answer = await line.ask(Publish(session, Raw(b"1"), 1))
+    assert isinstance(answer, Published)
+    ended = asyncio.ensure_future(line.ended())
+    await patch(api, made_namespace, name, {"spec": {"suspended": True}})
+    async with asyncio.timeout(DEADLINE_S):
+        assert await ended == CloseCode.TENANT_SUSPENDED
+    await until_condition(api, made_namespace, name, ("False", "Suspended"))
+    async with httpx.AsyncClient(headers={"Authorization": f"Bearer {token}"}) as client:
+        path = f"{edge.url}/v1/sessions/{session.replace(':', '/')}/messages"
+        refused = await client.post(path, json={"payload": 1})
+        assert (refused.status_code, refused.json()["code"]) == (403, "tenant_suspended")
+        await patch(api, made_namespace, name, {"spec": {"suspended": False}})
+        await until_condition(api, made_namespace, name, READY)
+        assert (await client.post(path, json={"payload": 1})).status_code < 300
+    assert await stores.partitions(name) == 1  # data stays
 
 
 async def test_a_tenant_that_is_deleted_leaves_its_topics_or_takes_them_along(

@@ -1,5 +1,6 @@
 """Tenants while things fail: the operator killed after every write, Kafka away, two hundred at once."""
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -33,6 +34,9 @@ WRITES_EACH = 6
 MOST_LIVES = 40
 """Of an operator that dies with each write, for one goal: it has some ten things to write."""
 
+CPU_WITHIN_S = 60.0
+"""Half of what two hundred may take: so that it holds on one core that it shares with a Kafka."""
+
 Start = Callable[..., Operator]
 
 
@@ -59,6 +63,15 @@ def start(cluster: Cluster, crds: None, made_namespace: str, redis_url: str, tmp
     yield make
     for one in made:
         one.process.kill()
+
+
+def others() -> float:
+    """How many times longer anything takes because others want the machine too; 1: nobody does.
+
+    A Kafka, an API server and an operator keep two cores busy by themselves.
+    """
+    cores = os.cpu_count() or 1
+    return max(1.0, os.getloadavg()[0] / (2 * cores))
 
 
 async def live_and_die(start: Start, kafka: str, reached: Callable[[], Any]) -> int:
@@ -167,8 +180,13 @@ async def test_two_hundred_at_once_are_ready_in_time_with_few_writes_and_none_wh
         took_s = time.monotonic() - begin
         await until(lambda: operator.reconciles() >= AT_ONCE)
         written = operator.writes()
-        print(f"{AT_ONCE} tenants ready after {took_s:.1f} s, {written / AT_ONCE:.2f} writes each")
-        assert took_s <= READY_WITHIN_S
+        cpu_s = operator.metrics()["process_cpu_seconds_total"]
+        print(
+            f"{AT_ONCE} tenants ready after {took_s:.1f} s, {written / AT_ONCE:.2f} writes each,"
+            f" {cpu_s:.1f} s of the operator's CPU, load {os.getloadavg()[0]:.0f}"
+        )
+        assert cpu_s <= CPU_WITHIN_S
+        assert took_s <= READY_WITHIN_S * others()
         assert written <= AT_ONCE * WRITES_EACH
         looked = operator.reconciles()
         await until(lambda: operator.reconciles() >= looked + AT_ONCE)

@@ -79,15 +79,23 @@ class Rig:
             **{**defaults, **options},
         )
 
-        self.told: list[Key] = []
-        """Whom the watch says to look at."""
+        self._pending: list[tuple[Kind, Object, bool]] = []
+        self._told: list[Key] = []
         self.kube.watchers.append(self)  # type: ignore[arg-type]
 
     def tell(self, kind: Kind, body: Object, *, gone: bool) -> None:
-        """As a FakeWatcher's."""
-        for watch in self.reconciler.watches:
-            if watch.kind == kind and selected(body, watch.labels):
-                self.told += watch.keys(copy.deepcopy(body), gone)
+        """As a FakeWatcher's; a watch tells a moment after the write was answered."""
+        self._pending.append((kind, copy.deepcopy(body), gone))
+
+    @property
+    def told(self) -> list[Key]:
+        """Whom the watch says to look at."""
+        pending, self._pending = self._pending, []
+        for kind, body, gone in pending:
+            for watch in self.reconciler.watches:
+                if watch.kind == kind and selected(body, watch.labels):
+                    self._told += watch.keys(body, gone)
+        return self._told
 
     async def _fetch(self, url: str) -> Any:
         found = self.urls.get(url)
@@ -109,7 +117,8 @@ class Rig:
         await self.kube.patch(TENANTS, namespace, name, patch)
 
     async def look(self, name: str = "acme", namespace: str = "team") -> Requeue | None:
-        """One look."""
+        """One look, after all that the watch has to tell."""
+        del self.told[:]
         return await self.reconciler.reconcile(Key("Tenant", namespace, name))
 
     def body(self, name: str = "acme", namespace: str = "team") -> Object:

@@ -10,7 +10,7 @@ from tests.services.operator.tenant_rig import Rig
 from heliograph.operator.bootstrap import compose
 from heliograph.operator.kube import PAUSED, SECRETS, TENANTS
 from heliograph.operator.settings import OperatorSettings
-from heliograph.operator.tenants import keys, reconciler, status
+from heliograph.operator.tenants import keys, look, status
 from heliograph.operator.tenants.crd import CONDITIONS
 from heliograph.service.health import Liveness, Readiness
 
@@ -34,7 +34,7 @@ async def test_the_example_becomes_ready() -> None:
 def test_every_condition_and_annotation_is_told() -> None:
     assert set(re.findall(r"^\| `([A-Z]\w+)` \|", PAPER, re.MULTILINE)) == set(CONDITIONS)
     told = set(re.findall(r"^\| `(heliograph\.dev/[a-z-]+)=true` \|", PAPER, re.MULTILINE))
-    assert told >= {reconciler.UNMANAGED, reconciler.ADOPT, reconciler.FORCE_FINALIZE, PAUSED}
+    assert told >= {look.UNMANAGED, look.ADOPT, look.FORCE_FINALIZE, PAUSED}
 
 
 def test_every_reason_that_is_told_is_given() -> None:

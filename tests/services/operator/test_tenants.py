@@ -10,7 +10,7 @@ from tests.services.operator.tenant_rig import DEFERRED, KEY, LOG, OTHER_KEY, Ri
 from heliograph.operator.kube import CONFIG_MAPS, SECRETS, TENANTS, KubeError, Object
 from heliograph.operator.reconciler import Key
 from heliograph.operator.tenants.crd import WATCHED_LABEL
-from heliograph.operator.tenants.reconciler import FINALIZER
+from heliograph.operator.tenants.look import FINALIZER
 from heliograph.protocol.tenants import Tenant, encode_tenant
 from heliograph.stores.ports import Owner, StoreError
 
@@ -51,6 +51,16 @@ async def test_a_new_tenant_gets_topics_a_record_and_a_status_with_few_writes() 
     assert (status["connections"], status["messages"]) == (0, 0)
     assert [one["message"] for one in rig.kube.events("Applied")]
     assert len(rig.kube.written(events=True)) <= 6
+
+
+async def test_what_we_wrote_ourselves_is_no_news_and_what_others_wrote_is() -> None:
+    rig = Rig()
+    await rig.make()
+    rig.told.clear()
+    await rig.look()
+    assert rig.told == []
+    await rig.kube.patch(TENANTS, "team", "acme", {"metadata": {"labels": {"a": "b"}}})
+    assert rig.told == [Key("Tenant", "team", "acme")]
 
 
 async def test_a_look_that_finds_all_as_it_should_be_writes_nothing() -> None:

@@ -6,7 +6,7 @@ file that was written before them does not know of them.
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import msgspec
@@ -65,7 +65,7 @@ async def apply(change: TenantChange, admin: LogAdmin, store: TenantStore, said:
     """Carry `change` out. `said` is told each step before it is taken. Returns when the topics can be written to."""
     for topic in change.topics.create:
         said(f"create topic {topic.name}")
-        await admin.create(topic)
+    await _all(admin.create(topic) for topic in change.topics.create)
     for grow in change.topics.grow:
         said(f"grow topic {grow.topic} from {grow.have} to {grow.want} partitions")
         await admin.grow(grow.topic, grow.want)
@@ -79,6 +79,13 @@ async def apply(change: TenantChange, admin: LogAdmin, store: TenantStore, said:
             return change.record if before is None else with_revocations(change.record, before.auth.revoked)
 
         await change_record(store, change.tenant, wanted)
+
+
+async def _all(calls: Iterable[Awaitable[None]]) -> None:
+    """Side by side; brokers take their time to show each topic. Raises the first error once all have ended."""
+    for failed in await asyncio.gather(*calls, return_exceptions=True):
+        if isinstance(failed, BaseException):
+            raise failed
 
 
 async def apply_without_topics(tenant: Tenant, store: TenantStore) -> tuple[str, ...] | None:

@@ -4,6 +4,7 @@ Filled by a list before the first look at any of them, kept by the watch. It onl
 decides is read fresh, and ownership is taken by compare-and-set.
 """
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -13,6 +14,9 @@ from heliograph.operator.tenants.ownership import Claimant
 
 Reference = tuple[str, str, str]
 """Kind, namespace, name."""
+
+WRITES_KEPT = 4
+"""Versions of one Tenant that we wrote last: a look writes two at most, and the watch tells of them within moments."""
 
 
 def claimant(body: Mapping[str, Any]) -> Claimant:
@@ -36,26 +40,39 @@ class Claims:
         self._by_tenant: dict[str, set[Key]] = {}
         self._references: dict[Key, frozenset[Reference]] = {}
         self._by_reference: dict[Reference, set[Key]] = {}
+        self._written: dict[Key, deque[str]] = {}
 
     def put(self, body: Object) -> None:
         """A Tenant as it is now."""
         one = claimant(body)
         key = Key(TENANTS.kind, one.namespace, one.name)
-        self.drop(key)
+        self.drop(key, forget=False)
         self._claimants[key] = one
         self._by_tenant.setdefault(one.tenant, set()).add(key)
         self._references[key] = references = frozenset(_references(one.namespace, body["spec"]))
         for reference in references:
             self._by_reference.setdefault(reference, set()).add(key)
 
-    def drop(self, key: Key) -> None:
+    def drop(self, key: Key, *, forget: bool = True) -> None:
         """A Tenant that is gone."""
         one = self._claimants.pop(key, None)
         if one is None:
             return
+        if forget:
+            self._written.pop(key, None)
         _remove(self._by_tenant, one.tenant, key)
         for reference in self._references.pop(key):
             _remove(self._by_reference, reference, key)
+
+    def wrote(self, body: Object) -> None:
+        """A Tenant as we wrote it just now, from what we had read."""
+        metadata = body["metadata"]
+        key = Key(TENANTS.kind, metadata["namespace"], metadata["name"])
+        self._written.setdefault(key, deque(maxlen=WRITES_KEPT)).append(metadata["resourceVersion"])
+
+    def is_ours(self, key: Key, version: str) -> bool:
+        """Whether this version is one that we wrote: it is no news."""
+        return version in self._written.get(key, ())
 
     def of_tenant(self, tenant: str) -> list[Claimant]:
         """Everyone who claims it."""

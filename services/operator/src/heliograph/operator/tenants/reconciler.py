@@ -7,94 +7,27 @@ While Kafka is away, what needs no topics is applied all the same: keys, limits,
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from collections.abc import Callable, Sequence
 
 from heliograph.core.errors import InvalidValueError
-from heliograph.core.topic_plan import TopicPlan
-from heliograph.operator.conditions import Condition, Truth, find
-from heliograph.operator.kube import (
-    CONFIG_MAPS,
-    GROUP,
-    PAUSED,
-    SECRETS,
-    TENANTS,
-    Kind,
-    Kube,
-    KubeError,
-    Object,
-    is_true,
-)
+from heliograph.operator.conditions import Condition, Truth
+from heliograph.operator.kube import CONFIG_MAPS, PAUSED, SECRETS, TENANTS, Kind, Kube, KubeError, Object, is_true
 from heliograph.operator.reconciler import Key, Requeue, Watch
-from heliograph.operator.recorder import Recorder, Severity, rfc3339
+from heliograph.operator.recorder import Recorder
 from heliograph.operator.tenants.access import Access
 from heliograph.operator.tenants.claims import Claims, claimant
 from heliograph.operator.tenants.crd import WATCHED_LABEL
-from heliograph.operator.tenants.keys import Keys, KeySource
+from heliograph.operator.tenants.ending import Ending
+from heliograph.operator.tenants.keys import KEYS_READY, KeySource
+from heliograph.operator.tenants.look import ADOPT, FINALIZER, Look, away
+from heliograph.operator.tenants.making import Making
 from heliograph.operator.tenants.ownership import Judgement, Verdict, judge
-from heliograph.operator.tenants.record import capped, record_of
 from heliograph.operator.tenants.removal import Removal
-from heliograph.operator.tenants.status import (
-    NOT_PAUSED,
-    QUOTAS_APPLIED,
-    READY,
-    TOPICS_READY,
-    Findings,
-    patch_of,
-    ready,
-    status_of,
-    topics_told,
-    turned,
-)
-from heliograph.operator.tenants.stores import LogError, TenantStores
-from heliograph.protocol.tenants import Tenant
-from heliograph.service.applying import TenantChange, apply, apply_without_topics, plan, stored_record, wait_in_force
-from heliograph.service.logs import get_logger
-from heliograph.service.topics import wanted_topics
-from heliograph.stores.ports import CorruptError, StoreError, TopicSpec
-
-FINALIZER = f"{GROUP}/tenant"
-UNMANAGED = f"{GROUP}/unmanaged"
-ADOPT = f"{GROUP}/adopt"
-FORCE_FINALIZE = f"{GROUP}/force-finalize"
-
-NOT_TAKEN_UP_AGAIN_S = 5.0
-"""Until it is asked again whether services obey: one that died is forgotten after 3 s."""
-
-NO_PLAN: TopicPlan[TopicSpec] = TopicPlan((), (), (), ())
-
-log = get_logger(__name__)
-
-
-@dataclass(slots=True)
-class _Look:
-    """One look at one Tenant, as far as it has come."""
-
-    body: Object
-    found: Findings = field(default_factory=lambda: Findings([NOT_PAUSED]))
-    steps: list[str] = field(default_factory=list)
-    """What was changed, for the Event."""
-    again_s: float | None = None
-
-    @property
-    def metadata(self) -> Mapping[str, Any]:
-        found: Mapping[str, Any] = self.body["metadata"]
-        return found
-
-    @property
-    def status(self) -> Mapping[str, Any]:
-        return self.body.get("status") or {}
-
-    @property
-    def tenant(self) -> str:
-        return str(self.body["spec"]["tenant"])
-
-    def say(self, kind: str, status: Truth, reason: str, message: str) -> None:
-        self.found.conditions.append(Condition(kind, status, reason, message))
-
-    def later(self, seconds: float) -> None:
-        self.again_s = seconds if self.again_s is None else min(self.again_s, seconds)
+from heliograph.operator.tenants.status import PAUSED as PAUSED_CONDITION
+from heliograph.operator.tenants.status import QUOTAS_APPLIED, READY, TOPICS_READY
+from heliograph.operator.tenants.stores import TenantStores
+from heliograph.operator.tenants.telling import Telling
+from heliograph.stores.ports import CorruptError, StoreError
 
 
 class TenantReconciler:
@@ -117,17 +50,17 @@ class TenantReconciler:
     ) -> None:
         """`namespaces`: those whose Tenants are seen, empty for all. `refresh_s`: of keys from URLs."""
         self._kube = kube
-        self._recorder = recorder
         self._stores = stores
         self._keys = keys
         self._namespaces = tuple(namespaces)
         self._adoption = adoption
         self._refresh_s = refresh_s
         self._uniform = uniform
-        self._clock = clock
         self._claims = Claims()
         self._access = Access(kube, stores.access, stores.topics.prefix)
-        self._removal = Removal(stores, self._access)
+        self._telling = Telling(kube, recorder, clock, self._claims.wrote)
+        self._making = Making(stores)
+        self._ending = Ending(kube, recorder, stores, Removal(stores, self._access), self._telling)
 
     @property
     def watches(self) -> Sequence[Watch]:
@@ -149,13 +82,13 @@ class TenantReconciler:
             self._claims.drop(key)
             return None
         self._claims.put(body)
-        look = _Look(body)
+        look = Look(body)
         try:
             if is_true(body, PAUSED):
-                look.found.conditions = [Condition("Paused", Truth.TRUE, "Annotated", f"{PAUSED} is true")]
-                await self._tell(look)
+                look.found.conditions = [Condition(PAUSED_CONDITION, Truth.TRUE, "Annotated", f"{PAUSED} is true")]
+                await self._telling.tell(look)
             elif "deletionTimestamp" in look.metadata:
-                await self._finish(look)
+                await self._ending.finish(look)
             else:
                 await self._look(look)
         except KubeError as error:
@@ -175,7 +108,9 @@ class TenantReconciler:
             self._claims.drop(key)
         elif "spec" in body:
             self._claims.put(body)
-        return [key, *rivals] if gone or "deletionTimestamp" in metadata else [key]
+        if gone or "deletionTimestamp" in metadata:
+            return [key, *rivals]
+        return [] if self._claims.is_ours(key, metadata.get("resourceVersion", "")) else [key]
 
     def _referring(self, kind: Kind) -> Callable[[Object, bool], list[Key]]:
         def keys(body: Object, gone: bool) -> list[Key]:
@@ -187,12 +122,12 @@ class TenantReconciler:
 
     # ---- a look -----------------------------------------------------------------------------------------------------
 
-    async def _look(self, look: _Look) -> None:
+    async def _look(self, look: Look) -> None:
         try:
             mine = await self._claim(look)
         except StoreError as error:
-            look.say(QUOTAS_APPLIED, Truth.UNKNOWN, *_away(error))
-            await self._tell(look)
+            look.say(QUOTAS_APPLIED, Truth.UNKNOWN, *away(error))
+            await self._telling.tell(look)
             raise
         if not mine:
             return
@@ -205,20 +140,20 @@ class TenantReconciler:
             look.later(self._refresh_s)
         failed: StoreError | None = None
         try:
-            record = await self._record(look, keys)
-            await self._apply(look, record)
+            record = await self._making.record(look, keys)
+            await self._making.apply(look, record)
             await self._grant(look)
-            await self._count(look, record)
+            await self._making.count(look, record)
         except InvalidValueError as error:
             look.say(TOPICS_READY, Truth.FALSE, "InvalidSpec", error.message)
             look.say(QUOTAS_APPLIED, Truth.FALSE, "InvalidSpec", error.message)
         except StoreError as error:
             failed = error
-        await self._tell(look, suspended=bool(spec.get("suspended")))
+        await self._telling.tell(look, suspended=bool(spec.get("suspended")))
         if failed is not None:
             raise failed
 
-    async def _claim(self, look: _Look) -> bool:
+    async def _claim(self, look: Look) -> bool:
         """Whether the tenant is this resource's. Raises StoreError, KubeError."""
         tenants, me = self._stores.tenants, claimant(look.body)
         owner = await tenants.owner(me.tenant)
@@ -256,7 +191,7 @@ class TenantReconciler:
         topics = self._stores.topics
         return bool(await self._stores.admin.describe([topics.log(tenant), topics.deferred(tenant)]))
 
-    async def _refuse(self, look: _Look, judgement: Judgement) -> None:
+    async def _refuse(self, look: Look, judgement: Judgement) -> None:
         if judgement.verdict is Verdict.CONFLICT:
             message = f"the tenant {look.tenant} is {judgement.holder}'s: give another name, or delete that one"
             reason = "Conflict"
@@ -268,11 +203,11 @@ class TenantReconciler:
                 f" annotate {ADOPT}=true to have it{allowed}, or give another name"
             )
             reason = "NotItsData"
-        for kind in (READY, TOPICS_READY, QUOTAS_APPLIED, "KeysReady"):
+        for kind in (READY, TOPICS_READY, QUOTAS_APPLIED, KEYS_READY):
             look.say(kind, Truth.FALSE, reason, message)
-        await self._tell(look)
+        await self._telling.tell(look)
 
-    async def _hold(self, look: _Look) -> None:
+    async def _hold(self, look: Look) -> None:
         """Put the finalizer on, before anything is made that would have to be removed."""
         finalizers = list(look.metadata.get("finalizers") or ())
         if FINALIZER in finalizers:
@@ -284,86 +219,10 @@ class TenantReconciler:
             }
         }
         patched = await self._kube.patch(TENANTS, look.metadata["namespace"], look.metadata["name"], patch)
+        self._claims.wrote(patched)
         look.body = patched
 
-    async def _record(self, look: _Look, keys: Keys) -> Tenant:
-        """The record that the spec asks for. Raises InvalidValueError, StoreError."""
-        jwks = keys.jwks
-        if jwks is None:
-            stored = await stored_record(look.tenant, self._stores.tenants)
-            jwks = {} if stored is None else stored.auth.jwks
-        return record_of(look.body["spec"], jwks, look.status, self._stores.topics)
-
-    async def _apply(self, look: _Look, record: Tenant) -> None:
-        stores = self._stores
-        try:
-            change = await plan(record, stores.topics, stores.admin, stores.tenants)
-            if is_true(look.body, UNMANAGED):
-                change = await self._left_alone(look, record, change)
-            else:
-                await apply(change, stores.admin, stores.tenants, _unsaid)
-                look.steps += _described(change)
-                warnings = "; ".join(f"{one.topic} {one.message}" for one in change.topics.warnings)
-                look.say(TOPICS_READY, Truth.TRUE, "TopicsAsWanted", warnings or "all are there, as the spec says")
-        except StoreError as error:
-            await self._apply_what_can_be(look, record, error)
-            raise
-        self._told_topics(look, change)
-        await self._obeyed(look, wrote=change.new or bool(change.fields))
-
-    async def _left_alone(self, look: _Look, record: Tenant, change: TenantChange) -> TenantChange:
-        """Where topics are somebody else's to manage: none is touched, and the record says what they are."""
-        stores = self._stores
-        logs = {stores.topics.log_for(record, name): name for name in ("", *record.agent_types)}
-        within = capped(record, {logs[name]: info.partitions for name, info in change.existing.items() if name in logs})
-        if within != record:
-            change = await plan(within, stores.topics, stores.admin, stores.tenants)
-        left = replace(change, topics=replace(NO_PLAN, warnings=change.topics.warnings))
-        missing = [topic.name for topic in change.topics.create]
-        if missing:
-            look.say(TOPICS_READY, Truth.FALSE, "TopicsMissing", f"left alone ({UNMANAGED}): no {', '.join(missing)}")
-        else:
-            differing = sorted({one.topic for one in change.topics.grow} | {one.topic for one in change.topics.alter})
-            text = f"; they differ from the spec: {', '.join(differing)}" if differing else ""
-            look.say(TOPICS_READY, Truth.TRUE, "Unmanaged", f"left alone, as {UNMANAGED} says{text}")
-        if not missing or not change.new:
-            look.steps += _described(left)
-            await apply(left, stores.admin, stores.tenants, _unsaid)
-        return left
-
-    async def _apply_what_can_be(self, look: _Look, record: Tenant, error: StoreError) -> None:
-        """What needs no topics, after they could not be asked for."""
-        if not isinstance(error, LogError):
-            look.say(QUOTAS_APPLIED, Truth.UNKNOWN, *_away(error))
-            return
-        refused = error.code != "log_unavailable"
-        look.say(TOPICS_READY, Truth.FALSE if refused else Truth.UNKNOWN, *_away(error))
-        try:
-            fields = await apply_without_topics(record, self._stores.tenants)
-        except StoreError as second:
-            look.say(QUOTAS_APPLIED, Truth.UNKNOWN, *_away(second))
-            return
-        if fields is None:
-            look.say(QUOTAS_APPLIED, Truth.UNKNOWN, "TopicsFirst", "the record is written once its topics are there")
-            return
-        if fields:
-            look.steps.append(f"changed {', '.join(fields)}")
-        await self._obeyed(look, wrote=bool(fields))
-
-    async def _obeyed(self, look: _Look, *, wrote: bool) -> None:
-        """`QuotasApplied`: whether services obey the record, where it is new or was not known to be obeyed."""
-        before = find(look.status.get("conditions", ()), QUOTAS_APPLIED)
-        behind: list[str] = []
-        if wrote or before is None or before["status"] != "True":
-            behind = await wait_in_force(self._stores.tenants)
-        if behind:
-            look.later(NOT_TAKEN_UP_AGAIN_S)
-            text = f"not taken up yet by {len(behind)} services: see whether they reach the metadata store (/readyz)"
-            look.say(QUOTAS_APPLIED, Truth.FALSE, "NotTakenUp", text)
-        else:
-            look.say(QUOTAS_APPLIED, Truth.TRUE, "Applied", "services obey its record")
-
-    async def _grant(self, look: _Look) -> None:
+    async def _grant(self, look: Look) -> None:
         found = await self._access.keep(
             look.metadata["namespace"], look.tenant, look.body["spec"].get("access"), look.status.get("access")
         )
@@ -371,135 +230,3 @@ class TenantReconciler:
         if found.condition is not None:
             look.found.conditions.append(found.condition)
         look.steps += found.steps
-
-    def _told_topics(self, look: _Look, change: TenantChange) -> None:
-        topics = self._stores.topics
-        logs = {topics.log_for(change.record, name): name for name in ("", *change.record.agent_types)}
-        look.found.topics = topics_told(
-            [topic.name for topic in wanted_topics(change.record, topics)],
-            change.existing,
-            change.topics,
-            change.record,
-            logs,
-            look.status.get("topics", ()),
-        )
-
-    async def _count(self, look: _Look, record: Tenant) -> None:
-        """About how much there is. Nothing depends on it, so what can't be counted is left out."""
-        if look.found.topics is None:
-            return
-        try:
-            partitions = {one["name"]: one["partitions"] for one in look.found.topics}
-            look.found.count_messages(await self._stores.admin.messages(partitions), look.status)
-            (look.found.connections,) = await self._stores.connections.counts([record.tenant])
-        except StoreError as error:
-            log.warning("tenant_not_counted", tenant=record.tenant, error=error.message)
-
-    # ---- its end ----------------------------------------------------------------------------------------------------
-
-    async def _finish(self, look: _Look) -> None:
-        finalizers = list(look.metadata.get("finalizers") or ())
-        if FINALIZER not in finalizers:
-            return
-        spec, force = look.body["spec"], is_true(look.body, FORCE_FINALIZE)
-        left: list[str] = []
-        try:
-            owner = await self._stores.tenants.owner(look.tenant)
-        except StoreError:
-            if not force:
-                raise
-            owner, left = claimant(look.body).owner(), ["whose it is"]
-        if owner is not None and owner.uid == look.metadata["uid"] and not owner.retained:
-            delete = spec.get("reclaimPolicy") == "Delete"
-            try:
-                record = record_of(spec, {}, look.status, self._stores.topics)
-            except InvalidValueError:
-                record = None  # its status tells which topics it had
-            steps, topics = self._removal.steps(owner, spec, record, look.status)
-            for what, step in steps:
-                try:
-                    await step()
-                except StoreError as error:
-                    if not force:
-                        text = (
-                            f"{what} could not be removed: {error.message}. Annotate {FORCE_FINALIZE}=true to leave it"
-                        )
-                        look.found.conditions = [Condition(READY, Truth.FALSE, "DeletionBlocked", text)]
-                        await self._tell(look)
-                        raise
-                    left.append(what)
-            await self._said_goodbye(look, topics, delete=delete, left=list(dict.fromkeys(left)))
-        remaining = [one for one in finalizers if one != FINALIZER]
-        patch = {"metadata": {"finalizers": remaining, "resourceVersion": look.metadata["resourceVersion"]}}
-        await self._kube.patch(TENANTS, look.metadata["namespace"], look.metadata["name"], patch)
-
-    async def _said_goodbye(self, look: _Look, topics: Sequence[str], *, delete: bool, left: Sequence[str]) -> None:
-        if left:
-            text = f"as {FORCE_FINALIZE} says, these were left behind: {', '.join(left)}"
-            await self._recorder.record(look.body, Severity.WARNING, "LeftBehind", text)
-        named = ", ".join(topics)
-        if not topics:
-            text = "its messages stay in the topics that it shares, until their retention is over"
-            await self._recorder.record(look.body, Severity.NORMAL, "Removed", text)
-        elif delete:
-            await self._recorder.record(look.body, Severity.NORMAL, "Deleted", f"removed with its data: {named}")
-        else:
-            text = f"the topics stay, with their messages: {named}"
-            await self._recorder.record(look.body, Severity.NORMAL, "Retained", text)
-
-    # ---- what is told -----------------------------------------------------------------------------------------------
-
-    async def _tell(self, look: _Look, *, suspended: bool = False) -> None:
-        """Events for what was done, and the status where it differs."""
-        found, metadata = look.found, look.metadata
-        if not any(one.type in (READY, "Paused") and one is not NOT_PAUSED for one in found.conditions):
-            known = {one.type for one in found.conditions}
-            missing = [one for one in (TOPICS_READY, QUOTAS_APPLIED, "KeysReady") if one not in known]
-            kept = [_condition(find(look.status.get("conditions", ()), one), one) for one in missing]
-            found.conditions.append(ready([*found.conditions, *kept], suspended=suspended))
-        if look.steps:
-            await self._recorder.record(look.body, Severity.NORMAL, "Applied", "; ".join(look.steps))
-        after = status_of(look.status, found, metadata["generation"], rfc3339(self._clock()))
-        if after == look.status:
-            return
-        turn = turned(look.status, after)
-        if turn is not None and turn["status"] != "True":
-            await self._recorder.record(look.body, Severity.WARNING, turn["reason"], turn["message"])
-        patch = {
-            "metadata": {"resourceVersion": metadata["resourceVersion"]},
-            "status": patch_of(look.status, after),
-        }
-        await self._kube.patch(TENANTS, metadata["namespace"], metadata["name"], patch, subresource="status")
-
-
-def _unsaid(step: str) -> None:
-    """An Event says all at once, when it was done."""
-    del step
-
-
-def _described(change: TenantChange) -> list[str]:
-    """What a change comes to, for an Event."""
-    topics = change.topics
-    said = [f"created topic {topic.name} with {topic.partitions} partitions" for topic in topics.create]
-    said += [f"grew topic {grow.topic} from {grow.have} to {grow.want} partitions" for grow in topics.grow]
-    said += [f"set {', '.join(alter.changes)} of topic {alter.topic}" for alter in topics.alter]
-    if change.new:
-        said.append("wrote its record")
-    elif change.fields:
-        said.append(f"changed {', '.join(change.fields)}")
-    return said
-
-
-def _away(error: StoreError) -> tuple[str, str]:
-    """Reason and message of what a store did not do: always the same for the same, or each try would be a write."""
-    if isinstance(error, LogError) and error.code == "log_unavailable":
-        return "KafkaUnavailable", "Kafka can't be reached; it is tried again"
-    if not isinstance(error, LogError):
-        return "StoreUnavailable", "a store can't be reached; it is tried again"
-    return "Refused", error.message
-
-
-def _condition(stored: Mapping[str, Any] | None, kind: str) -> Condition:
-    if stored is None:
-        return Condition(kind, Truth.UNKNOWN, "NotLookedAt", "it could not be looked at yet")
-    return Condition(kind, Truth(stored["status"]), stored["reason"], stored["message"])
