@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
+import uvloop
 from websockets.asyncio.server import Server, ServerConnection, serve
 
 from heliograph.local.bench.client import HandshakeError, LoadClient, connect
@@ -192,3 +193,13 @@ async def test_a_server_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     out, _ = await process.communicate()
     assert process.returncode == 1
     assert b"error:" in out
+
+
+def test_what_is_sent_on_a_connection_that_was_cut_is_no_error() -> None:
+    async def cut_and_send() -> None:
+        async with server(echo) as url, asyncio.timeout(DEADLINE_S):
+            client = await connect(url, "", lambda _client, _text: None)
+            client.close()
+            client.send(b"too late")
+
+    uvloop.run(cut_and_send())  # the loop of load generators; asyncio's own would only warn

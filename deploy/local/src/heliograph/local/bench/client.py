@@ -108,6 +108,10 @@ class LoadClient(asyncio.Protocol):
             self._transport.abort()
 
     def _send(self, opcode: int, data: bytes) -> None:
+        """Nothing where the connection has ended and nobody has been told yet: who resends, resends."""
+        assert self._transport is not None
+        if self._transport.is_closing():
+            return
         length = len(data)
         if length < 126:
             head = bytes((opcode, 0x80 | length))
@@ -115,7 +119,6 @@ class LoadClient(asyncio.Protocol):
             head = bytes((opcode, 0x80 | 126)) + length.to_bytes(2)
         else:
             head = bytes((opcode, 0x80 | 127)) + length.to_bytes(8)
-        assert self._transport is not None
         self._transport.write(head + _NO_MASK + data)
 
 
