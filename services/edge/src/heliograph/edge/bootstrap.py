@@ -86,7 +86,7 @@ REFRESH_BURST = 10
 WATCH_S = 0.5
 """Between looks at whether the stores are there."""
 
-DRAIN_REST_S = 2.0
+DRAIN_REST_S = 1.0
 DRAIN_REST_SHARE = 0.2
 """Of the time there is, at most, kept for a busy machine: a drain that is cut short would close all who are left at
 once, and without the code that says why."""
