@@ -70,12 +70,13 @@ class Rig:
         redis: Redis,
         metadata: Redis,
         *,
+        readers: int = 2,
         own: Mapping[str, Mapping[str, str]] | None = None,
         **settings: str,
     ) -> None:
         """All running; both Redis with an append-only file, so that they forget nothing unless a test makes them.
 
-        `own`: settings of single services, by their names.
+        `readers`: replays, and registries. `own`: settings of single services, by their names.
         """
         self.directory = directory
         self.kafka = kafka
@@ -89,8 +90,8 @@ class Rig:
             self.redis,
             edges=2,
             routers=2,
-            replays=2,
-            registries=2,
+            replays=readers,
+            registries=readers,
             settings={**SETTINGS, **settings, "topic_prefix": self.prefix, "metadata_redis_url": self.metadata.url},
             own=own,
         )
@@ -184,12 +185,19 @@ class Rig:
     async def lose_live_store(self, history: History) -> None:
         """End the live Redis together with its data and functions: what one without persistence does."""
         history.lost_runs.add(await self.live_run())
-        async with Client.from_url(self.redis.url) as client, client.pipeline(transaction=True) as together:
+        await self._lose(self.redis)
+
+    async def lose_metadata(self) -> None:
+        """End the metadata Redis together with its data and functions."""
+        await self._lose(self.metadata)
+
+    async def _lose(self, redis: Redis) -> None:
+        async with Client.from_url(redis.url) as client, client.pipeline(transaction=True) as together:
             together.execute_command("CLIENT", "PAUSE", "10000", "ALL")  # nobody writes between this and the end
             together.flushall()
             together.function_flush()
             await together.execute()
-        await self.kill(self.redis)
+        await self.kill(redis)
 
     async def live_run(self) -> str:
         """The `run` part of epochs that the live Redis gives now."""

@@ -12,7 +12,7 @@ from confluent_kafka import Producer
 from tests.stores.log.helpers import Stores, read_until, until, write, write_all
 
 from heliograph.core.errors import InvalidValueError
-from heliograph.local.kafka import KafkaServer
+from heliograph.local.kafka import KafkaServer, Seat
 from heliograph.protocol.messages import RecordError, message_from_record
 from heliograph.stores.kafka import KafkaLogConsumer
 from heliograph.stores.kafka.member import GROWTH_SEEN_S
@@ -210,16 +210,10 @@ async def test_without_brokers_a_poll_says_so() -> None:
     await consumer.close()
 
 
-class ClassicKafka(KafkaServer):
-    """A broker without KIP-848."""
-
-    def _properties(self, controller_port: int) -> str:
-        return super()._properties(controller_port) + "group.coordinator.rebalance.protocols=classic\n"
-
-
 @pytest.fixture
 def classic_kafka(tmp_path: Path) -> Iterator[KafkaServer]:
-    server = ClassicKafka(tmp_path)
+    """A broker without KIP-848."""
+    server = KafkaServer(tmp_path, seat=Seat(settings={"group.coordinator.rebalance.protocols": "classic"}))
     server.start()
     yield server
     server.stop()

@@ -2,6 +2,7 @@
 
 import subprocess
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from confluent_kafka import KafkaException
@@ -19,7 +20,22 @@ FORMAT_TIMEOUT_S = 90.0
 CLUSTER_ID = "4L6g3nShT-eMCtK--X86sw"
 
 # A quick start matters more here than peak speed: one compiler tier, no parallel collector, a small heap.
-JVM_FLAGS = ("-Xms256m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
+JVM_FLAGS = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
+
+
+@dataclass(frozen=True, slots=True)
+class Seat:
+    """A node's place in its cluster: by default it is all of it."""
+
+    node_id: int = 1
+    roles: str = "broker,controller"
+    voters: Mapping[int, int] = field(default_factory=dict)
+    """Controllers: port by node id. None: this one, on a port that is found when it starts."""
+    replicas: int = 1
+    """Of everything, unless somebody asks for other ones; all but one have to be in sync."""
+    heap_mb: int = 512
+    settings: Mapping[str, object] = field(default_factory=dict)
+    """More of them, or others."""
 
 
 class KafkaServer:
@@ -32,6 +48,7 @@ class KafkaServer:
         *,
         detached: bool = False,
         listeners: Mapping[str, tuple[int, int]] | None = None,
+        seat: Seat | None = None,
     ) -> None:
         """`listeners`: more of them, by name (upper case), each with the port where it listens and the one that it
         advertises. Kafka tells its clients where to go, so whoever stands between a client and Kafka stands at an
@@ -40,6 +57,7 @@ class KafkaServer:
         self.directory = directory.resolve()
         self.port = port or free_port()
         self.listeners = dict(listeners or {})
+        self.seat = seat or Seat()
         self._detached = detached
         self.process: ServerProcess | None = None
 
@@ -67,9 +85,10 @@ class KafkaServer:
         classpath = f"{prepare_jars()}/*"
         self.directory.mkdir(parents=True, exist_ok=True)
         properties = self.directory / "server.properties"
-        properties.write_text(self._properties(free_port()), encoding="utf-8")
+        properties.write_text(self._properties(), encoding="utf-8")
+        heap = f"-Xmx{self.seat.heap_mb}m", f"-Xms{min(256, self.seat.heap_mb)}m"
         quiet = "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"
-        java = ["java", *JVM_FLAGS, quiet, "-cp", classpath]
+        java = ["java", *heap, *JVM_FLAGS, quiet, "-cp", classpath]
         if not (self.directory / "data" / "meta.properties").exists():
             storage = ["kafka.tools.StorageTool", "format", "--ignore-formatted", "-t", CLUSTER_ID]
             self._format([*java, *storage, "-c", str(properties)])
@@ -102,28 +121,34 @@ class KafkaServer:
         if done.returncode != 0:
             raise NotReadyError("kafka", "could not format its data folder", self.log)
 
-    def _properties(self, controller_port: int) -> str:
+    def _properties(self) -> str:
+        seat = self.seat
+        voters = seat.voters or {seat.node_id: free_port()}
         names = ["PLAINTEXT", *self.listeners]
-        bound = {"PLAINTEXT": self.port, **{name: port for name, (port, _) in self.listeners.items()}}
-        advertised = {"PLAINTEXT": self.port, **{name: port for name, (_, port) in self.listeners.items()}}
+        bound, advertised = {}, {}
+        if "broker" in seat.roles:
+            bound = {"PLAINTEXT": self.port, **{name: port for name, (port, _) in self.listeners.items()}}
+            advertised = {"PLAINTEXT": self.port, **{name: port for name, (_, port) in self.listeners.items()}}
+        if "controller" in seat.roles:
+            bound["CONTROLLER"] = voters[seat.node_id]
+        in_sync = max(1, seat.replicas - 1)
         settings = {
-            "node.id": 1,
-            "process.roles": "broker,controller",
-            "controller.quorum.voters": f"1@{LOOPBACK}:{controller_port}",
+            "node.id": seat.node_id,
+            "process.roles": seat.roles,
+            "controller.quorum.voters": ",".join(f"{node}@{LOOPBACK}:{port}" for node, port in voters.items()),
             "controller.listener.names": "CONTROLLER",
-            "listeners": _addresses({**bound, "CONTROLLER": controller_port}),
+            "listeners": _addresses(bound),
             "advertised.listeners": _addresses(advertised),
             "listener.security.protocol.map": ",".join(f"{name}:PLAINTEXT" for name in (*names, "CONTROLLER")),
             "inter.broker.listener.name": "PLAINTEXT",
             "log.dirs": self.directory / "data",
-            # One node holds one replica of everything.
-            "default.replication.factor": 1,
-            "min.insync.replicas": 1,
-            "offsets.topic.replication.factor": 1,
-            "transaction.state.log.replication.factor": 1,
-            "transaction.state.log.min.isr": 1,
-            "share.coordinator.state.topic.replication.factor": 1,
-            "share.coordinator.state.topic.min.isr": 1,
+            "default.replication.factor": seat.replicas,
+            "min.insync.replicas": in_sync,
+            "offsets.topic.replication.factor": seat.replicas,
+            "transaction.state.log.replication.factor": seat.replicas,
+            "transaction.state.log.min.isr": in_sync,
+            "share.coordinator.state.topic.replication.factor": seat.replicas,
+            "share.coordinator.state.topic.min.isr": in_sync,
             # Internal topics of 50 partitions take seconds to create and hundreds of open files.
             "offsets.topic.num.partitions": 4,
             "transaction.state.log.num.partitions": 4,
@@ -138,7 +163,10 @@ class KafkaServer:
             "auto.create.topics.enable": "false",
             "unclean.leader.election.enable": "false",
             "log.message.timestamp.type": "LogAppendTime",
+            **seat.settings,
         }
+        if not advertised:
+            settings.pop("advertised.listeners")
         return "".join(f"{name}={value}\n" for name, value in settings.items())
 
 
@@ -146,13 +174,13 @@ def _addresses(ports: Mapping[str, int]) -> str:
     return ",".join(f"{name}://{LOOPBACK}:{port}" for name, port in ports.items())
 
 
-def takes_requests(bootstrap_servers: str, timeout_s: float = 2.0) -> bool:
-    """Whether the cluster answers and lists a broker that isn't fenced."""
+def takes_requests(bootstrap_servers: str, timeout_s: float = 2.0, brokers: int = 1) -> bool:
+    """Whether the cluster answers and lists so many brokers that aren't fenced."""
     host, _, port = bootstrap_servers.split(",", maxsplit=1)[0].rpartition(":")
     if host == LOOPBACK and not accepts(int(port)):
         return False  # spares librdkafka's own retry pause
     admin = AdminClient({"bootstrap.servers": bootstrap_servers, "log_level": 0, "socket.timeout.ms": 2000})
     try:
-        return len(admin.list_topics(timeout=timeout_s).brokers) > 0
+        return len(admin.list_topics(timeout=timeout_s).brokers) >= brokers
     except KafkaException:
         return False

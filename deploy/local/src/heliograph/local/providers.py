@@ -13,6 +13,7 @@ from heliograph.local.compose import ComposeKafka, ComposeRedis, ComposeServer, 
 from heliograph.local.errors import CannotProvideError, NotReadyError
 from heliograph.local.java import prepare_jars
 from heliograph.local.kafka import KafkaServer, takes_requests
+from heliograph.local.kafka_cluster import KafkaCluster
 from heliograph.local.redis import RedisServer, answers_ping, prepare_redis, redis_problem
 
 KAFKA_VARIABLE = "KAFKA_BOOTSTRAP_SERVERS"
@@ -109,6 +110,21 @@ def throwaway_kafka(directory: Path) -> Iterator[KafkaServer | ComposeKafka]:
     with _removed_afterwards(server):
         server.start()
         yield server
+
+
+@contextmanager
+def throwaway_kafka_cluster(directory: Path) -> Iterator[KafkaCluster]:
+    """Three started brokers of one's own, to be hurt one by one. Processes of this machine, whatever else there is.
+
+    Raises CannotProvideError where it has no Java.
+    """
+    prepare_jars()
+    cluster = KafkaCluster(directory)
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.kill()
 
 
 @contextmanager

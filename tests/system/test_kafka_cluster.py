@@ -1,0 +1,159 @@
+"""Three brokers, of which one, two and all are lost under load: what is durable is on those that are left."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+from tests.system.history import Outcome
+from tests.system.load import Run, load
+from tests.system.rig import DELIVERY_TIMEOUT_S, TENANT, Rig
+
+from heliograph.local.errors import CannotProvideError
+from heliograph.local.java import prepare_jars
+from heliograph.local.kafka_cluster import BROKERS, KafkaCluster
+from heliograph.local.providers import throwaway_kafka_cluster, throwaway_redis
+
+pytestmark = pytest.mark.xdist_group("system-kafka-cluster")
+
+PATIENCE_S = 180.0
+"""For brokers to notice, start and catch up: some 15 s each alone, and far longer where others want the machine too."""
+
+PER_S = 12.0
+"""Of each publisher: four JVMs and seven services share two cores."""
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
+    """Three brokers and a controller, two Redis, two edges, two routers, one of each other service."""
+    try:
+        prepare_jars()
+    except CannotProvideError as error:
+        pytest.skip(f"only brokers that are processes can be killed one by one: {error}")
+    directory = tmp_path_factory.mktemp("cluster")
+    with (
+        throwaway_kafka_cluster(directory / "kafka") as kafka,
+        throwaway_redis(directory / "redis", appendonly=True) as redis,
+        throwaway_redis(directory / "metadata", appendonly=True) as metadata,
+    ):
+        rig = Rig(directory, kafka, redis, metadata, readers=1)
+        try:
+            rig.start()
+            yield rig
+        finally:
+            rig.end()
+
+
+@pytest.fixture
+def cluster(rig: Rig) -> KafkaCluster:
+    assert isinstance(rig.kafka, KafkaCluster)
+    return rig.kafka
+
+
+@pytest.fixture
+def topic(rig: Rig) -> str:
+    return rig.topics.log(TENANT)
+
+
+def busiest(cluster: KafkaCluster, topic: str) -> int:
+    """The broker that leads most of the topic's partitions."""
+    return Counter(cluster.leaders(topic).values()).most_common(1)[0][0]
+
+
+async def all_in_sync(cluster: KafkaCluster, topic: str, count: int = BROKERS) -> None:
+    """Return when every partition has so many replicas in sync."""
+
+    def enough() -> bool:
+        return all(len(nodes) == count for nodes in cluster.in_sync(topic).values())
+
+    async with asyncio.timeout(PATIENCE_S):
+        while not await asyncio.to_thread(enough):
+            await asyncio.sleep(0.2)
+
+
+async def led_by(cluster: KafkaCluster, topic: str, node: int, *, some: bool) -> None:
+    """Return when the broker leads some partition, or none."""
+    async with asyncio.timeout(PATIENCE_S):
+        while (node in (await asyncio.to_thread(cluster.leaders, topic)).values()) != some:
+            await asyncio.sleep(0.2)
+
+
+def pending(run: Run, from_s: float) -> int:
+    """Publishes answered as taken and not durable yet, since then."""
+    answers = [answer for attempt in run.history.attempts for answer in attempt.answers if answer.at_s > from_s]
+    return sum(answer.outcome is Outcome.PENDING for answer in answers)
+
+
+async def test_a_broker_killed_costs_nothing_and_its_partitions_get_other_leaders_and_it_back(
+    rig: Rig, cluster: KafkaCluster, topic: str
+) -> None:
+    """kill -9, then a preferred leader election: twice other leaders under load, the second time with nobody dead."""
+    await all_in_sync(cluster, topic)
+    async with load(rig, per_s=PER_S) as run:
+        await run.more()
+        node = busiest(cluster, topic)
+        await run.busy(4)
+        run.kafka_hurt(f"kill -9 broker {node}, which leads {topic}")
+        await rig.kill(cluster.broker(node))
+        await led_by(cluster, topic, node, some=False)
+        run.history.note("others lead")
+        await run.more()
+        await rig.launch(cluster.broker(node))
+        await all_in_sync(cluster, topic)
+        run.history.note("it is back and in sync")
+        await asyncio.to_thread(cluster.elect_preferred, topic)
+        await led_by(cluster, topic, node, some=True)
+        run.history.note("it leads again")
+        await run.more()
+
+
+async def test_with_two_of_three_brokers_away_live_goes_on_and_nothing_is_called_durable(
+    rig: Rig, cluster: KafkaCluster, topic: str
+) -> None:
+    """One replica is left, two are needed (NotEnoughReplicas): an acknowledgement now would be one disk's word."""
+    await all_in_sync(cluster, topic)
+    async with load(rig, per_s=PER_S) as run:
+        await run.more()
+        first, second, _ = cluster.brokers
+        run.kafka_hurt("kill -9 two brokers")
+        await asyncio.gather(rig.kill(first), rig.kill(second))
+        await all_in_sync(cluster, topic, 1)
+        alone_s = run.history.now()
+        run.history.note("one replica is left")
+        await run.more(settled=False)
+        await run.seen_more()
+        durable = [
+            answer
+            for attempt in run.history.attempts
+            for answer in attempt.answers
+            if attempt.at_s > alone_s and answer.outcome is Outcome.DURABLE
+        ]
+        assert pending(run, alone_s) > 0
+        assert durable == []
+        await asyncio.gather(rig.launch(first), rig.launch(second))
+        await all_in_sync(cluster, topic)
+        run.history.note("all are back")
+        await run.more()
+
+
+async def test_all_brokers_away_for_longer_than_produces_last_and_back_again(
+    rig: Rig, cluster: KafkaCluster, topic: str
+) -> None:
+    """With the controller. Edges give up what they hold; the router writes it from the hot window, in order."""
+    await all_in_sync(cluster, topic)
+    async with load(rig, per_s=PER_S) as run:
+        await run.more()
+        run.kafka_hurt("kill -9 all brokers and the controller")
+        gone_s = run.history.now()
+        await rig.kill(cluster)
+        away = asyncio.create_task(asyncio.sleep(2 * DELIVERY_TIMEOUT_S + 2))
+        await run.more(settled=False)
+        await run.seen_more()
+        await away
+        assert pending(run, gone_s) > 0
+        await rig.launch(cluster)
+        await rig.ready(cluster)
+        run.history.note("all are back")
+        await run.more()
+    written = sum(rig.metric(router, "heliograph_router_reconciled_total") for router in rig.stack.routers)
+    assert written > 0, "nothing was left to the routers: the outage proved nothing"
