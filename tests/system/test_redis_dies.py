@@ -1,4 +1,4 @@
-"""The live Redis stops, is killed, and loses everything under load; the metadata Redis goes away."""
+"""The live Redis stops, is killed, and loses everything under load."""
 
 import pytest
 from tests.system.history import EpochTold, Outcome
@@ -102,18 +102,4 @@ async def test_nothing_that_was_called_durable_was_in_redis_alone(rig: Rig) -> N
         for store in (rig.redis, rig.kafka):
             await rig.ready(store)
         run.history.note("both are back, redis empty")
-        await run.more()
-
-
-async def test_the_metadata_store_away_is_not_noticed_by_who_is_connected(rig: Rig) -> None:
-    """Tenants, leases and the index are not on the path of a message."""
-    async with load(rig) as run:
-        await run.more()
-        run.history.note("kill -9 the metadata redis")
-        await rig.kill(rig.metadata)
-        await run.more()
-        await run.seen_more()
-        await rig.launch(rig.metadata)
-        await rig.ready(rig.metadata)
-        run.history.note("the metadata redis is back")
         await run.more()
