@@ -35,9 +35,10 @@ class Namespace:
 
     def release_tenants(self) -> None:
         """Let Tenants go whose operator has ended: nobody else takes their finalizer off."""
-        for name in self._said("get", "tenants", "-o", "name", "--ignore-not-found").split():
-            if name.startswith("tenant.heliograph.dev/"):
-                self._said("patch", name, "--type=merge", "-p", '{"metadata":{"finalizers":null}}')
+        found = self._said("get", "tenants", "-o", "name", "--ignore-not-found").split()
+        names = [name for name in found if name.startswith("tenant.heliograph.dev/")]
+        if names:
+            self._said("patch", *names, "--type=merge", "-p", '{"metadata":{"finalizers":null}}')
 
     def delete(self, *, wait: bool = False) -> None:
         self.cluster.kubectl("delete", "namespace", self.name, f"--wait={str(wait).lower()}", "--ignore-not-found")

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from tests.services.operator.tenant_rig import DEFERRED, KEY, LOG, OTHER_KEY, Rig
+from tests.stores.live.helpers import ROOMY, message
 
 from heliograph.operator.kube import CONFIG_MAPS, SECRETS, TENANTS, KubeError, Object
 from heliograph.operator.reconciler import Key
@@ -248,8 +249,13 @@ async def test_a_deleted_tenant_whose_policy_says_so_leaves_nothing() -> None:
     await rig.change(setter("spec/topics/telemetry", {"logged": False}))
     await rig.look()
     await rig.stores.serving.keep("acme:auditor")
+    sessions = ["acme:planner:trip-1", "acme:auditor:trip-2", "acmeother:planner:trip-3"]
+    for session in sessions:
+        rig.live_server.append(message(session), ROOMY)
     await rig.kube.delete(TENANTS, "team", "acme")
     await rig.look()
+    heads = await rig.stores.live.heads(sessions)
+    assert [bool(head.epoch) for head in heads] == [False, False, True]
     assert set(rig.log.topics) == {"hg.dead"}
     assert await rig.record() is None
     assert await rig.stores.tenants.owner("acme") is None
