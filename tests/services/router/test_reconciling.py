@@ -115,6 +115,19 @@ async def test_young_messages_behind_old_ones_are_left_alone(desk: Desk) -> None
     assert [message.message_id for message in await desk.world.messages(session)] == ["m-1", "m-2", "m-3", "m-4"]
 
 
+async def test_young_messages_before_one_that_was_deferred_are_left_alone(desk: Desk) -> None:
+    """It has its place long after its time: what stands before it may have been published just now."""
+    session = desk.world.session()
+    old, young, deferred = (desk.world.message(session, number) for number in (1, 2, 3))
+    young.time_ms += 60_000
+    deferred.time_ms -= 1_000
+    for message in (old, young, deferred):
+        await desk.world.append(message)
+    desk.later_ms = 16_000
+    await desk.rounds()
+    assert [message.message_id for message in await desk.world.messages(session)] == ["m-1"]
+
+
 async def test_writing_is_paced(memory: MemoryWorld) -> None:
     desk = Desk(memory, messages_per_s=10.0)
     await desk.start()

@@ -224,17 +224,22 @@ class Reconciler:
             answers.append(self._produce(watch, one, message))
 
     def _due(self, watch: _Watch, unconfirmed: Sequence[Unconfirmed]) -> list[tuple[Unconfirmed, Message | None]]:
-        """Messages to write, None for one that can't be: all up to the youngest that was old enough at the noted end.
+        """Messages to write, None for one that can't be: all before the first that was too young at the noted end.
 
-        What the session was met for may be confirmed by now, and all that is left be too young. Those without a time of
-        their own go with one behind them; where they come first they are as old as anything here.
+        What the session was met for may be confirmed by now, and all that is left be too young. What stands behind one
+        that is too young is younger still, whatever its own time says: a deferred message has its place long after its
+        time. Those without a time of their own go with one behind them; where they come first they are as old as
+        anything here.
         """
         oldest_ms = watch.seen_ms - self._limits.age_ms
         found = [(one, _message(watch.session, one)) for one in unconfirmed]
         count = 1 if found and found[0][1] is None else 0
         for number, (_, message) in enumerate(found):
-            if message is not None and message.time_ms <= oldest_ms:
-                count = number + 1
+            if message is None:
+                continue
+            if message.time_ms > oldest_ms:
+                break
+            count = number + 1
         return found[:count]
 
     def _produce(self, watch: _Watch, one: Unconfirmed, message: Message | None) -> asyncio.Future[StoreError | None]:
