@@ -59,7 +59,7 @@ def missing_telemetry_is_counted(evidence: Evidence) -> Iterator[Violation]:
     if missing.certain > shed + dropped * audience:
         what = f"{missing.certain} are missing at subscribers that were there, {counted}: {missing.shown}"
         yield Violation("telemetry", "all", what)
-    if shed + dropped * least > missing.certain + missing.possible:
+    if shed + dropped * least > missing.certain + missing.possible + missing.came_all_the_same:
         what = f"{counted}, and only {missing.certain} are missing, at most {missing.possible} more"
         yield Violation("telemetry", "all", what)
 
@@ -82,6 +82,8 @@ class Missing:
     """To subscribers that were there, of messages that came to an end."""
     possible: int = 0
     """Of messages that may have been on their way when something broke, or that were never taken."""
+    came_all_the_same: int = 0
+    """Deliveries of what was on its way when the live path broke: an edge that had no answer counted it as dropped."""
     audience: Counter[str] = field(default_factory=Counter)
     """Subscribers by session."""
     shown: str = ""
@@ -107,6 +109,7 @@ def missing_of(history: History) -> Missing:
         spans = _spans(view, sent_s)
         for attempt in attempts:
             if attempt.content in got:
+                found.came_all_the_same += _troubled(history, attempt)
                 continue
             if _due(history, attempt, spans):
                 found.certain += 1
@@ -141,13 +144,19 @@ def _due(history: History, attempt: Attempt, spans: list[tuple[float, float]]) -
     if _outcome(attempt) is not Outcome.ACCEPTED:
         return False
     end_s = attempt.answers[-1].at_s
-    if any(trouble.from_s <= end_s and attempt.at_s <= trouble.to_s for trouble in history.troubles):
+    if _troubled(history, attempt):
         return False
     if any(
         tally.died_s is not None and tally.read_s <= end_s and attempt.at_s <= tally.died_s for tally in history.tallies
     ):
         return False
     return any(begin_s < attempt.at_s and end_s < seal_s for begin_s, seal_s in spans)
+
+
+def _troubled(history: History, attempt: Attempt) -> bool:
+    """Whether it may have been on its way when the live path broke."""
+    end_s = attempt.answers[-1].at_s if attempt.answers else float("inf")
+    return any(trouble.from_s <= end_s and attempt.at_s <= trouble.to_s for trouble in history.troubles)
 
 
 def _in_flight(history: History, attempt: Attempt) -> bool:

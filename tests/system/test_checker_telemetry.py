@@ -230,6 +230,17 @@ def test_in_a_trouble_of_the_live_path_what_was_on_its_way_may_be_gone(script: S
     assert "2 are missing" in script.flow(1).violations[-1]
 
 
+def test_in_a_trouble_of_the_live_path_one_may_be_counted_as_dropped_and_come_all_the_same(script: Script) -> None:
+    """Its edge had no answer: it can't know. Outside of a trouble it does."""
+    script.flow()
+    script.telemetry("near", "far")
+    script.history.troubles.append(Trouble(script.now - 0.5, script.now + 0.5))
+    script.flow().counted(6, dropped=1)
+    assert script.violations == []
+    script.history.troubles.clear()
+    assert "only 0 are missing" in script.violations[0]
+
+
 def test_what_an_edge_had_in_flight_when_it_died_may_be_uncounted_and_missing_and_no_more(script: Script) -> None:
     script.flow()
     before = script.now
