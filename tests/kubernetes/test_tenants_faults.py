@@ -110,7 +110,7 @@ async def test_an_operator_that_is_killed_after_every_write_comes_to_the_same_en
         )
 
     lives = await live_and_die(start, kafka_bootstrap, lambda: as_wanted(1))
-    assert lives >= 6  # finalizer, owner, topics, record, status: each was somebody's last deed
+    assert lives >= 5  # finalizer, owner, topics, record, status: each was somebody's last deed
     await until_condition(api, made_namespace, name, READY)
     await patch(api, made_namespace, name, {"spec": {"topics": {"log": {"partitions": 3}}}})
     assert await live_and_die(start, kafka_bootstrap, lambda: as_wanted(3)) >= 3
