@@ -13,12 +13,16 @@ from pathlib import Path
 from redis.asyncio import Redis as Client
 from tests.faults.rig import FaultRig
 from tests.system.load import Run
+from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
 
 from heliograph.local.ports import LOOPBACK
 from heliograph.local.redis import RedisServer
 from heliograph.local.services import ServiceProcess
+from heliograph.protocol.frames import CONNECT_PATH
 
 BUSY_S = 20.0
+CALL_TIMEOUT_S = 30.0
 
 
 @dataclass(slots=True)
@@ -273,3 +277,19 @@ def crowd(name: str, count: int) -> Fault:
                 one.close()
 
     return Fault(f"{count} clients come to {name}", on)
+
+
+def callers(name: str, count: int) -> Fault:
+    """So many clients try to connect to an edge, one upon the other, until each was let in or turned away."""
+
+    @asynccontextmanager
+    async def on(stage: Stage) -> AsyncIterator[None]:
+        url = stage.rig.service(name).url.replace("http", "ws", 1) + CONNECT_PATH
+        headers = {"Authorization": f"Bearer {stage.run.token('caller')}"}
+        for _ in range(count):
+            with suppress(InvalidStatus):
+                async with connect(url, additional_headers=headers, proxy=None, open_timeout=CALL_TIMEOUT_S):
+                    pass
+        yield
+
+    return Fault(f"{count} clients call {name}", on)

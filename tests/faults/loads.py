@@ -14,11 +14,13 @@ SHARES = {"durable": 0.35, "accepted": 0.15, "telemetry": 0.3, "sdk": 0.2}
 """Of the pace: events and control that wait for the log, that don't, telemetry, and an agent through the SDK."""
 
 
-def steady(per_s: float, *, sessions: int = 4) -> Load:
-    """All classes and answers, raw and through the SDK, on both edges; telemetry in the first half of the sessions."""
+def steady(per_s: float, *, sessions: int = 4, only: str | None = None) -> Load:
+    """All classes and answers, raw and through the SDK, on both edges or `only` one; telemetry in the first half of the
+    sessions.
+    """
 
     def make(rig: FaultRig, seed: int) -> Run:
-        run = Run(rig, rig.sessions(sessions), seed)
+        run = Run(rig, rig.sessions(sessions), seed, None if only is None else [rig.service(only).url])
         half = run.sessions[: sessions // 2]
         rest = run.sessions[sessions // 2 :]
         run.publisher("durable", run.sessions, per_s=per_s * SHARES["durable"])

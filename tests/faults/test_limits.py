@@ -3,10 +3,10 @@
 import pytest
 from tests.faults.clocks import library, with_a_clock
 from tests.faults.expectations import clock_is_off, counted, delivery_goes_on, publishing_goes_on, stays_alive
-from tests.faults.faults import clock_step, crowd, few_descriptors, throttle, together
+from tests.faults.faults import callers, clock_step, crowd, few_descriptors, throttle, together
 from tests.faults.loads import steady, with_a_slow_reader
 from tests.faults.rig import FaultRig
-from tests.faults.scenario import Scenario, play
+from tests.faults.scenario import Conditions, Scenario, play
 
 from heliograph.local.errors import CannotProvideError
 
@@ -14,6 +14,12 @@ pytestmark = pytest.mark.xdist_group("faults")
 
 GOES_ON = (publishing_goes_on, delivery_goes_on)
 HOUR_S = 3600.0
+
+
+def short_of_memory(_rig: FaultRig) -> Conditions:
+    """What it needs to stand still is above its critical mark: it lets nobody in, instead of being killed."""
+    return Conditions(settings={"memory_limit_bytes": str(64 * 1024 * 1024)})
+
 
 SCENARIOS = [
     Scenario(
@@ -56,6 +62,18 @@ SCENARIOS = [
             counted("edge-1", "heliograph_edge_accept_failures_total", label="EMFILE", later=True),
             *GOES_ON,
         ],
+    ),
+    Scenario(
+        "an edge is short of memory when clients come",
+        load=steady(per_s=100, only="edge-1"),
+        fault=callers("edge-2", 20),
+        during_s=1,
+        expect=[
+            stays_alive("edge-2"),
+            counted("edge-2", "heliograph_edge_admission_refused_total", label="pressure", at_least=20),
+            *GOES_ON,
+        ],
+        under={"edge-2": short_of_memory},
     ),
 ]
 

@@ -39,8 +39,10 @@ Subscriber = RawSubscriber | SdkSubscriber | RawConsumer
 class Run:
     """One load, its history and its end."""
 
-    def __init__(self, rig: Rig, sessions: Sequence[str], seed: int) -> None:
+    def __init__(self, rig: Rig, sessions: Sequence[str], seed: int, edges: Sequence[str] | None = None) -> None:
+        """`edges`: whom its clients know, by URL, instead of all."""
         self.rig = rig
+        self.edges = list(edges or rig.edges)
         self.seed = seed
         self.sessions = list(sessions)
         self.random = random.Random(seed)
@@ -58,7 +60,7 @@ class Run:
         made = RawPublisher(
             self.history,
             name,
-            self.rig.edges,
+            self.edges,
             self.token(name),
             lanes,
             per_s=per_s,
@@ -75,7 +77,7 @@ class Run:
         made = TelemetryPublisher(
             self.history,
             name,
-            self.rig.edges,
+            self.edges,
             self.token(name),
             sessions,
             per_s=per_s,
@@ -95,7 +97,7 @@ class Run:
         made = RawSubscriber(
             self.history,
             name,
-            edges or self.rig.edges,
+            edges or self.edges,
             self.token(name),
             self.sessions if sessions is None else sessions,
             start=start,
@@ -110,7 +112,7 @@ class Run:
         made = RawConsumer(
             self.history,
             name,
-            self.rig.edges,
+            self.edges,
             self.token(name),
             self.sessions if sessions is None else sessions,
             first_edge=len(self.subscribers),
@@ -122,7 +124,7 @@ class Run:
 
     def sdk(self, publishes: Sequence[str], reads: Sequence[str], *, per_s: float) -> None:
         """An agent and a reader through the SDK."""
-        token, edges = self.token("agent"), self.rig.edges
+        token, edges = self.token("agent"), self.edges
         self.publishers.append(SdkPublisher(self.history, "agent", edges, token, publishes, per_s=per_s))
         self.subscribers.append(SdkSubscriber(self.history, "reader", edges, token, reads))
 

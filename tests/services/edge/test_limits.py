@@ -308,7 +308,7 @@ async def test_who_measures_the_edge_may_keep_it_from_taking_more(world: World) 
     admission = edge.service.app._connect._connections.admission
     admission.refuse_new = lambda: "unavailable"
     assert (await refused(edge))[:2] == (503, "unavailable")
-    assert edge.value("admission_refused_total", cause="refuse_new") == 1
+    assert edge.value("admission_refused_total", cause="pressure") == 1
     assert (await client.publish("acme:planner:1"))["type"] == "published"
     admission.refuse_new = lambda: None
     await edge.client()

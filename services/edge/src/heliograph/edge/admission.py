@@ -110,7 +110,7 @@ class Admission:
         """What becomes of a handshake whose head came at `now` (seconds, monotonic)."""
         code = self.refuse_new()
         if code is not None:
-            return Refusal(code, _after_s(LIMIT_RETRY_MS), "refuse_new")
+            return Refusal(code, _after_s(LIMIT_RETRY_MS), "pressure")
         if self._sockets.full:
             return Refusal("unavailable", _after_s(LIMIT_RETRY_MS), "descriptors")
         answer = self._handshakes.judge(now, self._sockets.under_way)
