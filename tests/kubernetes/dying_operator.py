@@ -1,6 +1,6 @@
 """An operator that is killed, by SIGKILL from its own hand, right after its write number DIES_AFTER_WRITE.
 
-Writes are what changes something outside: requests to the API server, topics, records, owners, users. Everything else
+Writes are what changes something outside: requests to the API server, topics, records, owners. Everything else
 is the real thing; nothing of it knows.
 """
 
@@ -11,14 +11,13 @@ from typing import Any
 
 from heliograph.operator.__main__ import main
 from heliograph.operator.kube_http import HttpKube
-from heliograph.stores.kafka import KafkaLogAccess, KafkaLogAdmin
+from heliograph.stores.kafka import KafkaLogAdmin
 from heliograph.stores.redis.live import RedisLiveStore
 from heliograph.stores.redis.metadata import RedisServeStore, RedisTenantStore
 
 WRITES: dict[type, tuple[str, ...]] = {
     HttpKube: ("create", "patch", "delete"),
     KafkaLogAdmin: ("create", "grow", "alter", "delete"),
-    KafkaLogAccess: ("set_user", "allow", "forbid", "drop_user"),
     RedisTenantStore: ("put", "replace", "own", "delete"),
     RedisLiveStore: ("forget",),
     RedisServeStore: ("forget",),

@@ -4,6 +4,7 @@ The record goes first, so that services refuse its clients before its topics are
 nobody has the name while something of it is left.
 """
 
+import functools
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -40,7 +41,7 @@ class Removal:
         if status.get("access") or delete:
             steps.append(("the access of its consumers", lambda: self._drop_access(name, status)))
         if delete:
-            steps += [(f"topic {topic}", lambda topic=topic: self._stores.admin.delete(topic)) for topic in topics]  # type: ignore[misc]
+            steps += [(f"topic {topic}", functools.partial(self._drop_topic, topic)) for topic in topics]
             steps += [
                 ("its hot windows", lambda: self._drop_windows(name)),
                 ("its sessions' expiries", lambda: self._drop_expiries(name)),
@@ -65,6 +66,10 @@ class Removal:
         if await self._stores.tenants.get(name) is not None:
             await self._stores.tenants.delete(name)
             await wait_in_force(self._stores.tenants)
+
+    async def _drop_topic(self, topic: str) -> None:
+        if await self._stores.admin.describe([topic]):
+            await self._stores.admin.delete(topic)
 
     async def _drop_access(self, name: str, status: Mapping[str, Any]) -> None:
         try:
