@@ -16,8 +16,9 @@ from heliograph.service.sockets import OpenSockets
 PAUSE_S = 0.25
 """Until the next try after the system said no: somebody may have left."""
 
-AT_ONCE = 64
-"""Accepted in one turn of the event loop: some milliseconds of handshakes, then others have theirs."""
+AT_ONCE = 8
+"""Accepted in one turn of the event loop. Each is a handshake in the turns that follow, a millisecond of them: a storm
+of clients then holds up who is connected by some 10 ms, and waits in the kernel meanwhile."""
 
 NO_ROOM = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 

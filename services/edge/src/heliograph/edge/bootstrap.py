@@ -77,6 +77,9 @@ VERSION = importlib.metadata.version("heliograph-edge")
 TICK_S = 0.05
 """Between looks at overdue answers."""
 
+HANDSHAKE_BURST_S = 0.2
+"""Of their pace, handshakes that are served at once: so much of a second may go by before others have their turn."""
+
 FOLLOW_S = 0.2
 """Between questions about pending publishes, and deferred ones."""
 
@@ -467,8 +470,8 @@ def _admission(settings: EdgeSettings) -> AdmissionPolicy:
     pace, cap = settings.handshakes_per_s, max(settings.handshakes_cap_per_s, settings.handshakes_per_s)
     at_once = settings.concurrent_handshakes
     return AdmissionPolicy(
-        pace=Rate(pace, max(pace, 1.0)),
-        cap=Rate(cap, max(cap, 1.0)),
+        pace=Rate(pace, max(pace * HANDSHAKE_BURST_S, 1.0)),
+        cap=Rate(cap, max(cap * HANDSHAKE_BURST_S, 1.0)),
         at_once=at_once,
         at_once_cap=max(settings.concurrent_handshakes_cap, at_once),
     )

@@ -7,7 +7,7 @@ from heliograph.local.bench.report import HELIOGRAPH
 from heliograph.local.bench.storms.actors import Actor
 from heliograph.local.bench.storms.judging import Latencies, Loss, Stretch, loss_of, percentile, steepest
 from heliograph.local.bench.storms.party import Accounts, Moves, Plan
-from heliograph.local.bench.storms.scene import LATE_S, Scene, sessions, shared, urls
+from heliograph.local.bench.storms.scene import LATE_S, ONE_TOKEN, Scene, sessions, shared, urls
 from heliograph.local.bench.storms.sdk import SdkParty
 
 CLIENTS = 5_000
@@ -33,7 +33,7 @@ def lost_edge(scene: Scene) -> None:
     scene.behind()
     dying = scene.edge("edge-dying")
     staying = scene.reserve("edge-staying")
-    tenant = scene.tenant("crowd")
+    tenant = scene.tenant("crowd", ONE_TOKEN)
     names = sessions("crowd", clients + own)
     addresses = urls(dying, staying)
     with Actor("sdk", scene.rig.cores, SdkParty, addresses, tenant.token("sdk"), names[clients:]) as sdk:
@@ -86,7 +86,7 @@ def drain(scene: Scene) -> None:
     drain_s = scene.options.seconds(DRAIN_S, at_least=5.0)
     going = scene.edge("edge-going", {"drain_timeout_s": f"{drain_s:g}"})
     staying = scene.edge("edge-staying")
-    tenant = scene.tenant("crowd")
+    tenant = scene.tenant("crowd", ONE_TOKEN)
     names = sessions("crowd", clients)
     crowd_plan = Plan("crowd", urls(going, staying), tenant.token("crowd"), reads=names, timed=False)
     feeder_plan = Plan("feeder", urls(staying), tenant.token("feeder"), feeds=shared(names, FEEDERS))

@@ -26,6 +26,9 @@ from heliograph.local.tenant import DevelopmentTenant
 OPEN_PER_S = 400.0
 """Below what an edge admits."""
 OPEN_TIMEOUT_S = 60.0
+ONE_TOKEN: Mapping[str, Any] = {"limits": {"connections_per_subject": 20_000}}
+"""Settings of a tenant all of whose clients show the same token."""
+
 TENANT_NOTICED_S = 2.0
 """Services look for tenants once a second."""
 BYSTANDER_SESSIONS = 10

@@ -8,7 +8,7 @@ from heliograph.local.bench.storms.actors import Actor
 from heliograph.local.bench.storms.judging import Stretch, loss_of
 from heliograph.local.bench.storms.party import Accounts, Plan
 from heliograph.local.bench.storms.poison import Poisoner
-from heliograph.local.bench.storms.scene import LATE_S, Scene, sessions, stretch, urls
+from heliograph.local.bench.storms.scene import LATE_S, ONE_TOKEN, Scene, sessions, stretch, urls
 from heliograph.stores.keys import Topics
 
 QUIET_S = 6.0
@@ -72,7 +72,7 @@ def wide(scene: Scene) -> None:
     scene.behind()
     subscribers = scene.options.count(WIDE_SUBSCRIBERS)
     edge = scene.edge("edge-wide")
-    tenant = scene.tenant("wide")
+    tenant = scene.tenant("wide", ONE_TOKEN)
     (name,) = sessions("wide", 1)
     readers = Plan("wide", urls(edge), tenant.token("wide"), reads=(name,) * subscribers, timed=False)
     source = Plan("source", urls(edge), tenant.token("source"), feeds=((name,),))
