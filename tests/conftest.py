@@ -15,6 +15,7 @@ from tempfile import mkdtemp
 
 import pytest
 from hypothesis import HealthCheck, settings
+from tests.systems import Systems
 
 from heliograph.local.providers import KAFKA_VARIABLE, REDIS_VARIABLE, Kafka, Redis, throwaway_kafka, throwaway_redis
 from heliograph.local.shared import SharedKafka
@@ -73,6 +74,14 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         return
     with throwaway_redis(tmp_path_factory.mktemp("redis")) as server:
         yield server.url
+
+
+@pytest.fixture(scope="session")
+def systems() -> Iterator[Systems]:
+    """For systems that serve the tests of many modules; who makes one of its own ends the other first."""
+    made = Systems()
+    yield made
+    made.end()
 
 
 @pytest.fixture

@@ -25,9 +25,9 @@ from heliograph.core.backoff import BackoffPolicy
 CLIENTS = 200
 SPREAD_S = 1.0
 """Ceiling of the first delay, so that the clients come back over this time."""
-BLOCKED_S = 0.25
-"""CPU time of one turn of the loop, at most: what others in the program wait behind. Certificates read for each client,
-or handshakes in step, would be seconds."""
+BLOCKED_S = 1.0
+"""CPU time of one turn of the loop, at most: what others in the program wait behind. Some 0.1 s where nobody else wants
+the machine; certificates read for each client, or handshakes in step, would be many seconds."""
 
 
 def certificate(folder: Path) -> None:

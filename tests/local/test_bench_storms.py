@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.systems import Systems
 
 from heliograph.local.bench.machine import Cores
 from heliograph.local.bench.report import Report
@@ -15,6 +16,7 @@ from heliograph.local.bench.storms.judging import Loss
 pytestmark = pytest.mark.xdist_group("storms")  # one rig for all
 
 NO_PINS = Cores(None, None)
+ROOT = Path(__file__).parents[2]
 
 
 class Talker:
@@ -32,7 +34,8 @@ class Talker:
     async def close(self) -> None: ...
 
 
-def test_an_actor_answers_from_a_process_of_its_own() -> None:
+def test_an_actor_answers_from_a_process_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT)  # where the other process finds this module
     with Actor("talker", NO_PINS, Talker, "ab") as actor:
         assert actor.ask("say", 2) == "abab"
         with pytest.raises(StormError, match=r"no such word"):
@@ -42,7 +45,8 @@ def test_an_actor_answers_from_a_process_of_its_own() -> None:
 
 
 @pytest.fixture(scope="module")
-def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+def scene(systems: Systems, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+    systems.end()
     with Rig(tmp_path_factory.mktemp("storms"), Cores.choose(), lambda _line: None) as rig:
         yield Scene(rig, Report(), Options(repeat=1, scale=0.004))
 

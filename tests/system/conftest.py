@@ -1,17 +1,19 @@
 """One rig for all tests of this folder that run in one process."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from tests.system.rig import Rig
+from tests.systems import Systems
 
 from heliograph.local.providers import throwaway_kafka, throwaway_redis
 
 
-@pytest.fixture(scope="session")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
-    """Kafka, two Redis and two of each service, started once."""
-    directory = tmp_path_factory.mktemp("system")
+@contextmanager
+def running_rig(directory: Path) -> Iterator[Rig]:
+    """Kafka, two Redis and two of each service."""
     with (
         throwaway_kafka(directory / "kafka") as kafka,
         throwaway_redis(directory / "redis", appendonly=True) as redis,
@@ -23,6 +25,12 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
             yield rig
         finally:
             rig.end()
+
+
+@pytest.fixture
+def stack(systems: Systems, tmp_path_factory: pytest.TempPathFactory) -> Rig:
+    """Started once, for as long as no other system is wanted."""
+    return systems.take("system", lambda: running_rig(tmp_path_factory.mktemp("system")))
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import pytest
 from tests.system.history import Outcome
 from tests.system.load import Run, load
 from tests.system.rig import DELIVERY_TIMEOUT_S, TENANT, Rig
+from tests.systems import Systems
 
 from heliograph.local.errors import CannotProvideError
 from heliograph.local.java import prepare_jars
@@ -24,8 +25,9 @@ PER_S = 12.0
 
 
 @pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
+def stack(systems: Systems, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
     """Three brokers and a controller, two Redis, two edges, two routers, one of each other service."""
+    systems.end()
     try:
         prepare_jars()
     except CannotProvideError as error:

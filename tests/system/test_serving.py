@@ -11,6 +11,7 @@ from redis.asyncio import Redis as Client
 from tests.system.history import History
 from tests.system.rig import Rig, until
 from tests.system.serving import Serving, serving
+from tests.systems import Systems
 
 from heliograph.local.providers import throwaway_kafka, throwaway_redis
 
@@ -26,8 +27,9 @@ PAUSE_S = LEASE_S + 2
 
 
 @pytest.fixture(scope="module")
-def patient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
+def patient(systems: Systems, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
     """A rig of these tests' own, with longer leases."""
+    systems.end()
     directory = tmp_path_factory.mktemp("serving")
     with (
         throwaway_kafka(directory / "kafka") as kafka,

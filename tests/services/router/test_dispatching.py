@@ -224,10 +224,10 @@ async def test_a_session_with_nothing_behind_the_cursor_is_not_given_out(memory:
 
 async def test_while_the_live_store_is_away_sessions_wait(memory: MemoryWorld) -> None:
     edge, session = Edge(memory), memory.session()
-    await edge.offer("w1")
     (message,) = await memory.publish(session, 1, logged=False)
     router = await memory.router(**QUICK)
     memory.server.stop()
+    await edge.offer("w1")  # not before: a router that looks for who waits would find the session
     await edge.mark(session, message.position)
     await until(lambda: router.value("dispatch_failures_total", step="claim") > 0)
 

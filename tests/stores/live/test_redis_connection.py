@@ -367,7 +367,7 @@ def test_a_url_that_is_none_is_refused_without_its_password(url: str) -> None:
 @pytest.mark.parametrize(
     ("said", "code", "maybe_done"),
     [
-        ("OOM command not allowed when used memory > 'maxmemory'.", "live_unavailable", False),
+        ("OOM command not allowed when used memory > 'maxmemory'.", "overloaded", False),
         ("LOADING Redis is loading the dataset in memory", "live_unavailable", False),
         ("READONLY You can't write against a read only replica.", "live_unavailable", False),
         ("ERR user_function:1: broke script: hg1_append", "unavailable", True),

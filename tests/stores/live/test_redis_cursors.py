@@ -131,7 +131,7 @@ async def test_a_full_redis_refuses_acks_and_still_tells_cursors(redis_server: C
         client.config_set("maxmemory", "1")
         (answer,) = await store.acknowledge([Ack(session, ME, second)])
         assert isinstance(answer, StoreError)
-        assert answer.code == "live_unavailable"
+        assert answer.code == "overloaded"
         assert await store.cursors(session, [ME]) == [first]
         client.config_set("maxmemory", "0")
     assert await store.acknowledge([Ack(session, ME, second)]) == [Acknowledged(AckStatus.OK, second, 0)]
