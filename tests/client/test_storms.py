@@ -1,8 +1,6 @@
 """Many clients in one program lose their edge at once: their loop stays theirs, and they come back spread out."""
 
 import asyncio
-import datetime
-import ipaddress
 import ssl
 import threading
 import time
@@ -12,10 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+from tests.certificates import certificate, server_side
 from tests.client.conftest import QUICK
 from tests.client.fake_edge import FakeEdge
 
@@ -30,28 +25,9 @@ BLOCKED_S = 1.0
 the machine; certificates read for each client, or handshakes in step, would be many seconds."""
 
 
-def certificate(folder: Path) -> None:
-    """A self-signed one for 127.0.0.1, beside the system's own authorities."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
-    now = datetime.datetime.now(datetime.UTC)
-    built = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    own = built.public_bytes(serialization.Encoding.PEM)
-    (folder / "cert.pem").write_bytes(own)
-    (folder / "key.pem").write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    )
+def trusted_certificate(folder: Path) -> None:
+    """One for this machine, beside the system's own authorities."""
+    own = certificate(folder).read_bytes()
     system = ssl.get_default_verify_paths().cafile
     (folder / "authorities.pem").write_bytes(own + (Path(system).read_bytes() if system else b""))
 
@@ -60,9 +36,7 @@ class EdgeElsewhere:
     """A fake edge on a loop and thread of its own: its work is not the clients'."""
 
     def __init__(self, folder: Path) -> None:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(folder / "cert.pem", folder / "key.pem")
-        self.edge = FakeEdge(ssl=context)
+        self.edge = FakeEdge(ssl=server_side(folder))
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
@@ -80,7 +54,7 @@ class EdgeElsewhere:
 
 @pytest.fixture
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[EdgeElsewhere]:
-    certificate(tmp_path)
+    trusted_certificate(tmp_path)
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authorities.pem"))
     monkeypatch.setattr("heliograph.client.dialing._context", None)  # this process may have read others before
     edge = EdgeElsewhere(tmp_path)

@@ -1,49 +1,17 @@
 """Key sets are fetched by https from hosts on the list, at addresses that were checked, bounded in size and time."""
 
 import asyncio
-import datetime
-import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
 from aiohttp import web
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+from tests.certificates import certificate, server_side
 
 from heliograph.operator.tenants.fetching import FetchError, JwksFetcher
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 KEYS = {"keys": [{"kid": "k1", "kty": "OKP"}]}
-
-
-def certificate(directory: Path) -> tuple[Path, ssl.SSLContext]:
-    """One for `localhost`, and the server's side of it."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-    now = datetime.datetime.now(datetime.UTC)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - datetime.timedelta(hours=1))
-        .not_valid_after(now + datetime.timedelta(hours=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    pem, private = directory / "cert.pem", directory / "key.pem"
-    pem.write_bytes(made.public_bytes(serialization.Encoding.PEM))
-    private.write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    )
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(pem, private)
-    return pem, context
 
 
 def moved(target: str) -> web.Response:
@@ -71,14 +39,13 @@ class Site:
 
 @pytest.fixture
 async def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Site]:
-    pem, context = certificate(tmp_path)
-    monkeypatch.setenv("SSL_CERT_FILE", str(pem))
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate(tmp_path)))
     site = Site()
     app = web.Application()
     app.router.add_get("/{path:.*}", site.handle)
     runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()
-    tcp = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context)
+    tcp = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=server_side(tmp_path))
     await tcp.start()
     assert tcp._server is not None
     site.port = tcp._server.sockets[0].getsockname()[1]  # type: ignore[attr-defined]
