@@ -84,12 +84,8 @@ class WorkQueue:
             elif not entry.waiting:
                 self._enqueue(key, entry)
             return
-        due = self._clock() + after_s
-        if due < entry.due and not entry.waiting:
-            entry.due = due
-            entry.tickets += 1
-            heapq.heappush(self._timers, (due, next(self._numbers), key, entry.tickets))
-            self._timer_set.set()
+        if not entry.waiting:
+            self._set_timer(key, entry, after_s)
 
     async def run(self) -> None:
         """Work, for as long as the task lives."""
@@ -176,10 +172,10 @@ class WorkQueue:
         if entry.backoff.attempt:
             entry.backoff = Backoff(self._retry, self._uniform)
         if requeue is not None:
-            self.add_after(key, entry, requeue.after_s)
+            self._set_timer(key, entry, requeue.after_s)
 
-    def add_after(self, key: Key, entry: _Entry, after_s: float) -> None:
-        """Set a timer for a key that is being worked on."""
+    def _set_timer(self, key: Key, entry: _Entry, after_s: float) -> None:
+        """Have a key that does not wait to be looked at now looked at then, unless it is due sooner."""
         due = self._clock() + after_s
         if due < entry.due:
             entry.due = due
@@ -206,4 +202,4 @@ class WorkQueue:
             self._metrics.gave_up(key.kind)
             entry.backoff = Backoff(self._retry, self._uniform)
         else:
-            self.add_after(key, entry, delay_s)
+            self._set_timer(key, entry, delay_s)
