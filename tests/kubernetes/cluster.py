@@ -8,9 +8,11 @@ import os
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+from heliograph.local.cache import cache_dir, file_lock
 
 ROOT = Path(__file__).parents[2]
 
@@ -20,6 +22,10 @@ SCRIPT_DEFAULT = ROOT.parent / "shared" / "cluster" / "cluster"
 UP_TIMEOUT_S = 1800.0
 """The first time on a machine, Kubernetes itself is built: 7 minutes, more where others want the cores too."""
 CALL_TIMEOUT_S = 120.0
+NODES = "2"
+"""Of a cluster that is started here: one of them dies in a test."""
+DIES = "heliograph.dev/dies"
+"""Taint of the node that tests drain and kill, where there are several: what does not tolerate it stays off it."""
 
 
 class NoClusterError(Exception):
@@ -82,11 +88,18 @@ class Cluster:
             binaries = run([str(starter), "path"], env=env, timeout_s=CALL_TIMEOUT_S).strip()
             env["PATH"] = os.pathsep.join([env["PATH"], binaries])
             if given is None or Path(given) == Path(ours):
-                run([str(starter), "up"], env=env, timeout_s=UP_TIMEOUT_S)
+                with file_lock(cache_dir() / "cluster.lock"):  # processes side by side start one between them
+                    run([str(starter), "up", NODES], env=env, timeout_s=UP_TIMEOUT_S)
                 env["KUBECONFIG"] = ours
-                return cls(ours, starter, env)
+                found = cls(ours, starter, env)
+                found._keep_clear()
+                return found
         assert given is not None
         return cls(given, None, env)
+
+    def with_programs(self, directory: Path) -> "Cluster":
+        """The same cluster, for programs of this folder before those of the same name on PATH."""
+        return replace(self, env={**self.env, "PATH": os.pathsep.join([str(directory), self.env["PATH"]])})
 
     def kubectl(self, *arguments: str, stdin: str | None = None, timeout_s: float = CALL_TIMEOUT_S) -> str:
         return run(["kubectl", *arguments], env=self.env, stdin=stdin, timeout_s=timeout_s)
@@ -104,6 +117,24 @@ class Cluster:
         ready = [node for node in nodes if {"type": "Ready", "status": "True"}.items() <= _condition(node).items()]
         addresses = (ready or nodes)[0]["status"]["addresses"]
         return next(str(entry["address"]) for entry in addresses if entry["type"] == "InternalIP")
+
+    # ---- the node that may die ---------------------------------------------------------------------------------------
+
+    def mortal_node(self) -> str | None:
+        """The last of several nodes that the script can end and begin again; None where there is none such."""
+        names = sorted(node["metadata"]["name"] for node in self.get("nodes")["items"])
+        return names[-1] if self.script is not None and len(names) > 1 else None
+
+    def node(self, verb: str, name: str) -> None:
+        """`stop-node`: it dies at once, with its containers; `start-node` brings it back."""
+        assert self.script is not None
+        run([str(self.script), verb, name], env=self.env, timeout_s=CALL_TIMEOUT_S)
+
+    def _keep_clear(self) -> None:
+        """The node that may die is for those who say that they can stand it: others may be using the same cluster."""
+        mortal = self.mortal_node()
+        if mortal is not None:
+            self.kubectl("taint", "nodes", mortal, f"{DIES}=tests:NoExecute", "--overwrite")
 
 
 def _condition(node: Any) -> dict[str, Any]:
