@@ -84,11 +84,41 @@ def test_the_other_redis_urls_default_to_the_live_one(monkeypatch: pytest.Monkey
     assert Everything().token_url() == "rediss://user:pass@live:6380/1"
 
 
-@pytest.mark.parametrize("url", ["live:6379", "http://live", "redis://", "redis://live:99999", "redis://live:x"])
-def test_a_redis_url_is_checked_and_not_echoed(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
-    monkeypatch.setenv("HELIOGRAPH_REDIS_URL", url + "#very-secret")
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://one:6379/1",
+        "rediss+sentinel://u:p@s1,s2:26380/main/2?sentinel_password=x&ssl_ca_certs=/ca.crt",
+        "redis+cluster://n1,n2:6379,[::1]",
+    ],
+)
+def test_each_redis_may_be_one_server_behind_sentinel_or_a_cluster(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    for name in ("REDIS_URL", "METADATA_REDIS_URL", "TOKEN_REDIS_URL"):
+        monkeypatch.setenv(f"HELIOGRAPH_{name}", url)
+    settings = Everything()
+    assert settings.live_url() == settings.metadata_url() == settings.token_url() == url
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("live:6379", "redis+cluster://"),
+        ("http://live", "redis+cluster://"),
+        ("redis://", "each host is"),
+        ("redis://live:99999", "a port is 1 to 65535"),
+        ("redis://live:x", "1 to 65535"),
+        ("redis://live/0#very-secret", "%23"),
+        ("redis+sentinel://u:very-secret@s1,s2", "the name that the sentinels monitor"),
+        ("redis+cluster://u:very-secret@n1/1", "only database 0"),
+    ],
+)
+@pytest.mark.parametrize("name", ["redis_url", "metadata_redis_url", "token_redis_url"])
+def test_a_redis_url_is_checked_and_not_echoed(monkeypatch: pytest.MonkeyPatch, name: str, url: str, says: str) -> None:
+    monkeypatch.setenv(f"HELIOGRAPH_{name.upper()}", url)
     with pytest.raises(ValidationError) as caught:
         Everything()
+    assert name in str(caught.value)
+    assert says in str(caught.value)
     assert "very-secret" not in str(caught.value)
 
 

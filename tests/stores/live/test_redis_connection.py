@@ -13,7 +13,6 @@ import redis as redis_client
 from tests.certificates import certificate
 from tests.stores.live.helpers import Listener, message, new_session, put, redis_store, until
 
-from heliograph.core.errors import InvalidValueError
 from heliograph.local import RedisServer
 from heliograph.local.ports import free_port
 from heliograph.stores.keys import session_of_channel
@@ -319,21 +318,7 @@ async def test_tls_is_spoken_and_its_certificate_checked(
     assert "certificate" in caught.value.message.lower()
 
 
-# ---- addresses and errors -------------------------------------------------------------------------------------------
-
-
-def test_an_address_is_read_from_its_url() -> None:
-    address = RedisAddress.parse("rediss://us%3Aer:p%40ss@redis.example:7000/2?ssl_ca_certs=/ca.pem&ssl_cert_reqs=none")
-    assert address == RedisAddress("redis.example", 7000, 2, "us:er", "p@ss", True, "/ca.pem", False)
-    assert RedisAddress.parse("redis://localhost") == RedisAddress("localhost", 6379)
-    assert "p@ss" not in repr(address)
-
-
-@pytest.mark.parametrize("url", ["http://h:1", "redis://", "redis://h:99999", "redis://h/x", "redis://u:s3cret@/0", ""])
-def test_a_url_that_is_none_is_refused_without_its_password(url: str) -> None:
-    with pytest.raises(InvalidValueError) as caught:
-        RedisAddress.parse(url)
-    assert "s3cret" not in str(caught.value)
+# ---- errors -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

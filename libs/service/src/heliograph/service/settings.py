@@ -20,7 +20,9 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from heliograph.core import limits
+from heliograph.core.errors import InvalidValueError
 from heliograph.service.kafka_properties import KafkaProperties, parse_kafka_properties, reveal
+from heliograph.stores.redis.address import RedisLocation
 
 PREFIX = "HELIOGRAPH_"
 
@@ -90,15 +92,10 @@ class Settings(BaseSettings):
 
 
 def _check_redis_url(value: SecretStr) -> SecretStr:
-    url = urlsplit(value.get_secret_value())
-    if url.scheme not in ("redis", "rediss") or not url.hostname:
-        raise ValueError("must be redis://[[user]:password@]host[:port][/db], or rediss:// for TLS")
     try:
-        port = url.port
-    except ValueError:
-        port = 0
-    if port == 0:
-        raise ValueError("has a port that is not 1 to 65535")
+        RedisLocation.parse(value.get_secret_value())
+    except InvalidValueError as error:
+        raise ValueError(f"must be {error.wanted}") from None
     return value
 
 
