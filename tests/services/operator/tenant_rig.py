@@ -7,11 +7,13 @@ from typing import Any
 from tests.services.operator.fake_kube import FakeKube, selected
 
 from heliograph.operator.kube import TENANTS, Kind, Object
+from heliograph.operator.metrics import TenantMetrics
 from heliograph.operator.reconciler import Key, Requeue
 from heliograph.operator.recorder import Recorder
 from heliograph.operator.tenants.fetching import FetchError
 from heliograph.operator.tenants.keys import KeySource
 from heliograph.operator.tenants.reconciler import TenantReconciler
+from heliograph.operator.tenants.status import CONDITIONS
 from heliograph.operator.tenants.stores import NamedLogAdmin, TenantStores
 from heliograph.protocol.tenants import Tenant, decode_tenant
 from heliograph.service.metrics import Metrics
@@ -72,6 +74,7 @@ class Rig:
         self.reconciler = TenantReconciler(
             self.kube,
             Recorder(self.kube, self.metrics, lambda: 1_000_000.0),
+            TenantMetrics(self.metrics, CONDITIONS),
             self.stores,
             KeySource(self.kube, self._fetch, development=False),
             uniform=lambda: 0.5,

@@ -70,6 +70,10 @@ async def test_what_limits_the_number_is_said(rig: FleetRig) -> None:
     await rig.running(400, 400, max=4)
     await rig.pass_s(2)
     assert (rig.replicas, rig.condition("Limited")) == (4, ("True", "TooManyReplicas"))
+    assert rig.metrics.value("fleets", {"state": "at_max"}) == rig.metrics.value("fleets", {"state": "all"}) == 1
+    await rig.change(max=10)
+    await rig.until(lambda: rig.replicas == 8)
+    assert rig.metrics.value("fleets", {"state": "at_max"}) == 0
 
 
 # ---- shrinking -----------------------------------------------------------------------------------------------------
@@ -174,6 +178,7 @@ async def test_with_the_store_away_nothing_shrinks_and_the_fallback_counts(rig: 
     rig.connections.away = True
     await rig.pass_s(29)
     assert (rig.replicas, rig.condition("LoadKnown")) == (2, ("False", "StoreUnavailable"))
+    assert rig.metrics.value("fleets", {"state": "load_unknown"}) == 1
     await rig.pass_s(5)
     assert rig.replicas == 4
     assert "StoreUnavailable" in rig.events()
@@ -293,9 +298,13 @@ async def test_an_edge_that_was_draining_serves_again_when_nobody_looks_after_th
 
 async def test_a_fleet_that_is_deleted_leaves_everything_as_it_is(rig: FleetRig) -> None:
     await rig.running(300, 300)
+    await rig.reconcile()
+    assert rig.metrics.value("fleets", {"state": "all"}) == 1
+    replicas = rig.replicas
     await rig.kube.delete(EDGE_FLEETS, NAMESPACE, FLEET)
     assert await rig.reconcile() is None
-    assert rig.replicas == 2
+    assert rig.metrics.value("fleets", {"state": "all"}) == 0
+    assert rig.replicas == replicas
 
 
 async def test_nobody_goes_during_a_rollout_and_who_was_leaving_serves_again(rig: FleetRig) -> None:

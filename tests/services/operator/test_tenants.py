@@ -236,6 +236,7 @@ async def test_suspension_is_in_the_record_and_the_tenant_is_not_ready_then() ->
     assert record is not None
     assert record.suspended
     assert rig.condition("Ready")[:2] == ("False", "Suspended")
+    assert rig.metrics.value("tenants_unmet", {"condition": "Ready"}) == 0, "somebody wants it so"
     await rig.change(setter("spec/suspended", False))
     await rig.look()
     assert rig.condition("Ready")[0] == "True"
@@ -299,9 +300,12 @@ async def test_a_new_tenant_waits_for_kafka() -> None:
     with pytest.raises(StoreError):
         await rig.look()
     assert await rig.record() is None
+    assert rig.metrics.value("tenants_unmet", {"condition": "Ready"}) == 1
+    assert rig.metrics.value("tenants_unmet", {"condition": "KeysReady"}) == 0
     rig.log.available = True
     await rig.look()
     assert rig.condition("Ready")[0] == "True"
+    assert rig.metrics.value("tenants_unmet", {"condition": "Ready"}) == 0
 
 
 async def test_deletion_waits_for_kafka_unless_it_is_forced() -> None:

@@ -11,7 +11,7 @@ import ssl
 from collections.abc import Callable
 
 from heliograph.service.logs import get_logger
-from heliograph.service.sockets import OpenSockets
+from heliograph.service.sockets import NO_ROOM, OpenSockets
 
 PAUSE_S = 0.25
 """Until the next try after the system said no: somebody may have left."""
@@ -19,8 +19,6 @@ PAUSE_S = 0.25
 AT_ONCE = 8
 """Accepted in one turn of the event loop. Each is a handshake in the turns that follow, a millisecond of them: a storm
 of clients then holds up who is connected by some 10 ms, and waits in the kernel meanwhile."""
-
-NO_ROOM = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 log = get_logger(__name__)
 

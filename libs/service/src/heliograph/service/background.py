@@ -30,6 +30,7 @@ class BackgroundTasks:
 
     def spawn(self, name: str, body: Callable[[], Awaitable[None]]) -> asyncio.Task[None]:
         """Run `body` now, and again whenever it fails; a body that returns is done."""
+        self._crashes.labels(name)  # from 0: the first crash of a series that was not there would be no increase
         task = asyncio.create_task(self._keep(name, body), name=name)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

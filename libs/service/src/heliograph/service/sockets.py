@@ -8,6 +8,7 @@ WebSocket, until `hello` was found good: those under way are counted by themselv
 What this must never do: touch a socket that is at work.
 """
 
+import errno
 import resource
 from collections.abc import Callable
 
@@ -44,6 +45,10 @@ class Seat:
             self._sockets.open -= 1
 
 
+NO_ROOM = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+"""Errors of the system that say that there is no room for one more socket, now."""
+
+
 class OpenSockets:
     """Those of one service."""
 
@@ -62,6 +67,8 @@ class OpenSockets:
         self._accept_failures = metrics.tick_family(
             "accept_failures_total", "Connections that the system did not let this process accept, by error.", ["error"]
         )
+        for number in NO_ROOM:
+            self._accept_failures.labels(errno.errorcode[number])  # from 0, or the first would be no increase
         self._log = RateLimitedLog(get_logger(__name__))
         self.on_refused: Callable[[str], None] = self.say_refused
         """Told what is refused before there is a request; a service with more to say about it puts its own here."""

@@ -1,6 +1,7 @@
 """What the edge counts."""
 
 from heliograph.core.messages import MessageClass
+from heliograph.protocol.codes import GapReason
 from heliograph.service.metrics import Metrics
 
 
@@ -66,6 +67,8 @@ class EdgeMetrics:
         self.catch_ups = metrics.ticks("catch_ups_total", "Slow readers that went over the hard mark.")
         self.repairs = metrics.tick_family("repairs_total", "Sessions whose live frames had a hole.", ["cause"])
         self.gaps = metrics.tick_family("gaps_total", "Gaps told to subscribers.", ["reason"])
+        for reason in GapReason.ALL:
+            self.gaps.labels(reason)  # from 0: the first gap of a series that was not there would be no increase
         self.stale_frames = metrics.ticks("stale_frames_total", "Live frames dropped as already delivered.")
         self.corrupt_frames = metrics.ticks("corrupt_frames_total", "Live frames that are no message of ours.")
         self.lost_subscriptions = metrics.ticks("live_connection_lost_total", "Times the subscription link broke.")

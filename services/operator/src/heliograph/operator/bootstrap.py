@@ -11,7 +11,7 @@ from heliograph.operator.kube import Kube
 from heliograph.operator.kube_http import HttpKube
 from heliograph.operator.login import login
 from heliograph.operator.manager import Manager
-from heliograph.operator.metrics import FleetMetrics, KubeMetrics, QueueMetrics
+from heliograph.operator.metrics import FleetMetrics, KubeMetrics, QueueMetrics, TenantMetrics
 from heliograph.operator.queue import Work, WorkQueue
 from heliograph.operator.reconciler import Reconciler
 from heliograph.operator.recorder import Recorder
@@ -19,6 +19,7 @@ from heliograph.operator.settings import OperatorSettings
 from heliograph.operator.tenants.fetching import Fetch, JwksFetcher
 from heliograph.operator.tenants.keys import KeySource
 from heliograph.operator.tenants.reconciler import TenantReconciler
+from heliograph.operator.tenants.status import CONDITIONS
 from heliograph.operator.tenants.stores import NamedLogAdmin, TenantStores
 from heliograph.operator.watching import KopfWatcher, Watcher, WatchTimes
 from heliograph.service.background import BackgroundTasks
@@ -75,7 +76,7 @@ async def build(settings: OperatorSettings) -> Service:
     fetch = fetcher(settings)
     recorder = Recorder(kube, metrics, time.time)
     reconcilers: list[Reconciler] = [
-        tenant_reconciler(settings, kube, stores, fetch, recorder),
+        tenant_reconciler(settings, kube, stores, fetch, recorder, TenantMetrics(metrics, CONDITIONS)),
         FleetReconciler(
             kube,
             RedisConnectionStore(metadata),
@@ -134,12 +135,18 @@ def fetcher(settings: OperatorSettings) -> JwksFetcher:
 
 
 def tenant_reconciler(
-    settings: OperatorSettings, kube: Kube, stores: TenantStores, fetch: Fetch, recorder: Recorder
+    settings: OperatorSettings,
+    kube: Kube,
+    stores: TenantStores,
+    fetch: Fetch,
+    recorder: Recorder,
+    metrics: TenantMetrics,
 ) -> TenantReconciler:
     """The reconciler of Tenants, on any stores."""
     return TenantReconciler(
         kube,
         recorder,
+        metrics,
         stores,
         KeySource(kube, fetch, development=settings.development),
         namespaces=settings.watch_namespaces,

@@ -1,6 +1,6 @@
 """What the operator counts. Kinds and reasons are few; names of objects are never labels."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from heliograph.service.metrics import Metrics
 
@@ -63,6 +63,12 @@ class KubeMetrics:
         self._restarts.inc()
 
 
+DRAIN_RESULTS = ("ordered", "removed", "withdrawn", "disobeyed", "another_went")
+
+FLEET_STATES = ("all", "not_ready", "load_unknown", "at_max", "paused")
+"""What a fleet is counted for; each is in `all`."""
+
+
 class FleetMetrics:
     """Of edge fleets, all together."""
 
@@ -70,12 +76,16 @@ class FleetMetrics:
         self._scalings = metrics.counter("fleet_scalings_total", "Times that replicas were changed.", ["direction"])
         self._drains = metrics.counter(
             "fleet_drains_total",
-            "Edges ordered to drain, and what became of it: removed, withdrawn, disobeyed, another_went.",
+            f"Edges ordered to drain, and what became of it: {', '.join(DRAIN_RESULTS)}.",
             ["result"],
         )
         self._shed = metrics.counter("fleet_shed_total", "Clients that edges were asked to move, to spread them.")
+        for result in DRAIN_RESULTS:
+            self._drains.labels(result)  # from 0, or the first would be no increase
         self._edges: dict[str, Mapping[str, float]] = {}
+        self._states: dict[str, Collection[str]] = {}
         metrics.sampled_gauge("fleet_edges", "Edges of all fleets, by state.", self._sums, label="state")
+        metrics.sampled_gauge("fleets", "Fleets, by what is so of them.", self._counts, label="state")
 
     def scaled(self, direction: str) -> None:
         self._scalings.labels(direction).inc()
@@ -95,8 +105,16 @@ class FleetMetrics:
             "draining": float(draining),
         }
 
+    def stands(self, name: str, states: Collection[str]) -> None:
+        """What is so of a fleet: of FLEET_STATES."""
+        self._states[name] = states
+
     def gone(self, name: str) -> None:
         self._edges.pop(name, None)
+        self._states.pop(name, None)
+
+    def _counts(self) -> Mapping[str, float]:
+        return {state: float(sum(state in one for one in self._states.values())) for state in FLEET_STATES}
 
     def _sums(self) -> Mapping[str, float]:
         sums = dict.fromkeys(("desired", "current", "ready", "draining"), 0.0)
@@ -104,3 +122,26 @@ class FleetMetrics:
             for state, count in one.items():
                 sums[state] += count
         return sums
+
+
+class TenantMetrics:
+    """Of Tenants, all together: how many conditions are not met."""
+
+    def __init__(self, metrics: Metrics, conditions: Collection[str]) -> None:
+        """`conditions`: the types that are counted."""
+        self._conditions = tuple(conditions)
+        self._unmet: dict[str, Collection[str]] = {}
+        metrics.sampled_gauge("tenants", "Tenants there are.", lambda: float(len(self._unmet)))
+        metrics.sampled_gauge(
+            "tenants_unmet", "Tenants of which a condition is not true, by condition.", self._counts, label="condition"
+        )
+
+    def stands(self, name: str, unmet: Collection[str]) -> None:
+        """Types of a Tenant's conditions that are not true."""
+        self._unmet[name] = unmet
+
+    def gone(self, name: str) -> None:
+        self._unmet.pop(name, None)
+
+    def _counts(self) -> Mapping[str, float]:
+        return {one: float(sum(one in unmet for unmet in self._unmet.values())) for one in self._conditions}

@@ -185,6 +185,8 @@ class FleetReconciler:
         self, fleet: Object, remembered: _Remembered, conditions: Sequence[Condition], numbers: dict[str, Any]
     ) -> None:
         before = fleet.get("status") or {}
+        key = Key(EDGE_FLEETS.kind, fleet["metadata"]["namespace"], fleet["metadata"]["name"])
+        self._metrics.stands(str(key), says.states(conditions))
         generation = int(fleet["metadata"]["generation"])
         now = {
             "observedGeneration": generation,

@@ -79,6 +79,22 @@ def paused(*, by_spec: bool, by_annotation: bool) -> Condition:
     return Condition("Paused", Truth.FALSE, "NotPaused", "it is looked after")
 
 
+def states(conditions: Sequence[Condition]) -> frozenset[str]:
+    """What a fleet is counted for (`heliograph.operator.metrics.FLEET_STATES`)."""
+    found = {"all"}
+    for condition in conditions:
+        match condition.type, condition.status, condition.reason:
+            case "Ready", Truth.FALSE, _:
+                found.add("not_ready")
+            case "LoadKnown", Truth.FALSE, _:
+                found.add("load_unknown")
+            case "Limited", Truth.TRUE, Limit.MAXIMUM:
+                found.add("at_max")
+            case "Paused", Truth.TRUE, _:
+                found.add("paused")
+    return frozenset(found)
+
+
 def numbers(view: View, size: Size) -> dict[str, Any]:
     """Everything but conditions."""
     found: dict[str, Any] = {

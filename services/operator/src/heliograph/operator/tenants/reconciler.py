@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from heliograph.core.errors import InvalidValueError
 from heliograph.operator.conditions import Condition, Truth
 from heliograph.operator.kube import CONFIG_MAPS, PAUSED, SECRETS, TENANTS, Kind, Kube, KubeError, Object, is_true
+from heliograph.operator.metrics import TenantMetrics
 from heliograph.operator.reconciler import Key, Requeue, Watch
 from heliograph.operator.recorder import Recorder
 from heliograph.operator.tenants.access import Access
@@ -39,6 +40,7 @@ class TenantReconciler:
         self,
         kube: Kube,
         recorder: Recorder,
+        metrics: TenantMetrics,
         stores: TenantStores,
         keys: KeySource,
         *,
@@ -57,8 +59,9 @@ class TenantReconciler:
         self._refresh_s = refresh_s
         self._uniform = uniform
         self._claims = Claims()
+        self._metrics = metrics
         self._access = Access(kube, stores.access, stores.topics.prefix)
-        self._telling = Telling(kube, recorder, clock, self._claims.wrote)
+        self._telling = Telling(kube, recorder, metrics, clock, self._claims.wrote)
         self._making = Making(stores)
         self._ending = Ending(kube, recorder, stores, Removal(stores, self._access), self._telling)
 
@@ -80,6 +83,7 @@ class TenantReconciler:
         body = await self._kube.get(TENANTS, key.namespace, key.name)
         if body is None:
             self._claims.drop(key)
+            self._metrics.gone(f"{key.namespace}/{key.name}")
             return None
         self._claims.put(body)
         look = Look(body)

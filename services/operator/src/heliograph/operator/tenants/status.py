@@ -22,6 +22,11 @@ READY, TOPICS_READY, QUOTAS_APPLIED, PAUSED, ACCESS_READY = (
     "Ready", "TopicsReady", "QuotasApplied", "Paused", "AccessReady",
 )  # fmt: skip
 
+CONDITIONS = (READY, TOPICS_READY, QUOTAS_APPLIED, "KeysReady", ACCESS_READY)
+"""That a Tenant should meet."""
+
+SUSPENDED = "Suspended"
+
 NOT_PAUSED = Condition(PAUSED, Truth.FALSE, "NotPaused", "it is reconciled")
 
 
@@ -102,7 +107,7 @@ def ready(conditions: Sequence[Condition], *, suspended: bool) -> Condition:
     if unknown is not None:
         return Condition(READY, Truth.UNKNOWN, unknown.reason, unknown.message)
     if suspended:
-        return Condition(READY, Truth.FALSE, "Suspended", "spec.suspended is true: clients are refused")
+        return Condition(READY, Truth.FALSE, SUSPENDED, "spec.suspended is true: clients are refused")
     return Condition(READY, Truth.TRUE, "Ready", "clients can connect, publish and read history")
 
 
@@ -134,6 +139,13 @@ def patch_of(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, A
     if isinstance(patch.get("access"), dict):
         patch["access"] = dict.fromkeys(before.get("access", ())) | patch["access"]
     return patch | {name: None for name in before if name not in after}
+
+
+def unmet(conditions: Sequence[Mapping[str, Any]]) -> frozenset[str]:
+    """Types of those that are not true; who is suspended is as somebody wants it."""
+    found = {str(one["type"]) for one in conditions if one["type"] in CONDITIONS and one["status"] != "True"}
+    suspended = (find(conditions, READY) or {}).get("reason") == SUSPENDED
+    return frozenset(found - {READY} if suspended else found)
 
 
 def turned(before: Mapping[str, Any], after: Mapping[str, Any]) -> Mapping[str, Any] | None:

@@ -5,6 +5,7 @@ from typing import Any
 
 from heliograph.operator.conditions import Condition, Truth, find
 from heliograph.operator.kube import TENANTS, Kube, Object
+from heliograph.operator.metrics import TenantMetrics
 from heliograph.operator.recorder import Recorder, Severity, rfc3339
 from heliograph.operator.tenants.keys import KEYS_READY
 from heliograph.operator.tenants.look import Look
@@ -18,6 +19,7 @@ from heliograph.operator.tenants.status import (
     ready,
     status_of,
     turned,
+    unmet,
 )
 
 
@@ -25,11 +27,17 @@ class Telling:
     """Writes Events and statuses."""
 
     def __init__(
-        self, kube: Kube, recorder: Recorder, clock: Callable[[], float], wrote: Callable[[Object], None]
+        self,
+        kube: Kube,
+        recorder: Recorder,
+        metrics: TenantMetrics,
+        clock: Callable[[], float],
+        wrote: Callable[[Object], None],
     ) -> None:
         """`clock`: Unix time in s. `wrote` is told each object as it was written."""
         self._kube = kube
         self._recorder = recorder
+        self._metrics = metrics
         self._clock = clock
         self._wrote = wrote
 
@@ -44,6 +52,7 @@ class Telling:
         if look.steps:
             await self._recorder.record(look.body, Severity.NORMAL, "Applied", "; ".join(look.steps))
         after = status_of(look.status, found, metadata["generation"], rfc3339(self._clock()))
+        self._metrics.stands(f"{metadata['namespace']}/{metadata['name']}", unmet(after["conditions"]))
         if after == look.status:
             return
         turn = turned(look.status, after)
