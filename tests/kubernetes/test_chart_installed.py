@@ -14,6 +14,8 @@ from tests.kubernetes.images import Images
 from tests.kubernetes.installation import DEV_VALUES, Installation, Namespace
 from tests.kubernetes.rendering import MINIMAL, VALUES, Chart
 from tests.kubernetes.traffic import Traffic, shown
+from tests.monitoring.alerts import all_alerts
+from tests.monitoring.naming import selectors
 
 from heliograph.local.tenant import DevelopmentTenant
 
@@ -96,16 +98,16 @@ def test_helm_test_sees_a_message_all_its_way(installation: Installation) -> Non
 
 
 def test_metrics_that_alerts_name_are_served(installation: Installation) -> None:
-    expressions = (ROOT / "charts/heliograph/files/alerts.yaml").read_text(encoding="utf-8")
-    named = set(re.findall(r"heliograph_[a-z]+_\w+(?=[{\s])", expressions))
-    served: set[str] = set()
-    for component, port in (("edge", 8080), ("router", 8083), ("replay", 8081), ("registry", 8082)):
+    named = {selector.name for alert in all_alerts() for selector in selectors(alert["expr"]) if not selector.pattern}
+    served: set[str] = {"up"}
+    ports = {"edge": 8080, "router": 8083, "replay": 8081, "registry": 8082, "operator": 8084}
+    for component, port in ports.items():
         pod = installation.namespace.pods(component)[0]["metadata"]["name"]
         path = f"/api/v1/namespaces/{installation.namespace.name}/pods/{pod}:{port}/proxy/metrics"
         text = installation.cluster.kubectl("get", "--raw", path)
         for name, kind in re.findall(r"^# TYPE (\S+) (\S+)$", text, re.MULTILINE):
             served |= {name, f"{name}_bucket"} if kind == "histogram" else {name}
-    assert len(named) > 10
+    assert len(named) > 40
     assert named - served == set()
 
 

@@ -14,6 +14,7 @@ import yaml
 from tests.kubernetes.cluster import ROOT, Cluster
 from tests.kubernetes.installation import CHART, DEV_VALUES
 from tests.kubernetes.rendering import MINIMAL, VALUES, Chart
+from tests.monitoring.alerts import RUNBOOKS, groups
 
 SNAPSHOTS = Path(__file__).parent / "snapshots"
 CASES = {"minimal": MINIMAL, "everything": VALUES / "everything.yaml", "bare": VALUES / "bare.yaml", "dev": DEV_VALUES}
@@ -303,8 +304,18 @@ def test_monitoring_is_there_when_it_is_wanted(kind: str, chart: Chart) -> None:
     assert not {"PodMonitor", "ServiceMonitor", "PrometheusRule"} & {item["kind"] for item in chart.render().objects}
     rendered = chart.render(f"monitoring.monitor={kind}", "monitoring.rules.enabled=true")
     assert len(rendered.all(kind)) == len(rendered.all("PrometheusRule")) == 1
-    for rule in rendered.all("PrometheusRule")[0]["spec"]["groups"][0]["rules"]:
-        assert 'namespace="messaging"' in rule["expr"], rule["alert"]
+
+
+def test_the_alerts_are_those_that_are_tested(chart: Chart) -> None:
+    sets = ("monitoring.rules.enabled=true", f"monitoring.runbookUrl={RUNBOOKS}")
+    assert chart.render(*sets).all("PrometheusRule")[0]["spec"]["groups"] == groups()
+    without = chart.render(*sets, "operator.enabled=false").all("PrometheusRule")[0]["spec"]["groups"]
+    assert without == [group for group in groups() if not group["name"].endswith("-operator")]
+
+
+def test_alerts_link_to_runbooks_only_where_it_is_said_where_those_are(chart: Chart) -> None:
+    for group in chart.render("monitoring.rules.enabled=true").all("PrometheusRule")[0]["spec"]["groups"]:
+        assert all(rule["annotations"].keys() == {"summary", "description"} for rule in group["rules"])
 
 
 # ---- refusals --------------------------------------------------------------------------------------------------------

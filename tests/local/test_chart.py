@@ -88,13 +88,3 @@ def test_what_the_chart_sets_are_settings(settings: type[Settings]) -> None:
     for name in ("host", "port", "drain_timeout_s"):
         assert f"HELIOGRAPH_{name.upper()}" in text
         assert name in settings.model_fields
-
-
-def test_alerts_have_names_of_their_own_and_say_what_is_wrong() -> None:
-    alerts = yaml.safe_load((CHART / "files" / "alerts.yaml").read_text(encoding="utf-8"))["alerts"]
-    names = [alert["alert"] for alert in alerts]
-    assert len(set(names)) == len(names)
-    for alert in alerts:
-        assert alert.keys() <= {"alert", "expr", "for", "severity", "summary"}
-        assert alert["severity"] in {"critical", "warning"}
-        assert "$ns" in alert["expr"], "alerts are of one installation"

@@ -1,0 +1,80 @@
+"""What alerts and dashboards ask for is there: every metric by its name, every label of it."""
+
+from collections.abc import Mapping
+
+import pytest
+from tests.monitoring.alerts import all_alerts, expression
+from tests.monitoring.naming import SCRAPED, Selector, grouped_by, selectors, served_by
+from tests.monitoring.operator import running_operator
+
+from heliograph.dev.options import DevOptions
+from heliograph.dev.server import DevServer
+
+Served = Mapping[str, frozenset[str]]
+
+SERVICES = {"edge", "router", "replay", "registry", "operator"}
+
+
+async def everything_served() -> Served:
+    """By all five services."""
+    async with DevServer(DevOptions(port=0)) as dev, running_operator() as operator:
+        services = [*dev.services, operator]
+        assert {service.name for service in services} == SERVICES
+        found: dict[str, frozenset[str]] = {"up": frozenset()}
+        for service in services:
+            found |= served_by(service.metrics.registry)
+        return found
+
+
+def faults(expressions: Mapping[str, str], served: Served) -> list[str]:
+    """What is asked for and not there."""
+    found = []
+    for where, text in expressions.items():
+        known = SCRAPED | {"le", "service"}  # label_replace puts `service`
+        asked = selectors(text)
+        if not asked:
+            found.append(f"{where}: names no metric")
+        for selector in asked:
+            names = selector.of(served)
+            if not names:
+                found.append(f"{where}: nobody serves {selector.name}")
+            for name in names:
+                known |= served[name]
+                missing = selector.labels - served[name] - SCRAPED
+                found += [f"{where}: {name} has no label {label}" for label in sorted(missing)]
+        found += [f"{where}: nothing of it has a label {label}" for label in sorted(grouped_by(text) - known)]
+    return found
+
+
+async def test_every_metric_and_label_of_an_alert_is_served() -> None:
+    served = await everything_served()
+    assert len(served) > 200
+    assert faults({alert["alert"]: expression(alert) for alert in all_alerts()}, served) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("sum(heliograph_edge_redy)", "nobody serves heliograph_edge_redy"),
+        (
+            'rate(heliograph_edge_refused_total{reason="backlog"}[5m])',
+            "heliograph_edge_refused_total has no label reason",
+        ),
+        ("sum by (cod) (heliograph_edge_refused_total)", "nothing of it has a label cod"),
+        ('{__name__=~"heliograph_(edge|router)_redy"} == 0', "nobody serves heliograph_(edge|router)_redy"),
+        ("vector(1)", "names no metric"),
+    ],
+)
+def test_what_is_not_served_is_found(text: str, fault: str) -> None:
+    served = {"heliograph_edge_ready": frozenset[str](), "heliograph_edge_refused_total": frozenset({"code"})}
+    assert faults({"it": text}, served) == [f"it: {fault}"]
+
+
+def test_names_and_labels_are_read_from_expressions() -> None:
+    first = 'sum by (pod, code) (rate(heliograph_edge_refused_total{namespace="a", code=~"b|c"}[5m]))'
+    text = f'{first} or {{__name__=~"x_(a|b)"}}'
+    assert selectors(text) == [
+        Selector("x_(a|b)", frozenset(), pattern=True),
+        Selector("heliograph_edge_refused_total", frozenset({"namespace", "code"})),
+    ]
+    assert grouped_by(text) == {"pod", "code"}
