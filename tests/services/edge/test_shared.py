@@ -43,3 +43,14 @@ async def test_a_topic_made_again_under_a_running_edge_is_said(world: World) -> 
     assert edge.service.readiness.degraded() == ["topics"]
     assert edge.service.readiness.ready
     assert (await client.publish("acme:planner:1", 2))["durable"] is True
+
+
+async def test_a_log_that_is_away_is_said_and_said_no_longer_when_it_is_back(world: World) -> None:
+    """Also where nobody publishes. Readiness does not hang on it: live delivery goes on."""
+    edge = await world.edge(topics_check_s=0.05)
+    await until(lambda: edge.value("topics_missing") == 0)
+    world.log.available = False
+    await until(lambda: edge.service.readiness.degraded() == ["log"])
+    assert edge.service.readiness.ready
+    world.log.available = True
+    await until(lambda: edge.service.readiness.degraded() == [])

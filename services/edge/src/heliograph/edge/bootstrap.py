@@ -389,6 +389,16 @@ def compose(settings: EdgeSettings, stores: Stores) -> Service:
     tasks = BackgroundTasks(metrics)
     log_condition = readiness.condition("log")
     path.log_failed = log_condition.degraded
+    log_errors = stores.log.load.broker_errors
+
+    def follow_log(error: StoreError | None) -> None:
+        """Readiness does not hang on Kafka, but who looks should know; over is what no write has met since."""
+        nonlocal log_errors
+        before, log_errors = log_errors, stores.log.load.broker_errors
+        if error is not None:
+            log_condition.degraded(error)
+        elif before == log_errors:
+            log_condition.ok()
 
     async def start_live() -> None:
         await stores.live.start(sessions)
@@ -398,7 +408,7 @@ def compose(settings: EdgeSettings, stores: Stores) -> Service:
         tasks.spawn("standing orders", orders.run)
         tasks.spawn("tenants", directory.run)
         tasks.spawn("expiries", expiries.run)
-        tasks.spawn("topics", lambda: _look_at_topics(watch, directory, topics, settings.topics_check_s))
+        tasks.spawn("topics", lambda: _look_at_topics(watch, directory, topics, settings.topics_check_s, follow_log))
         tasks.spawn("connections", connections.look_after)
         tasks.spawn("heads", lambda: sessions.check_heads(settings.heads_interval_s))
         tasks.spawn("cursors", cursors.run)
@@ -477,14 +487,26 @@ def _admission(settings: EdgeSettings) -> AdmissionPolicy:
     )
 
 
-async def _look_at_topics(watch: TopicWatch, directory: TenantDirectory, topics: Topics, interval_s: float) -> None:
-    """Say which topics are gone or were made again; what is to be done about it routers do."""
+async def _look_at_topics(
+    watch: TopicWatch,
+    directory: TenantDirectory,
+    topics: Topics,
+    interval_s: float,
+    answered: Callable[[StoreError | None], None],
+) -> None:
+    """Say which topics are gone or were made again; what is to be done about it routers do.
+
+    `answered` is told how Kafka answered: None, or what was wrong.
+    """
     limited = RateLimitedLog(get_logger(__name__))
     while True:
         names = {name for entry in directory.all().values() for name in topics.logs_of(entry.record)}
         try:
             await watch.look(names)
+            if names:
+                answered(None)
         except StoreError as error:
+            answered(error)
             limited.warning("topics_not_looked_at", error=str(error))
         await asyncio.sleep(interval_s)
 

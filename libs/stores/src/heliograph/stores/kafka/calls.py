@@ -13,7 +13,7 @@ from typing import Any, Literal, Protocol
 import confluent_kafka.admin
 from confluent_kafka import KafkaError, KafkaException, TopicCollection, TopicPartition
 
-from heliograph.stores.kafka.client import bad_configuration, configuration, library_logger, store_error
+from heliograph.stores.kafka.client import Refusals, bad_configuration, configuration, library_logger, store_error
 from heliograph.stores.ports import StoreError, TopicSpec
 
 REQUEST_TIMEOUT_S = 10.0
@@ -77,7 +77,8 @@ class AdminCalls:
     """The admin client with coroutines, and errors as StoreError."""
 
     def __init__(self, properties: Mapping[str, object], timeout_s: float = REQUEST_TIMEOUT_S) -> None:
-        config = configuration(properties, {}, {"logger": library_logger})
+        self._refusals = Refusals()
+        config = configuration(properties, {}, {"logger": library_logger, "error_cb": self._refusals.note})
         try:
             self._client: Any = _library.AdminClient(config)
         except (KafkaException, ValueError, TypeError) as error:
@@ -166,7 +167,8 @@ class AdminCalls:
         try:
             metadata = await loop.run_in_executor(None, lambda: self._client.list_topics(timeout=self._timeout_s))
         except KafkaException as error:
-            raise store_error("ask for brokers", error) from None
+            raise self._explained(store_error("ask for brokers", error)) from None
+        self._refusals.over()
         return len(metadata.brokers)
 
     async def _offsets(self, wanted: Mapping[Partition, Any]) -> dict[Partition, int]:
@@ -220,7 +222,7 @@ class AdminCalls:
         for key, result in zip(futures, results, strict=True):
             if isinstance(result, KafkaException):
                 if result.args[0].code() not in missing:
-                    raise classified(what, result)
+                    raise self._explained(classified(what, result))
             elif isinstance(result, BaseException):
                 raise result
             else:
@@ -232,7 +234,12 @@ class AdminCalls:
         try:
             await self._awaited(future)
         except KafkaException as error:
-            raise classified(what, error) from error
+            raise self._explained(classified(what, error)) from error
+
+    def _explained(self, error: StoreError) -> StoreError:
+        if self._client is not None:
+            self._client.poll(0)  # what the client tells in passing waits there
+        return self._refusals.explain(error)
 
     async def _awaited(self, future: concurrent.futures.Future[Any]) -> Any:
         """`future`'s result. Cancelling the waiter leaves it alone: the client's thread still answers it."""
@@ -271,7 +278,10 @@ class Users:
         await self._calls.gather(what, self._calls.call("create_acls", list(bindings)))
 
     async def forbid(self, what: str, which: Any) -> None:
-        await self._calls.gather(what, self._calls.call("delete_acls", [which]))
+        """Brokers without an authorizer have nothing to take away."""
+        await self._calls.gather(
+            what, self._calls.call("delete_acls", [which]), frozenset({KafkaError.SECURITY_DISABLED})
+        )
 
 
 def _drop(holder: list[object]) -> None:

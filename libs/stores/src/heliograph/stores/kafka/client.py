@@ -73,6 +73,56 @@ NOT_SENT = frozenset(
 """Errors of a produce after which the record is certainly not in the log."""
 
 
+class Refusals:
+    """Why the cluster will not have us, or we not it: wrong password, unknown certificate.
+
+    librdkafka tells that in passing, to the callback for errors; its calls end with "transport failure" or in no time.
+    """
+
+    FRESH_S = 30.0
+    """It tries again every two seconds at most: what was not told for so long is over."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._words = ""
+        self._at_s = float("-inf")
+
+    def note(self, error: KafkaError) -> None:
+        """An error that the client told, of any kind."""
+        words = SETTINGS_BY_ERROR.get(error.code())
+        if words is not None:
+            self._words, self._at_s = f"{words} ({_bare(error.str())})", self._clock()
+
+    def over(self) -> None:
+        """The cluster answered."""
+        self._at_s = float("-inf")
+
+    def explain(self, error: StoreError) -> StoreError:
+        """The same error, with the reason and the settings to look at, where they are known."""
+        if error.code != "log_unavailable" or self._clock() - self._at_s >= self.FRESH_S:
+            return error
+        return StoreError(error.code, f"{error.message}; {self._words}", maybe_done=error.maybe_done)
+
+
+SETTINGS_BY_ERROR: Mapping[int, str] = {
+    KafkaError._AUTHENTICATION: "Kafka refuses sasl.username, sasl.password or sasl.mechanism of kafka_properties",  # noqa: SLF001
+    KafkaError._SSL: "TLS to Kafka fails, see ssl.ca.location and the other ssl.… of kafka_properties",  # noqa: SLF001
+}
+
+
+REASON_CHARS = 160
+"""Of what librdkafka says: behind it come hints of its own."""
+
+
+def _bare(text: str) -> str:
+    """What librdkafka says without the broker's address before it and the time after it: the same for the same."""
+    text = _ABOUT.sub("", text)
+    return text if len(text) <= REASON_CHARS else f"{text[:REASON_CHARS].rstrip()}…"
+
+
+_ABOUT = re.compile(r"^\S+://\S+: | \(after \d+ms in state \w+\)$")
+
+
 def configuration(
     properties: Mapping[str, object], defaults: Mapping[str, object], owned: Mapping[str, object]
 ) -> dict[str, object]:

@@ -14,6 +14,7 @@ from confluent_kafka import OFFSET_BEGINNING, KafkaError, KafkaException, TopicP
 
 from heliograph.stores.kafka.calls import Partition
 from heliograph.stores.kafka.client import (
+    Refusals,
     bad_configuration,
     configuration,
     error_name,
@@ -127,6 +128,7 @@ class GroupMember:
         self.committed: dict[Partition, int] = {}
         """Where the group continues, of assigned partitions, as far as known."""
         self.stats = ConsumerStats()
+        self._refusals = Refusals()
 
     def open(self, topics: list[str]) -> None:
         classic = {
@@ -273,8 +275,9 @@ class GroupMember:
         try:
             self._consumer.list_topics(timeout=1.0)
         except KafkaException as error:
-            raise store_error("read the log", error) from None
+            raise self._refusals.explain(store_error("read the log", error)) from None
         self._brokers_down = False
+        self._refusals.over()
 
     def commit(self, highest: dict[Partition, int]) -> None:
         ours = {place: offset + 1 for place, offset in highest.items() if place in self.assigned}
@@ -354,6 +357,7 @@ class GroupMember:
         self._answer = (error, partitions)
 
     def _on_error(self, error: KafkaError) -> None:
+        self._refusals.note(error)
         self.stats.errors[error_name(error)] += 1
         if error.code() == KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001
             self._brokers_down = True

@@ -19,6 +19,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 
 from heliograph.stores.kafka.client import (
     NOT_SENT,
+    Refusals,
     bad_configuration,
     configuration,
     error_name,
@@ -124,6 +125,7 @@ class KafkaLogWriter:
         self.rebuilt = 0
         """Producers given up after a fatal error."""
         self._broker_errors = 0
+        self._refusals = Refusals(clock)
         queued = str(self._config["queue.buffering.max.messages"])
         self._capacity = int(queued) if queued.isdecimal() else QUEUED_RECORDS  # which the client then refuses
         self.callback_failures = 0
@@ -243,7 +245,7 @@ class KafkaLogWriter:
         self._count(error)
         if error.code() in UNKNOWN_HERE:
             self._refresh(topic)
-        return store_error(f"write to {topic}", error, maybe_done=error.code() not in NOT_SENT)
+        return self._refusals.explain(store_error(f"write to {topic}", error, maybe_done=error.code() not in NOT_SENT))
 
     def _count(self, error: KafkaError) -> None:
         self.errors[error_name(error)] += 1
@@ -290,6 +292,7 @@ class KafkaLogWriter:
 
     def _on_error(self, error: KafkaError, *, fatal: bool = False) -> None:
         """The client's own errors; runs inside `poll`."""
+        self._refusals.note(error)
         self.errors[f"client:{error_name(error)}"] += 1
         self._broker_errors += 1
         if error.code() == KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001
@@ -348,5 +351,5 @@ class KafkaLogWriter:
         try:
             await self._loop.run_in_executor(None, partial(producer.list_topics, topic, timeout=timeout_s))
         except KafkaException as error:
-            raise store_error("ask for metadata", error) from None
+            raise self._refusals.explain(store_error("ask for metadata", error)) from None
         self.brokers_down = False

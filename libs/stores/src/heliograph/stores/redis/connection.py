@@ -16,11 +16,15 @@ import hiredis
 from heliograph.core.backoff import Backoff, BackoffPolicy
 from heliograph.stores.ports import CorruptError, StoreError
 from heliograph.stores.redis.address import RedisAddress
+from heliograph.stores.redis.refusing import explained
 from heliograph.stores.redis.wire import Done, OnPush, SubscriptionBatch, Wire
 
 pack: Callable[[tuple[Any, ...]], bytes] = cast("Any", hiredis.pack_command)
 """A command as bytes; its stub allows one argument only."""
 _PING = pack(("PING",))
+
+SETTING = "redis_url"
+"""Where its address comes from, for errors."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +148,7 @@ class RedisConnection:
         except (OSError, TimeoutError) as error:
             wire.abort("no connection")
             self._gone.set()
-            why = "no connection in time" if isinstance(error, TimeoutError) else str(error)
+            why = "no connection in time" if isinstance(error, TimeoutError) else explained(str(error), SETTING)
             raise StoreError("live_unavailable", f"Redis at {address}: {why}") from None
         self._wire = wire
         self._watched_s = loop.time()
@@ -269,7 +273,8 @@ class RedisConnection:
     async def _raw(self, wire: Wire, *command: Any) -> None:
         reply = (await _gather(wire.send, [pack(command)]))[0]
         if isinstance(reply, hiredis.ReplyError):
-            raise StoreError("live_unavailable", f"Redis at {self._address} refused {command[0]}: {_shown(reply)}")
+            why = explained(_shown(reply), SETTING)
+            raise StoreError("live_unavailable", f"Redis at {self._address} refused {command[0]}: {why}")
         if isinstance(reply, StoreError):
             raise reply
 

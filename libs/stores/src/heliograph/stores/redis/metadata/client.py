@@ -18,6 +18,7 @@ from redis.exceptions import NoScriptError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from heliograph.stores.ports import CorruptError, StoreError
+from heliograph.stores.redis.refusing import explained
 
 _pack: Any = pack_command
 """Typed as taking one word only."""
@@ -27,6 +28,10 @@ COMMAND_TIMEOUT_S = 5.0
 
 CONNECTIONS = 16
 """Of one process: enough for commands that overlap, few enough for hundreds of edges on one Redis."""
+
+
+SETTINGS = "metadata_redis_url (or token_redis_url, for buckets; redis_url, where they are not set)"
+"""Where the URL comes from, for errors."""
 
 
 class MetadataClient:
@@ -108,7 +113,8 @@ def store_errors(key: str) -> Iterator[None]:
         if "WRONGTYPE" in text:
             raise CorruptError(key, "holds another type than this code writes") from None
         broken = isinstance(error, RedisConnectionError | RedisTimeoutError)
-        raise StoreError("unavailable", f"metadata store: {type(error).__name__}: {text}", maybe_done=broken) from error
+        message = explained(f"metadata store: {type(error).__name__}: {text}", SETTINGS)
+        raise StoreError("unavailable", message, maybe_done=broken) from error
     except RuntimeError as error:
         if "closed" not in str(error):  # uvloop's word for a transport that broke under a command
             raise
