@@ -452,6 +452,11 @@ async def test_consumers_of_a_tenant_get_a_user_and_rights_and_lose_them_again()
     rig = Rig()
     await rig.kube.create(SECRETS, "team", secret("kafka", {"password": b"one\n"}))
     await rig.make(access=ACCESS)
+    requeue = await rig.look()
+    assert (rig.access.passwords, rig.body()["status"]["access"]) == ({}, {"user": "hg.acme"}), "told before it is done"
+    assert rig.condition("AccessReady")[:2] == ("Unknown", "Granting")
+    assert requeue is not None
+    assert requeue.after_s == 0
     await rig.look()
     assert rig.access.passwords == {"hg.acme": "one"}
     assert await rig.access.readable("hg.acme") == {"hg.acme."}
@@ -469,6 +474,23 @@ async def test_consumers_of_a_tenant_get_a_user_and_rights_and_lose_them_again()
     assert await rig.access.readable("hg.acme") == set()
     assert "access" not in rig.body()["status"]
     assert rig.condition("AccessReady") == ("", "", "")
+
+
+@pytest.mark.parametrize("end", ["spec", "tenant"])
+async def test_what_an_operator_that_was_killed_had_granted_is_taken_away_by_the_next(end: str) -> None:
+    """It died after the user was made, before it could say so; and meanwhile nobody wants that any more."""
+    rig = Rig()
+    await rig.kube.create(SECRETS, "team", secret("kafka", {"password": b"one"}))
+    await rig.make(access=ACCESS)
+    await rig.look()
+    await rig.access.set_user("hg.acme", "one")
+    await rig.access.allow("hg.acme", "hg.acme.")
+    await rig.kube.patch(TENANTS, "team", "acme", {"spec": {"access": None}})
+    if end == "tenant":
+        await rig.kube.delete(TENANTS, "team", "acme")
+    await rig.look()
+    assert rig.access.passwords == {}
+    assert await rig.access.readable("hg.acme") == set()
 
 
 async def test_access_that_can_not_be_had_takes_nothing_else_along() -> None:

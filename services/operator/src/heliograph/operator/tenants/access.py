@@ -1,6 +1,8 @@
 """A tenant's own consumers of its topics: a user that can read them, where `spec.access` asks for it.
 
-The user's name is made from the tenant's, never chosen: a Tenant must not set the password of somebody else's user.
+The user's name is made from the tenant's, never chosen: a Tenant must not set the password of somebody else's user. It
+is in the status before it is in Kafka: who goes on after an operator that was killed in between knows that there may be
+something to take away.
 """
 
 from collections.abc import Mapping
@@ -21,6 +23,8 @@ class AccessFound:
     told: dict[str, str] | None
     condition: Condition | None
     steps: tuple[str, ...] = ()
+    begun: bool = False
+    """Nothing is done yet but to tell it: the next look goes on, at once."""
 
 
 class Access:
@@ -54,7 +58,10 @@ class Access:
             text = password.decode().strip()
             if not text:
                 raise UnusableReferenceError("Unreadable", "the password is empty")
-            if (told or {}).get("secretVersion") != version or not await self._log.has_user(user):
+            if not told:
+                begins = Condition(ACCESS_READY, Truth.UNKNOWN, "Granting", f"{user} is being made")
+                return AccessFound({"user": user}, begins, begun=True)
+            if told.get("secretVersion") != version or not await self._log.has_user(user):
                 await self._log.set_user(user, text)
                 steps.append(f"set the password of {user}")
             if f"{user}." not in await self._log.readable(user):

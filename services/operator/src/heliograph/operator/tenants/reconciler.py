@@ -231,6 +231,8 @@ class TenantReconciler:
             look.metadata["namespace"], look.tenant, look.body["spec"].get("access"), look.status.get("access")
         )
         look.found.access = found.told
+        if found.begun:
+            look.later(0)
         if found.condition is not None:
             look.found.conditions.append(found.condition)
         look.steps += found.steps
