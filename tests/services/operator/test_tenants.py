@@ -2,6 +2,7 @@
 
 import base64
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from heliograph.operator.tenants.crd import WATCHED_LABEL
 from heliograph.operator.tenants.look import FINALIZER
 from heliograph.protocol.tenants import Tenant, encode_tenant
 from heliograph.stores.ports import Owner, StoreError
+from heliograph.stores.redis.metadata import MetadataClient, RedisTenantStore
 
 LABELS = {WATCHED_LABEL: "true"}
 
@@ -324,6 +326,25 @@ async def test_deletion_waits_for_kafka_unless_it_is_forced() -> None:
     await rig.look()
     assert (TENANTS, "team", "acme") not in rig.kube.objects
     assert f"topic {LOG}" in rig.kube.events("LeftBehind")[0]["message"]
+
+
+async def test_where_the_metadata_store_is_gone_for_good_force_lets_a_tenant_go_as_well() -> None:
+    before = Rig()
+    await before.make(reclaimPolicy="Delete")
+    await before.look()
+    await before.kube.delete(TENANTS, "team", "acme")
+    gone = MetadataClient("redis://127.0.0.1:1/0")
+    rig = Rig(before.kube, replace(before.stores, tenants=RedisTenantStore(gone)))
+    with pytest.raises(StoreError):
+        await rig.look()
+    forced = {"metadata": {"annotations": {"heliograph.dev/force-finalize": "true"}}}
+    await rig.kube.patch(TENANTS, "team", "acme", forced)
+    await rig.look()
+    assert (TENANTS, "team", "acme") not in rig.kube.objects
+    (said,) = rig.kube.events("LeftBehind")
+    assert {"whose it is", "its record"} <= set(said["message"].partition(": ")[2].split(", "))
+    assert LOG not in before.log.topics  # what can be removed is
+    await gone.close()
 
 
 async def test_a_paused_tenant_is_left_alone_and_says_so() -> None:
