@@ -4,26 +4,8 @@ from collections.abc import Mapping
 
 import pytest
 from tests.monitoring.alerts import all_alerts, expression
-from tests.monitoring.naming import SCRAPED, Selector, grouped_by, selectors, served_by
-from tests.monitoring.operator import running_operator
-
-from heliograph.dev.options import DevOptions
-from heliograph.dev.server import DevServer
-
-Served = Mapping[str, frozenset[str]]
-
-SERVICES = {"edge", "router", "replay", "registry", "operator"}
-
-
-async def everything_served() -> Served:
-    """By all five services."""
-    async with DevServer(DevOptions(port=0)) as dev, running_operator() as operator:
-        services = [*dev.services, operator]
-        assert {service.name for service in services} == SERVICES
-        found: dict[str, frozenset[str]] = {"up": frozenset()}
-        for service in services:
-            found |= served_by(service.metrics.registry)
-        return found
+from tests.monitoring.everything import Served, everything_served
+from tests.monitoring.naming import SCRAPED, Selector, grouped_by, selectors
 
 
 def faults(expressions: Mapping[str, str], served: Served) -> list[str]:
