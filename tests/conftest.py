@@ -2,7 +2,8 @@
 
 One Kafka serves the whole run and all pytest-xdist workers: use topic names and groups of your own. Each worker has a
 Redis of its own: use keys of your own, or flush it where a test must see it empty. Both end with the run, also when it
-is interrupted or killed. Servers for a single test, to be killed and restarted: `redis_server` and `kafka_server`.
+is interrupted or killed. Servers for a single test, to be killed and restarted: `redis_server`, `redis_sentinel`,
+`redis_cluster` and `kafka_server`.
 """
 
 import os
@@ -17,7 +18,18 @@ import pytest
 from hypothesis import HealthCheck, settings
 from tests.systems import Systems
 
-from heliograph.local.providers import KAFKA_VARIABLE, REDIS_VARIABLE, Kafka, Redis, throwaway_kafka, throwaway_redis
+from heliograph.local.providers import (
+    KAFKA_VARIABLE,
+    REDIS_VARIABLE,
+    Kafka,
+    Redis,
+    throwaway_kafka,
+    throwaway_redis,
+    throwaway_redis_cluster,
+    throwaway_redis_sentinel,
+)
+from heliograph.local.redis_cluster import RedisCluster
+from heliograph.local.redis_sentinel import RedisSentinel
 from heliograph.local.shared import SharedKafka
 
 settings.register_profile("heliograph", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -77,6 +89,13 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
+def redis_cluster_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """URL of a real Redis Cluster of three that only this worker uses; not to be hurt."""
+    with throwaway_redis_cluster(tmp_path_factory.mktemp("redis-cluster")) as cluster:
+        yield cluster.url
+
+
+@pytest.fixture(scope="session")
 def systems() -> Iterator[Systems]:
     """For systems that serve the tests of many modules; who makes one of its own ends the other first."""
     made = Systems()
@@ -89,6 +108,20 @@ def redis_server(tmp_path: Path) -> Iterator[Callable[..., Redis]]:
     """Makes Redis servers for this test alone: `redis_server(appendonly=True, settings={"maxmemory": "1mb"})`."""
     with ExitStack() as servers:
         yield lambda **options: servers.enter_context(throwaway_redis(Path(mkdtemp(dir=tmp_path)), **options))
+
+
+@pytest.fixture
+def redis_sentinel(tmp_path: Path) -> Iterator[Callable[..., RedisSentinel]]:
+    """Makes a primary, its replica and three sentinels for this test alone: `redis_sentinel(password="x")`."""
+    with ExitStack() as servers:
+        yield lambda **options: servers.enter_context(throwaway_redis_sentinel(Path(mkdtemp(dir=tmp_path)), **options))
+
+
+@pytest.fixture
+def redis_cluster(tmp_path: Path) -> Iterator[Callable[..., RedisCluster]]:
+    """Makes Redis Clusters for this test alone (about 3 s each): `redis_cluster(replicas=1)`."""
+    with ExitStack() as servers:
+        yield lambda **options: servers.enter_context(throwaway_redis_cluster(Path(mkdtemp(dir=tmp_path)), **options))
 
 
 @pytest.fixture

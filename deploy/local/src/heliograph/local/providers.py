@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 from urllib.parse import urlsplit
 
 from heliograph.local.compose import ComposeKafka, ComposeRedis, ComposeServer, compose_problem
@@ -15,6 +15,8 @@ from heliograph.local.java import prepare_jars
 from heliograph.local.kafka import KafkaServer, takes_requests
 from heliograph.local.kafka_cluster import KafkaCluster
 from heliograph.local.redis import RedisServer, answers_ping, prepare_redis, redis_problem
+from heliograph.local.redis_cluster import RedisCluster
+from heliograph.local.redis_sentinel import RedisSentinel
 
 KAFKA_VARIABLE = "KAFKA_BOOTSTRAP_SERVERS"
 REDIS_VARIABLE = "REDIS_URL"
@@ -119,12 +121,8 @@ def throwaway_kafka_cluster(directory: Path) -> Iterator[KafkaCluster]:
     Raises CannotProvideError where it has no Java.
     """
     prepare_jars()
-    cluster = KafkaCluster(directory)
-    try:
-        cluster.start()
+    with _killed_afterwards(KafkaCluster(directory)) as cluster:
         yield cluster
-    finally:
-        cluster.kill()
 
 
 @contextmanager
@@ -144,6 +142,40 @@ def throwaway_redis(
     with _removed_afterwards(server):
         server.start()
         yield server
+
+
+@contextmanager
+def throwaway_redis_sentinel(directory: Path, **options: Any) -> Iterator[RedisSentinel]:
+    """A primary, its replica and three sentinels of one's own, to be hurt one by one: processes of this machine.
+
+    `options` are those of RedisSentinel. Raises CannotProvideError where there is no redis-server.
+    """
+    prepare_redis()
+    with _killed_afterwards(RedisSentinel(directory, **options)) as server:
+        yield server
+
+
+@contextmanager
+def throwaway_redis_cluster(directory: Path, **options: Any) -> Iterator[RedisCluster]:
+    """A started Redis Cluster of one's own, to be hurt node by node: processes of this machine.
+
+    `options` are those of RedisCluster. Raises CannotProvideError where there is no redis-server.
+    """
+    prepare_redis()
+    with _killed_afterwards(RedisCluster(directory, **options)) as cluster:
+        yield cluster
+
+
+S = TypeVar("S", KafkaCluster, RedisCluster, RedisSentinel)
+
+
+@contextmanager
+def _killed_afterwards(server: S) -> Iterator[S]:
+    try:
+        server.start()
+        yield server
+    finally:
+        server.kill()
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import socket
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import quote
 
 from heliograph.local.debian import install_package
 from heliograph.local.errors import CannotProvideError, NotReadyError
@@ -17,12 +18,18 @@ READY_TIMEOUT_S = 30.0
 REDIS_NEEDED = (7, 0)
 """Functions and sharded pub/sub came with 7.0."""
 SOCKET_TIMEOUT_S = 1.0
+NOTHING = '""'
+"""An empty value in a file of settings."""
 
 Progress = Callable[[str], None]
 
 
 class RedisServer:
-    """`dir` holds its log and, with `appendonly`, its data, which a restart then finds again."""
+    """`dir` holds its log and, with `appendonly`, its data, which a restart then finds again.
+
+    `keeps_settings`: in a file that the server itself may rewrite, and that a restart then finds as it was left, as
+    servers that sentinels make primaries and replicas need. `sentinel`: it is one; then `settings` are all it gets.
+    """
 
     def __init__(
         self,
@@ -32,17 +39,23 @@ class RedisServer:
         appendonly: bool = False,
         settings: dict[str, str] | None = None,
         detached: bool = False,
+        password: str = "",
+        keeps_settings: bool = False,
+        sentinel: bool = False,
     ) -> None:
         self.directory = directory.resolve()
         self.port = port or free_port()
         self._appendonly = appendonly
         self._settings = settings or {}
         self._detached = detached
+        self._password = password
+        self._keeps_settings = keeps_settings or sentinel
+        self._sentinel = sentinel
         self.process: ServerProcess | None = None
 
     @property
     def url(self) -> str:
-        return f"redis://{LOOPBACK}:{self.port}/0"
+        return f"redis://{credentials(self._password)}{LOOPBACK}:{self.port}/0"
 
     @property
     def running(self) -> bool:
@@ -62,28 +75,40 @@ class RedisServer:
         if self.running:
             return
         self.directory.mkdir(parents=True, exist_ok=True)
-        settings = {
-            "bind": LOOPBACK,
-            "port": str(self.port),
-            "dir": str(self.directory),
-            "save": "",
-            "appendonly": "yes" if self._appendonly else "no",
-            "appendfsync": "always",  # a killed server must find all it answered for
-            "maxmemory-policy": "noeviction",
-            "logfile": "",
-            **self._settings,
-        }
-        arguments = [part for name, value in settings.items() for part in (f"--{name}", value)]
+        if self._keeps_settings:
+            arguments = [str(self._kept_settings()), *(("--sentinel",) if self._sentinel else ())]
+        else:
+            arguments = [part for name, value in self._all_settings().items() for part in (f"--{name}", value)]
         self.process = ServerProcess(
             "redis", [redis_binary(), *arguments], self.log, cwd=self.directory, detached=self._detached
         )
         self.process.start()
 
+    def _all_settings(self) -> dict[str, str]:
+        settings = {"bind": LOOPBACK, "port": str(self.port), "dir": str(self.directory), "logfile": ""}
+        if self._password:
+            settings["requirepass"] = self._password
+        if not self._sentinel:
+            settings |= {
+                "save": "",
+                "appendonly": "yes" if self._appendonly else "no",
+                "appendfsync": "always",  # a killed server must find all it answered for
+                "maxmemory-policy": "noeviction",
+            }
+        return settings | self._settings
+
+    def _kept_settings(self) -> Path:
+        path = self.directory / "redis.conf"
+        if not path.exists():
+            lines = [f"{name} {value or NOTHING}" for name, value in self._all_settings().items()]
+            path.write_text("\n".join(lines) + "\n")
+        return path
+
     def wait_ready(self, timeout_s: float = READY_TIMEOUT_S) -> None:
         if self.process is None:
             raise NotReadyError("redis", "was not started")
         pid = self.process.pid
-        self.process.wait_until(lambda: serving_pid(self.port) == pid, timeout_s)
+        self.process.wait_until(lambda: serving_pid(self.port, self._password) == pid, timeout_s)
 
     def stop(self) -> None:
         if self.process is not None:
@@ -109,7 +134,12 @@ def answers_ping(host: str, port: int) -> bool:
         return False
 
 
-def serving_pid(port: int) -> int | None:
+def credentials(password: str) -> str:
+    """Of the default user, as they stand in a URL."""
+    return f":{quote(password, safe='')}@" if password else ""
+
+
+def serving_pid(port: int, password: str = "") -> int | None:
     """Pid of the Redis that serves `port`, so that another one which took the port isn't mistaken for ours.
 
     None while nobody answers, or while it still loads its data.
@@ -119,6 +149,9 @@ def serving_pid(port: int) -> int | None:
             socket.create_connection((LOOPBACK, port), timeout=SOCKET_TIMEOUT_S) as sock,
             sock.makefile("rb") as answers,
         ):
+            if password:
+                sock.sendall(b"*2\r\n$4\r\nAUTH\r\n$%d\r\n%s\r\n" % (len(password.encode()), password.encode()))
+                answers.readline()
             sock.sendall(b"PING\r\nINFO server\r\n")
             if not answers.readline().startswith(b"+PONG"):
                 return None
