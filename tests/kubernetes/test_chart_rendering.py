@@ -306,6 +306,16 @@ def test_monitoring_is_there_when_it_is_wanted(kind: str, chart: Chart) -> None:
     assert len(rendered.all(kind)) == len(rendered.all("PrometheusRule")) == 1
 
 
+def test_dashboards_are_config_maps_that_grafanas_sidecar_finds(chart: Chart) -> None:
+    assert not [item for item in chart.render().all("ConfigMap") if "dashboard" in item["metadata"]["name"]]
+    for case, label in (((), "grafana_dashboard"), (("monitoring.dashboards.labels.mine=yes",), "mine")):
+        rendered = chart.render("monitoring.dashboards.enabled=true", *case)
+        made = rendered.get("ConfigMap", "-dashboard-overview")
+        assert label in made["metadata"]["labels"]
+        written = (CHART / "files" / "dashboards" / "overview.json").read_text(encoding="utf-8")
+        assert json.loads(made["data"]["heliograph-overview.json"]) == json.loads(written)
+
+
 def test_the_alerts_are_those_that_are_tested(chart: Chart) -> None:
     sets = ("monitoring.rules.enabled=true", f"monitoring.runbookUrl={RUNBOOKS}")
     assert chart.render(*sets).all("PrometheusRule")[0]["spec"]["groups"] == groups()

@@ -59,7 +59,7 @@ def paths(document: dict[str, Any], before: str = "") -> set[str]:
     for name, value in document.items():
         path = f"{before}{name}"
         found.add(path)
-        if isinstance(value, dict) and not path.endswith(("ecurityContext", "annotations", "resources", "requests")):
+        if isinstance(value, dict) and not path.endswith(("ecurityContext", "annotations", "labels", "resources", "requests")):
             found |= paths(value, f"{path}.")
         elif path.endswith(".resources") and not path.startswith("dev."):
             found |= {f"{path}.requests"}

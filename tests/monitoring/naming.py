@@ -16,7 +16,7 @@ SCRAPED = frozenset({"namespace", "pod", "component"})
 
 SUFFIXES = ("_bucket", "_count", "_sum")
 
-_NAMED = re.compile(r"\b(heliograph_[a-z_]+|process_[a-z_]+|up)\b(\{[^}]*\})?")
+_NAMED = re.compile(r"\b(heliograph_[a-z_]+|process_[a-z_]+|up|ALERTS)\b(\{[^}]*\})?")
 _BY_PATTERN = re.compile(r"\{([^}]*__name__=~\"([^\"]*)\"[^}]*)\}")
 _MATCHER = re.compile(r"(\w+)\s*(?:=~|!~|!=|=)\s*\"")
 _GROUPED = re.compile(r"\b(?:by|on|without|ignoring)\s*\(([^)]*)\)")
@@ -66,4 +66,24 @@ def served_by(registry: CollectorRegistry) -> dict[str, frozenset[str]]:
                 found[f"{family.name}_bucket"] = labels | {"le"}
             else:
                 found[f"{family.name}_total" if family.type == "counter" else family.name] = labels
+    return found
+
+
+def faults(expressions: Mapping[str, str], served: Mapping[str, frozenset[str]]) -> list[str]:
+    """What is asked for and not there."""
+    found = []
+    for where, text in expressions.items():
+        known = SCRAPED | {"le", "service"}  # label_replace puts `service`
+        asked = selectors(text)
+        if not asked:
+            found.append(f"{where}: names no metric")
+        for selector in asked:
+            names = selector.of(served)
+            if not names:
+                found.append(f"{where}: nobody serves {selector.name}")
+            for name in names:
+                known |= served[name]
+                missing = selector.labels - served[name] - SCRAPED
+                found += [f"{where}: {name} has no label {label}" for label in sorted(missing)]
+        found += [f"{where}: nothing of it has a label {label}" for label in sorted(grouped_by(text) - known)]
     return found

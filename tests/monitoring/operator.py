@@ -25,7 +25,7 @@ START_TIMEOUT_S = 20.0
 
 
 @asynccontextmanager
-async def running_operator(port: int = 0) -> AsyncIterator[Service]:
+async def running_operator(port: int) -> AsyncIterator[Service]:
     """Ready, and done with its first looks."""
     kube, metrics, readiness, liveness = FakeKube(), Metrics("operator"), Readiness(), Liveness()
     KubeMetrics(metrics).request("get", "tenants", 200)  # HttpKube's; the one in memory counts no requests

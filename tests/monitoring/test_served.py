@@ -1,31 +1,9 @@
-"""What alerts and dashboards ask for is there: every metric by its name, every label of it."""
-
-from collections.abc import Mapping
+"""What alerts ask for is there: every metric by its name, every label of it."""
 
 import pytest
 from tests.monitoring.alerts import all_alerts, expression
-from tests.monitoring.everything import Served, everything_served
-from tests.monitoring.naming import SCRAPED, Selector, grouped_by, selectors
-
-
-def faults(expressions: Mapping[str, str], served: Served) -> list[str]:
-    """What is asked for and not there."""
-    found = []
-    for where, text in expressions.items():
-        known = SCRAPED | {"le", "service"}  # label_replace puts `service`
-        asked = selectors(text)
-        if not asked:
-            found.append(f"{where}: names no metric")
-        for selector in asked:
-            names = selector.of(served)
-            if not names:
-                found.append(f"{where}: nobody serves {selector.name}")
-            for name in names:
-                known |= served[name]
-                missing = selector.labels - served[name] - SCRAPED
-                found += [f"{where}: {name} has no label {label}" for label in sorted(missing)]
-        found += [f"{where}: nothing of it has a label {label}" for label in sorted(grouped_by(text) - known)]
-    return found
+from tests.monitoring.everything import everything_served
+from tests.monitoring.naming import Selector, faults, grouped_by, selectors
 
 
 async def test_every_metric_and_label_of_an_alert_is_served() -> None:

@@ -1,12 +1,14 @@
 """`python -m heliograph.local.docs [--check]`: write the generated files, or say which are out of date.
 
-They are docs/reference, the chart's custom resource definitions, and tables in its README and in docs/install.md.
+They are docs/reference, the chart's custom resource definitions and dashboards, and tables in its README and in
+docs/install.md.
 """
 
 import argparse
 import sys
 from pathlib import Path
 
+from heliograph.local.dashboards.rendering import rendered as rendered_dashboards
 from heliograph.local.docs.chart import install_page, readme
 from heliograph.local.docs.reference import as_yaml, rendered
 from heliograph.operator.crds import CRDS
@@ -15,6 +17,7 @@ DIRECTORY = Path(__file__).parents[6] / "docs"
 CHART = DIRECTORY.parent / "charts" / "heliograph"
 INSTALL_PAGE = DIRECTORY / "install.md"
 CRD_DIRECTORY = CHART / "crds"
+DASHBOARD_DIRECTORY = CHART / "files" / "dashboards"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -27,6 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
     stale = 0
     files: dict[Path, str] = {options.directory / name: text for name, text in rendered().items()}
     files |= {options.crds / name: as_yaml(make()) for name, make in CRDS.items()}
+    files |= {DASHBOARD_DIRECTORY / name: text for name, text in rendered_dashboards().items()}
     files[CHART / "README.md"] = readme(CHART)
     files[INSTALL_PAGE] = install_page(INSTALL_PAGE, CHART)
     for path, text in files.items():
