@@ -53,13 +53,16 @@ def test_the_schema_knows_every_value_and_no_other() -> None:
     } == set()
 
 
+FREE_FORM = ("ecurityContext", "annotations", "labels", "resources", "requests")
+
+
 def paths(document: dict[str, Any], before: str = "") -> set[str]:
     """Every key at any depth, but for free-form maps."""
     found = set()
     for name, value in document.items():
         path = f"{before}{name}"
         found.add(path)
-        if isinstance(value, dict) and not path.endswith(("ecurityContext", "annotations", "labels", "resources", "requests")):
+        if isinstance(value, dict) and not path.endswith(FREE_FORM):
             found |= paths(value, f"{path}.")
         elif path.endswith(".resources") and not path.startswith("dev."):
             found |= {f"{path}.requests"}
