@@ -68,6 +68,9 @@ class Store:
             raise self.head
         return [self.head for _ in sessions]
 
+    async def heads_many(self, sessions: Sequence[str]) -> list[Head | StoreError]:
+        return [self.head for _ in sessions]
+
     async def page(self, session: str, after: Position | None) -> Page:
         found: Page = await self._ask(after)
         return found

@@ -143,7 +143,7 @@ async def test_a_hub_stays_for_who_fell_behind(bench: Bench) -> None:
 async def test_after_a_broken_subscription_the_head_tells_what_was_missed(bench: Bench) -> None:
     reader, _ = await bench.live_at(1)
     checking = asyncio.create_task(bench.sessions.check_heads(3_600))
-    bench.sessions.on_lost()
+    bench.sessions.on_lost([NAME])
     bench.store.head = page(head=3).head
     await settle()
     assert bench.store.asked == []
@@ -156,7 +156,7 @@ async def test_after_a_broken_subscription_the_head_tells_what_was_missed(bench:
 
 async def test_a_repair_waits_while_the_subscription_is_broken(bench: Bench) -> None:
     reader, _ = await bench.live_at(1)
-    bench.sessions.on_lost()
+    bench.sessions.on_lost([NAME])
     bench.arrive(3)
     await settle()
     assert bench.store.asked == []

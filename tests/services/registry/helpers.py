@@ -1,7 +1,7 @@
 """What tests of reaping speak in: edges that died, registries that look, and what was announced."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,8 +30,8 @@ class Listener:
     def on_subscribed(self, session: str) -> None:
         self.subscribed.add(session)
 
-    def on_lost(self) -> None:
-        self.subscribed.clear()
+    def on_lost(self, sessions: Sequence[str]) -> None:
+        self.subscribed.difference_update(sessions)
 
 
 @dataclass

@@ -139,6 +139,7 @@ class Listener:
         self.frames: list[tuple[str, bytes]] = []
         self.subscribed: list[str] = []
         self.lost = 0
+        self.lost_sessions: list[str] = []
         self.events: list[tuple[str, str]] = []
 
     def on_frame(self, session: str, frame: bytes) -> None:
@@ -149,8 +150,9 @@ class Listener:
         self.subscribed.append(session)
         self.events.append(("subscribed", session))
 
-    def on_lost(self) -> None:
+    def on_lost(self, sessions: Sequence[str]) -> None:
         self.lost += 1
+        self.lost_sessions += sessions
         self.events.append(("lost", ""))
 
     def of(self, session: str) -> list[bytes]:

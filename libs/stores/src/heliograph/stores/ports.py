@@ -175,8 +175,8 @@ class LiveListener(Protocol):
     def on_subscribed(self, session: str) -> None:
         """From here on frames of the session arrive (again, after a reconnect)."""
 
-    def on_lost(self) -> None:
-        """The subscription connection broke: frames may be missed until each `on_subscribed`."""
+    def on_lost(self, sessions: Sequence[str]) -> None:
+        """The connection that these arrive on broke: frames may be missed until the next `on_subscribed` of each."""
 
 
 class LiveStore(Protocol):
@@ -189,7 +189,9 @@ class LiveStore(Protocol):
 
     @property
     def available(self) -> bool:
-        """Whether the command connection is up."""
+        """Whether a command connection is up. Where there are several shards: any; what goes to one that is away fails
+        at once with `live_unavailable`.
+        """
 
     def append(self, message: Append, bounds: Bounds, done: Callable[[Appended | StoreError], None]) -> None:
         """Judge, sequence, store, publish: atomic, and nothing written where it is refused."""
@@ -212,7 +214,10 @@ class LiveStore(Protocol):
     def unsubscribe(self, session: str) -> None: ...
 
     async def heads(self, sessions: Sequence[str]) -> list[Head]:
-        """In the order asked."""
+        """In the order asked. Raises StoreError."""
+
+    async def heads_many(self, sessions: Sequence[str]) -> list[Head | StoreError]:
+        """The same; a shard that is away costs its own sessions only."""
 
     async def page(self, session: str, after: Position | None) -> Page:
         """Frames after a position (None: from the window's first), on the history connection."""
@@ -282,7 +287,9 @@ class LiveStore(Protocol):
         """What this store waits for; asks nobody."""
 
     async def memory(self) -> "LiveMemory":
-        """How full the store is. Asked beside the hot path; its round trip tells how fast the store answers."""
+        """How full the store is; of several shards, the fullest that answers. Asked beside the hot path; its round trip
+        tells how fast the store answers.
+        """
 
     async def pressure(self) -> "LivePressure":
         """How full the store is, and of what: asks every virtual shard."""
@@ -290,10 +297,22 @@ class LiveStore(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class LiveLoad:
-    """Commands without an answer, and how many there may be: what comes then fails at once."""
+    """What a live store waits for, and where it stands."""
 
     in_flight: int
+    """Commands without an answer, of the shard that has most of them."""
     capacity: int
+    """How many there may be: what comes then fails at once."""
+    shards: int = 1
+    """Servers that have it together."""
+    shards_away: int = 0
+    """Of these, those that can't be reached."""
+    moves: int = 0
+    """So far: how often a virtual shard, or all of them together, came to another server."""
+    redirects: int = 0
+    """So far: times that something could only be done at another server, or later."""
+    moving: bool = False
+    """Virtual shards change their server now, or did a moment ago."""
 
 
 @dataclass(frozen=True, slots=True)

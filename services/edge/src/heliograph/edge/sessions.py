@@ -6,7 +6,7 @@ Subscribers that come from behind join by themselves and are attached where the 
 """
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from heliograph.core.history import Gap, Start
@@ -226,12 +226,14 @@ class Sessions:
             self._check_soon.add(session)
             self._wake.set()
 
-    def on_lost(self) -> None:
+    def on_lost(self, sessions: Sequence[str]) -> None:
         self.metrics.lost_subscriptions.n += 1
-        for hub in self._hubs.values():
-            if hub.subscribed:
-                self.metrics.telemetry_cut.n += len(hub.live)
-            hub.subscribed = False
+        for session in sessions:
+            hub = self._hubs.get(session)
+            if hub is not None:
+                if hub.subscribed:
+                    self.metrics.telemetry_cut.n += len(hub.live)
+                hub.subscribed = False
 
     # ---- subscribers ------------------------------------------------------------------------------------------------
 
@@ -393,11 +395,10 @@ class Sessions:
                 await self._check(names[start : start + HEADS_BATCH])
 
     async def _check(self, names: list[str]) -> None:
-        try:
-            heads = await self._live.heads(names)
-        except StoreError:
-            return  # its connection tells on_lost and on_subscribed, which ask again
+        heads = await self._live.heads_many(names)
         for name, head in zip(names, heads, strict=True):
+            if isinstance(head, StoreError):
+                continue  # its connection tells on_lost and on_subscribed, which ask again
             hub = self._hubs.get(name)
             if hub is None or not hub.live or hub.repair is not None or not head.epoch:
                 continue

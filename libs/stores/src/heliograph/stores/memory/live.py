@@ -75,7 +75,7 @@ class MemoryLiveStore:
         self._confirmed.clear()
         if self._listener is not None:
             loop = asyncio.get_running_loop()
-            loop.call_soon(self._listener.on_lost)
+            loop.call_soon(self._listener.on_lost, list(self._subscribed))
             loop.call_soon(self._resubscribe)
 
     def _resubscribe(self) -> None:
@@ -139,6 +139,12 @@ class MemoryLiveStore:
     async def heads(self, sessions: Sequence[str]) -> list[Head]:
         self._check()
         return [self._server.head(session) for session in sessions]
+
+    async def heads_many(self, sessions: Sequence[str]) -> list[Head | StoreError]:
+        try:
+            return list(await self.heads(sessions))
+        except StoreError as error:
+            return [error] * len(sessions)
 
     async def page(self, session: str, after: Position | None) -> Page:
         self._check()

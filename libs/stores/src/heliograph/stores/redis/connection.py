@@ -21,7 +21,10 @@ from heliograph.stores.redis.wire import Done, OnPush, SubscriptionBatch, Wire
 
 pack: Callable[[tuple[Any, ...]], bytes] = cast("Any", hiredis.pack_command)
 """A command as bytes; its stub allows one argument only."""
-_PING = pack(("PING",))
+PING, ASKING = pack(("PING",)), pack(("ASKING",))
+
+Locate = Callable[[], Awaitable[RedisAddress]]
+"""Where the server is now; asked before each attempt to connect. Raises StoreError."""
 
 SETTING = "redis_url"
 """Where its address comes from, for errors."""
@@ -62,7 +65,7 @@ class RedisConnection:
 
     def __init__(
         self,
-        address: RedisAddress,
+        address: RedisAddress | Locate,
         *,
         name: str,
         uniform: Callable[[], float],
@@ -71,7 +74,8 @@ class RedisConnection:
         on_down: Callable[[str], None] | None = None,
         on_push: OnPush | None = None,
     ) -> None:
-        self._address = address
+        self._locate = None if isinstance(address, RedisAddress) else address
+        self._address = address if isinstance(address, RedisAddress) else None
         self._name = name
         self._settings = settings or ConnectionSettings()
         self._uniform = uniform
@@ -88,11 +92,17 @@ class RedisConnection:
         self._watcher: asyncio.TimerHandle | None = None
         self._watched_s = 0.0
         self._why_down = "not started"
+        self._waiters: list[asyncio.Future[None]] = []
         self.stats = ConnectionStats()
 
     @property
     def available(self) -> bool:
         return self._up is not None
+
+    @property
+    def node(self) -> tuple[str, int]:
+        """Host and port of the server that it is connected to, or was last; ("", 0) before it was located."""
+        return (self._address.host, self._address.port) if self._address is not None else ("", 0)
 
     @property
     def in_flight(self) -> int:
@@ -107,6 +117,22 @@ class RedisConnection:
             return
         await self._connect()
         self._task = asyncio.get_running_loop().create_task(self._keep(), name=f"redis {self._name}")
+
+    def open(self) -> None:
+        """Connect in the background, and again until it works."""
+        if self._task is None:
+            self._gone.set()
+            self._task = asyncio.get_running_loop().create_task(self._keep(at_once=True), name=f"redis {self._name}")
+
+    async def until_available(self, timeout_s: float) -> bool:
+        """Whether it is, at last."""
+        if self._up is None:
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiters.append(waiter)
+            await asyncio.wait([waiter], timeout=timeout_s)
+            if not waiter.done():
+                self._waiters.remove(waiter)
+        return self._up is not None
 
     async def close(self) -> None:
         """Drop the connection; what waits is told."""
@@ -123,13 +149,16 @@ class RedisConnection:
             await self._gone.wait()
         self._why_down = "closed"
 
-    async def _keep(self) -> None:
+    async def _keep(self, *, at_once: bool = False) -> None:
         loop = asyncio.get_running_loop()
         backoff = Backoff(self._settings.backoff, self._uniform)
-        backoff.succeeded(loop.time())
+        if not at_once:
+            backoff.succeeded(loop.time())
         while True:
             await self._gone.wait()
-            await asyncio.sleep(backoff.failed(loop.time()))
+            if not at_once:
+                await asyncio.sleep(backoff.failed(loop.time()))
+            at_once = False
             try:
                 await self._connect()
             except StoreError as error:
@@ -139,9 +168,13 @@ class RedisConnection:
 
     async def _connect(self) -> None:
         loop = asyncio.get_running_loop()
-        address = self._address
         self._gone.clear()
         wire = Wire(self._on_push, self._lost)
+        try:
+            address = await self._located()
+        except BaseException:
+            self._gone.set()
+            raise
         try:
             async with asyncio.timeout(self._settings.deadline_s):
                 await loop.create_connection(lambda: wire, address.host, address.port, ssl=address.tls_context())
@@ -172,8 +205,18 @@ class RedisConnection:
             raise
         self._up = wire
         self.stats.connects += 1
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
         if self.on_available is not None:
             self.on_available()
+
+    async def _located(self) -> RedisAddress:
+        if self._locate is not None:
+            self._address = await self._locate()
+        assert self._address is not None
+        return self._address
 
     def _lost(self, wire: Wire, reason: str) -> None:
         if self._wire is not wire:  # never got as far as being used
@@ -213,7 +256,7 @@ class RedisConnection:
                 wire.abort(f"no answer for {settings.deadline_s:g} s")
                 return
         elif silent_s > settings.ping_idle_s:
-            wire.send(_PING, _ignore)
+            wire.send(PING, ignore)
         self._watcher = loop.call_later(min(interval_s, settings.ping_idle_s), self._watch)
 
     # ---- commands ---------------------------------------------------------------------------------------------------
@@ -296,7 +339,12 @@ async def _gather(send: Callable[[bytes, Done], None], packed: Sequence[bytes]) 
     return replies
 
 
-def _ignore(_reply: Any) -> None:
+async def send_asking(connection: RedisConnection, packed: bytes) -> Any:
+    """The reply to one command behind ASKING, which alone lets it in at a node that its slot is going to."""
+    return (await connection.call_many([ASKING, packed]))[1]
+
+
+def ignore(_reply: Any) -> None:
     """A ping says what it has to say by being answered."""
 
 

@@ -6,17 +6,29 @@ from typing import Any
 
 from heliograph.stores.keys import CONFIG
 from heliograph.stores.ports import StoreError
+from heliograph.stores.redis.address import RedisKind
+from heliograph.stores.redis.redirects import is_elsewhere
 
 NEEDED = (7, 0)
 """Functions and sharded pub/sub."""
 
 
-async def check_server(call: Callable[..., Awaitable[Any]], virtual_shards: int) -> None:
+_NODE = "a node of a Redis Cluster", "redis+cluster://"
+_NO_NODE = "no node of a Redis Cluster", "redis:// or rediss://"
+
+
+async def check_server(
+    call: Callable[..., Awaitable[Any]], virtual_shards: int, kind: RedisKind = RedisKind.SINGLE
+) -> None:
     """Raise StoreError(`unavailable`) that says what is wrong and what would be right.
 
     `call` returns a ReplyError instead of raising it. INFO is asked, not CONFIG: managed Redis forbids that.
     """
     info = await _info(call, "server")
+    is_node = info.get("redis_mode") == "cluster"
+    if is_node is not (kind is RedisKind.CLUSTER):
+        what, wanted = _NODE if is_node else _NO_NODE
+        raise StoreError("unavailable", f"the live store is {what}; its URL must begin with {wanted}")
     version = info.get("redis_version", "")
     numbers = re.match(r"(\d+)\.(\d+)", version)
     if numbers is None or (int(numbers[1]), int(numbers[2])) < NEEDED:
@@ -30,6 +42,8 @@ async def check_server(call: Callable[..., Awaitable[Any]], virtual_shards: int)
         )
     await call("HSETNX", CONFIG, "virtual_shards", virtual_shards)
     stored = await call("HGET", CONFIG, "virtual_shards")
+    if is_elsewhere(stored):
+        return  # whoever has the key checks it
     if stored != b"%d" % virtual_shards:
         shown = stored.decode("ascii", "replace")[:20] if isinstance(stored, bytes) else "not readable"
         raise StoreError(
@@ -37,6 +51,13 @@ async def check_server(call: Callable[..., Awaitable[Any]], virtual_shards: int)
             f"the live store was laid out for virtual_shards {shown}; this service is set to {virtual_shards}. "
             "Sessions would be looked for where they are not",
         )
+
+
+async def check_primary(call: Callable[..., Awaitable[Any]]) -> None:
+    """Raise StoreError(`live_unavailable`) where it is a replica: soon another one is named, or this one promoted."""
+    role = (await _info(call, "replication")).get("role", "")
+    if role != "master":
+        raise StoreError("live_unavailable", f"this Redis is a {role or 'server without a role'}, not a primary")
 
 
 async def _info(call: Callable[..., Awaitable[Any]], section: str) -> dict[str, str]:
