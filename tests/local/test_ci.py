@@ -11,6 +11,7 @@ import pytest
 SCRIPT = Path(__file__).parents[2] / ".ci" / "run"
 TESTS_ON_A_CLUSTER = "make test-kubernetes"
 PROGRAMS = ("make", "apt-get", "curl", "redis-server", "java", "mvn", "go", "uv", "kubectl", "python3")
+TWICE = ["cluster up 2", "cluster down"] * 2
 CALLED = """#!/bin/bash
 echo "$(basename "$0") $1${2:+ $2}" | sed 's/ ARGS=.*//' >>"$CALLS"
 [[ "$(basename "$0") $1" != @($FAILING) ]]
@@ -89,14 +90,14 @@ def test_a_found_script_that_cannot_start_one_is_told_plainly_and_the_other_test
     machine: Machine, beside: Path
 ) -> None:
     assert machine.run(failing="kubectl*|cluster up") == 0
-    assert machine.calls == ["make lint", "cluster up 2", "cluster down", "make test"]
+    assert machine.calls == ["make lint", *TWICE, "make test"]
     assert "WARNING: tests/kubernetes are NOT run" in machine.said
 
 
 def test_a_named_script_that_cannot_start_one_fails_the_run(machine: Machine, tmp_path: Path) -> None:
     machine.environment["HELIOGRAPH_CLUSTER"] = str(machine.program(tmp_path / "elsewhere" / "cluster"))
     assert machine.run(failing="kubectl*|cluster up") == 1
-    assert machine.calls == ["make lint", "cluster up 2", "cluster down"]
+    assert machine.calls == ["make lint", *TWICE]
     assert "error: the cluster that HELIOGRAPH_CLUSTER=" in machine.said
 
 
