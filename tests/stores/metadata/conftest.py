@@ -1,7 +1,11 @@
-"""Each metadata store twice: in memory, and on a real Redis whose database is empty before each test."""
+"""Each metadata store three times: in memory, on a real Redis and on a real Redis Cluster, both empty before each test.
+
+All of it on all three: a Cluster costs a few seconds once a worker, and no test more than with one server.
+"""
 
 import os
 from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from urllib.parse import urlsplit, urlunsplit
 
 import pytest
@@ -50,55 +54,74 @@ def metadata_url(redis_url: str) -> str:
 
 
 @pytest.fixture
-async def client(metadata_url: str) -> AsyncIterator[MetadataClient]:
-    client = MetadataClient(metadata_url)
+async def redis_client(metadata_url: str) -> AsyncIterator[MetadataClient]:
+    async with emptied(metadata_url) as client:
+        yield client
+
+
+@pytest.fixture
+async def cluster_client(redis_cluster_url: str) -> AsyncIterator[MetadataClient]:
+    async with emptied(redis_cluster_url) as client:
+        yield client
+
+
+@asynccontextmanager
+async def emptied(url: str) -> AsyncIterator[MetadataClient]:
+    client = MetadataClient(url)
     await client.start()
     await client.redis.flushdb()
     yield client
     await client.close()
 
 
-@pytest.fixture(params=["memory", "redis"])
+@pytest.fixture(params=["redis", "cluster"])
+def client(request: pytest.FixtureRequest) -> MetadataClient:
+    """For tests of what only Redis can have."""
+    client: MetadataClient = request.getfixturevalue(f"{request.param}_client")
+    return client
+
+
+@pytest.fixture(params=["memory", "redis", "cluster"])
 def kind(request: pytest.FixtureRequest) -> str:
     kind: str = request.param
     return kind
 
 
 @pytest.fixture
-def tenants(kind: str, request: pytest.FixtureRequest) -> TenantStore:
-    return MemoryTenantStore() if kind == "memory" else RedisTenantStore(request.getfixturevalue("client"))
-
-
-@pytest.fixture
-def connections(kind: str, request: pytest.FixtureRequest) -> ConnectionStore:
-    return MemoryConnectionStore() if kind == "memory" else RedisConnectionStore(request.getfixturevalue("client"))
-
-
-@pytest.fixture
-def edge_orders(kind: str, request: pytest.FixtureRequest) -> EdgeOrders:
-    return MemoryEdgeOrders() if kind == "memory" else RedisEdgeOrders(request.getfixturevalue("client"))
-
-
-@pytest.fixture
-def index(kind: str, request: pytest.FixtureRequest) -> PositionIndex:
-    if kind == "memory":
-        return MemoryPositionIndex(entries_per_session=100)
-    return RedisPositionIndex(request.getfixturevalue("client"), entries_per_session=100)
-
-
-@pytest.fixture
-def leases(kind: str, request: pytest.FixtureRequest) -> Leases:
-    return MemoryLeases() if kind == "memory" else RedisLeases(request.getfixturevalue("client"))
-
-
-@pytest.fixture
-def expiries(kind: str, request: pytest.FixtureRequest) -> SessionExpiries:
-    return MemorySessionExpiries() if kind == "memory" else RedisSessionExpiries(request.getfixturevalue("client"))
-
-
-@pytest.fixture
 def client_if_redis(kind: str, request: pytest.FixtureRequest) -> MetadataClient | None:
-    return request.getfixturevalue("client") if kind == "redis" else None
+    return None if kind == "memory" else request.getfixturevalue(f"{kind}_client")
+
+
+@pytest.fixture
+def tenants(client_if_redis: MetadataClient | None) -> TenantStore:
+    return MemoryTenantStore() if client_if_redis is None else RedisTenantStore(client_if_redis)
+
+
+@pytest.fixture
+def connections(client_if_redis: MetadataClient | None) -> ConnectionStore:
+    return MemoryConnectionStore() if client_if_redis is None else RedisConnectionStore(client_if_redis)
+
+
+@pytest.fixture
+def edge_orders(client_if_redis: MetadataClient | None) -> EdgeOrders:
+    return MemoryEdgeOrders() if client_if_redis is None else RedisEdgeOrders(client_if_redis)
+
+
+@pytest.fixture
+def index(client_if_redis: MetadataClient | None) -> PositionIndex:
+    if client_if_redis is None:
+        return MemoryPositionIndex(entries_per_session=100)
+    return RedisPositionIndex(client_if_redis, entries_per_session=100)
+
+
+@pytest.fixture
+def leases(client_if_redis: MetadataClient | None) -> Leases:
+    return MemoryLeases() if client_if_redis is None else RedisLeases(client_if_redis)
+
+
+@pytest.fixture
+def expiries(client_if_redis: MetadataClient | None) -> SessionExpiries:
+    return MemorySessionExpiries() if client_if_redis is None else RedisSessionExpiries(client_if_redis)
 
 
 @pytest.fixture

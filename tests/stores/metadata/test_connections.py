@@ -5,6 +5,7 @@ import time
 from collections.abc import Awaitable, Callable
 
 import pytest
+from tests.stores.metadata.helpers import keys_in
 
 from heliograph.core.errors import InvalidValueError
 from heliograph.stores import keys
@@ -333,7 +334,7 @@ async def test_nothing_is_left_in_redis_when_all_are_gone(client: MetadataClient
     await store.update("edge-2", [], [gone])
     await store.release("edge-1")
     await store.release("edge-2")
-    assert await client.redis.keys("*") == []
+    assert await keys_in(client, "*") == []
 
 
 async def test_a_batch_that_broke_off_is_repaired_by_the_next(client: MetadataClient) -> None:
@@ -380,7 +381,7 @@ async def test_a_registry_that_died_half_way_leaves_nothing_that_another_can_not
     again = await lapsed(store)
     assert await store.left_behind(again, 10) == []
     assert await store.bury(again)
-    assert await client.redis.keys("*") == []
+    assert await keys_in(client, "*") == []
 
 
 async def test_what_can_not_be_read_does_not_keep_an_edge_from_its_grave(client: MetadataClient) -> None:
@@ -395,4 +396,4 @@ async def test_what_can_not_be_read_does_not_keep_an_edge_from_its_grave(client:
     assert await store.remove(found, lost) == [True]
     assert await store.left_behind(found, 10) == []
     assert await store.bury(found)
-    assert await client.redis.keys("*") == []
+    assert await keys_in(client, "*") == []

@@ -16,8 +16,8 @@ SLOW = Rate(per_s=0.001, burst=10)
 
 
 @pytest.fixture
-def quotas(kind: str, request: pytest.FixtureRequest) -> QuotaStore:
-    return MemoryQuotaStore() if kind == "memory" else RedisQuotaStore(request.getfixturevalue("client"))
+def quotas(client_if_redis: MetadataClient | None) -> QuotaStore:
+    return MemoryQuotaStore() if client_if_redis is None else RedisQuotaStore(client_if_redis)
 
 
 def asked(messages: int, bytes_: int = 0, *, bucket: str = "acme:event", rate: Rate = SLOW) -> QuotaRequest:

@@ -6,12 +6,17 @@ What is lost here is found by whoever waits when it looks for itself.
 import asyncio
 from collections.abc import Callable
 
-from redis.exceptions import RedisError
+from redis.asyncio.client import PubSub
 
-from heliograph.stores.redis.metadata.client import MetadataClient
+from heliograph.stores.ports import StoreError
+from heliograph.stores.redis.metadata.client import MetadataClient, store_errors
 
 RECONNECT_S = 0.5
 """Looking for oneself covers for the subscription in the meantime."""
+
+SILENT_S = 10.0
+PING_ANSWER_S = 5.0
+"""A subscription that says nothing for so long is pinged; one that doesn't answer is made anew, maybe elsewhere."""
 
 CANCEL_AGAIN_S = 0.05
 
@@ -39,11 +44,21 @@ class Announcements:
     async def _listen(self) -> None:
         while True:
             try:
-                async with self._client.redis.pubsub(ignore_subscribe_messages=True) as pubsub:
-                    await pubsub.subscribe(self._channel)
-                    while True:
-                        message = await pubsub.get_message(timeout=60.0)
-                        if message is not None:
-                            self._heard(message["data"].decode(errors="replace"))
-            except (RedisError, OSError):
+                with store_errors(self._channel):
+                    async with self._client.subscribed(self._channel) as pubsub:
+                        await self._hear(pubsub)
+            except StoreError:
                 await asyncio.sleep(RECONNECT_S)
+
+    async def _hear(self, pubsub: PubSub) -> None:
+        """Until the connection breaks, or the server doesn't answer a ping: one that lost its host says nothing."""
+        pinged = False
+        while True:
+            message = await pubsub.get_message(timeout=PING_ANSWER_S if pinged else SILENT_S)
+            if message is None and pinged:
+                return
+            pinged = message is None
+            if pinged:
+                await pubsub.ping()
+            elif message["type"] == "message":
+                self._heard(message["data"].decode(errors="replace"))

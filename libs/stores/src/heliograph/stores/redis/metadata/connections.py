@@ -17,7 +17,7 @@ import msgspec
 from heliograph.core.errors import InvalidValueError
 from heliograph.stores import keys
 from heliograph.stores.ports import Connection, EdgeLease
-from heliograph.stores.redis.metadata.client import MetadataClient, store_errors, store_ms
+from heliograph.stores.redis.metadata.client import MetadataClient, store_errors
 from heliograph.stores.registrations import check_edge, member, named, past, registered, scopes
 
 MEMBERS = 1_000
@@ -130,7 +130,11 @@ class RedisConnectionStore:
                         pipeline.zadd(keys.where(scope), {member(edge, name): 0})
                     for scope in sorted(before - after):
                         pipeline.zrem(keys.where(scope), member(edge, name))
-                    # The record comes last: it says what is listed, so a batch that broke off is repaired by the next.
+                await pipeline.execute()
+            # The records come last, and by themselves since lists may be on other nodes: they say what is listed, so a
+            # batch that broke off is repaired by the next.
+            async with self._client.pipeline() as pipeline:
+                for name, connection in batch.items():
                     if connection is None:
                         pipeline.hdel(key, name)
                     else:
@@ -140,7 +144,8 @@ class RedisConnectionStore:
     async def edges(self) -> list[EdgeLease]:
         redis = self._client.redis
         with store_errors(keys.EDGES):
-            names = [name.decode() for name in await redis.zrangebyscore(keys.EDGES, await store_ms(redis), "+inf")]
+            now_ms = await self._client.now_ms(keys.EDGES)
+            names = [name.decode() for name in await redis.zrangebyscore(keys.EDGES, now_ms, "+inf")]
         leases = await self._held(names)
         return [lease for name in names if (lease := leases[name]) is not None]
 
@@ -150,7 +155,8 @@ class RedisConnectionStore:
     async def lapsed(self) -> list[EdgeLease]:
         redis = self._client.redis
         with store_errors(keys.EDGES):
-            listed = await redis.zrangebyscore(keys.EDGES, "-inf", await store_ms(redis), withscores=True)
+            now_ms = await self._client.now_ms(keys.EDGES)
+            listed = await redis.zrangebyscore(keys.EDGES, "-inf", now_ms, withscores=True)
         names = {name.decode(): int(ends_ms) for name, ends_ms in listed}
         now_ms, leases = await self._leases(list(names))
         found = [leases[name] or _nameless(name, ends_ms) for name, ends_ms in names.items()]
@@ -307,10 +313,9 @@ class RedisConnectionStore:
                     for name, record in listed.items():
                         for scope in sorted(_scopes_of(record)):
                             pipeline.zrem(keys.where(scope), member(edge, name.decode()))
-                    if cursor == 0:
-                        pipeline.delete(key)
                     await pipeline.execute()
                 if cursor == 0:
+                    await self._client.redis.delete(key)
                     return
 
     def _lock(self, edge: str) -> asyncio.Lock:

@@ -15,7 +15,7 @@ from redis.exceptions import ResponseError
 
 from heliograph.stores import keys
 from heliograph.stores.ports import RehydratedPage, RehydrationRequest, StoreError
-from heliograph.stores.redis.metadata.client import MetadataClient, store_errors, store_ms
+from heliograph.stores.redis.metadata.client import MetadataClient, store_errors
 from heliograph.stores.redis.metadata.ready import Ready
 from heliograph.stores.rehydration import (
     CLAIM_IDLE_S,
@@ -97,9 +97,10 @@ class RedisRehydration:
     async def _page_or_ask(self, request: RehydrationRequest, left_s: float) -> RehydratedPage | None:
         redis, page_key, asked = self._client.redis, keys.replay_page(request.name), keys.replay_asked(request.name)
         with store_errors(page_key):
-            stored, full, full_all = await redis.mget(
-                page_key, keys.replay_full(tenant_of(request)), keys.replay_full("*")
-            )
+            async with self._client.pipeline() as pipeline:
+                for key in (page_key, keys.replay_full(tenant_of(request)), keys.replay_full("*")):
+                    pipeline.get(key)
+                stored, full, full_all = await pipeline.execute()
             if stored is not None:
                 try:
                     page: RehydratedPage = _page_decoder.decode(stored)
@@ -159,8 +160,9 @@ class RedisRehydration:
             if page.code is None and not await self._has_room(tenant, page_bytes(page)):
                 self.pages_refused += 1
                 page = RehydratedPage([], more=False, code=TOO_MANY)
+            # By itself: whoever hears of it, or finds that nobody asks any more, must find it, on whatever node it is.
+            await redis.set(page_key, _encode(page), px=int(page_ttl_s(request, page) * 1000))
             async with self._client.pipeline() as pipeline:
-                pipeline.set(page_key, _encode(page), px=int(page_ttl_s(request, page) * 1000))
                 pipeline.delete(keys.replay_asked(name))
                 pipeline.publish(keys.REPLAY_READY, name)
                 await pipeline.execute()
@@ -171,8 +173,7 @@ class RedisRehydration:
 
     async def _has_room(self, tenant: str, size_bytes: int) -> bool:
         """Count `size_bytes` for the tenant, unless that is past its bound or that of all."""
-        redis = self._client.redis
-        minute = await store_ms(redis) // 60_000
+        minute = await self._client.now_ms(keys.replay_bytes("*", 0)) // 60_000
         owners = ((tenant, self._tenant_bytes), ("*", self._total_bytes))
         async with self._client.pipeline() as pipeline:
             for owner, _ in owners:
@@ -242,7 +243,7 @@ class RedisRehydration:
             request, gives_up_ms = None, 0
         with store_errors(keys.REPLAY_REQUESTS):
             if request is not None:
-                if await store_ms(redis) < gives_up_ms:
+                if await self._client.now_ms(keys.REPLAY_REQUESTS) < gives_up_ms:
                     return request
                 self.stale_requests += 1
             await redis.xack(keys.REPLAY_REQUESTS, GROUP, entry)

@@ -18,7 +18,7 @@ from heliograph.stores import keys
 from heliograph.stores.keys import SERVE_TYPES, ServeKeys
 from heliograph.stores.ports import DueSession, Order, Served, ServeView, Worker
 from heliograph.stores.redis.metadata.announcements import Announcements
-from heliograph.stores.redis.metadata.client import MetadataClient, store_errors, store_ms
+from heliograph.stores.redis.metadata.client import MetadataClient, store_errors
 from heliograph.stores.registrations import check_edge
 
 BATCH = 500
@@ -222,7 +222,7 @@ class RedisServeStore:
 
     async def keep(self, kind: str) -> None:
         with store_errors(SERVE_TYPES):
-            await self._client.redis.zadd(SERVE_TYPES, {kind: await store_ms(self._client.redis)})
+            await self._client.redis.zadd(SERVE_TYPES, {kind: await self._client.now_ms(SERVE_TYPES)})
 
     async def forget(self, kind: str) -> None:
         found = ServeKeys.of(kind)
