@@ -5,7 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-PAPERS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAPERS = [
+    ROOT / "README.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+    ROOT / "deploy" / "README.md",
+    ROOT / "deploy" / "examples" / "README.md",
+]
 
 _BLOCK = re.compile(r"^```([a-z]+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
@@ -75,3 +80,15 @@ def anchors(paper: Path) -> set[str]:
     """What can follow `#` in a link to it, as GitHub spells headings."""
     headings = _HEADING.findall(_prose(paper))
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def rows_of(paper: Path, first: str) -> list[list[str]]:
+    """Cells of the one table whose first heading is `first`, without its head."""
+    rows: list[list[str]] = []
+    for line in paper.read_text(encoding="utf-8").splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")] if line.startswith("|") else []
+        if rows and not cells:
+            break
+        if rows or cells[:1] == [first]:
+            rows.append(cells)
+    return rows[2:]

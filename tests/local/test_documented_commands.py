@@ -29,6 +29,7 @@ from tests.local.papers import (
     name_of,
     paths_named,
     relative_links,
+    rows_of,
 )
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.typing import Subprotocol
@@ -159,6 +160,28 @@ def test_the_papers_show_commands_in_blocks_that_are_run() -> None:
         for block in [*blocks(paper, "sh"), *blocks(paper, "bash"), *blocks(paper, "shell")]:
             for line in block.text.splitlines():
                 assert is_make(line), f"{block}: {line}"
+
+
+ELSEWHERE = {
+    "cat": "of files that only the reader has",
+    "curl": "at a pod",
+    "docker": "is not everywhere; tests/local/test_compose.py, tests/kubernetes/test_compose_schema.py judge the file",
+    "helm": "wants a cluster: tests/kubernetes/test_chart_installed.py types those of docs/install.md",
+    "heliograph": "docs/dev.md: what `make dev` runs, which has tests of its own",
+    "kafka-acls.sh": "is Kafka's own; the rights are tried by users that have them",
+    "kafka-configs.sh": "is Kafka's own",
+    "kubectl": "wants a cluster: tests/kubernetes applies the examples, scales fleets and changes Secrets",
+    "redis-cli": "tests/stores/test_redis_rights.py changes passwords in the same way",
+    "export": "for those that follow it",
+}
+"""Programs of commands that are shown and not run here, with the reason: they are in `text` blocks."""
+
+
+@pytest.mark.parametrize("paper", PAPERS, ids=name_of)
+def test_commands_that_are_not_run_here_are_listed_with_the_reason(paper: Path) -> None:
+    for block in blocks(paper, "text"):
+        for command in commands(block):
+            assert command.split()[0] in ELSEWHERE, f"{block}: {command}"
 
 
 @pytest.mark.parametrize("paper", PAPERS, ids=name_of)
@@ -335,9 +358,33 @@ def test_every_metric_named_is_served(desk: Desk) -> None:
         assert set(named) - served == set(), name_of(paper)
 
 
+def test_the_page_on_security_lists_every_port_and_what_it_shows(desk: Desk) -> None:
+    """As the services say themselves, and as the chart's policies have it."""
+    policies = (ROOT / "charts/heliograph/templates/access/networkpolicies.yaml").read_text(encoding="utf-8")
+    listed = {row[0]: row[1:] for row in rows_of(ROOT / "docs" / "security.md", "service")}
+    assert {name: int(cells[0]) for name, cells in listed.items()} == SERVICE_PORTS
+    for name, port in SERVICE_PORTS.items():
+        assert f'"{name}" {port}' in policies, name
+    for service in (desk.stack.edges[0], desk.stack.replays[0], desk.stack.registries[0], desk.stack.routers[0]):
+        _, with_token, without, _ = listed[service.service]
+        shown = httpx.get(f"{service.url}/openapi.json", trust_env=False).raise_for_status().json()
+        websocket = {CONNECT_PATH} if service.service == "edge" else set()
+        assert set(re.findall(r"`(\S+)`", with_token)) == set(shown["paths"]) | websocket, service.service
+        for path in re.findall(r"`(\S+)`", without):
+            assert httpx.get(service.url + path, trust_env=False).status_code in (200, 503), path
+
+
+SERVICE_PORTS = {
+    kind.__module__.split(".")[1]: int(kind().port)
+    for kind in (EdgeSettings, ReplaySettings, RegistrySettings, OperatorSettings)
+} | {"router": 8083}
+"""Of the services' settings; a router has an edge's unless the chart, or `make up`, says otherwise."""
+
+
 def test_every_variable_named_is_a_setting() -> None:
     settings = (EdgeSettings, RouterSettings, ReplaySettings, RegistrySettings, OperatorSettings)
     known = {variable(name) for kind in settings for name in kind.model_fields}
+    known |= set(re.findall(r"\$\{(HELIOGRAPH_[A-Z_]+)", (ROOT / "deploy" / "docker-compose.yaml").read_text()))
     known |= {"HELIOGRAPH_SESSION"}  # told to the command of `heliograph serve`
     known |= CLIENT_VARIABLES | {port_variable(entry.name) for entry in fields(Ports)}
     for module in (ROOT / "deploy" / "local" / "src").rglob("*.py"):

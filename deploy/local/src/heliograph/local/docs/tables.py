@@ -22,14 +22,14 @@ def close_codes_page() -> str:
         (str(close.code), f"`{close.name}`", "yes, with backoff" if close.come_back else "no", close.meaning)
         for close in CLOSES.values()
     ]
-    return _page(
+    return page(
         "Close codes",
         "heliograph.protocol.codes",
         "The number of a WebSocket close code says what a client should do: **4000 to 4499 come back** with backoff,"
         " **4500 to 4999 do not come back** (something must change first). So a client can obey codes that it does not"
         " know. A connection that ends without a code (1005, 1006) was cut off: come back. The name is sent as the"
         " close reason.",
-        _table(("code", "name", "come back", "meaning"), rows),
+        as_table(("code", "name", "come back", "meaning"), rows),
     )
 
 
@@ -37,16 +37,16 @@ def codes_page() -> str:
     rows = [(f"`{code.code}`", str(code.http), "yes" if code.retry else "no", code.meaning) for code in CODES.values()]
     reasons = attribute_docs(GapReason)
     gaps = [(f"`{getattr(GapReason, name)}`", text) for name, text in reasons.items() if name != "ALL"]
-    return _page(
+    return page(
         "Codes",
         "heliograph.protocol.codes",
         "The `code` of a `refused` or `error` frame, and of an HTTP answer (with the status beside it). Codes are"
         " added, never renamed or reused. *Retry*: the same request may succeed later as it is, after"
         " `retry_after_ms` where that is given.",
-        _table(("code", "HTTP", "retry", "meaning"), rows),
+        as_table(("code", "HTTP", "retry", "meaning"), rows),
         "## Gaps",
         "The `reason` of a `gap` frame and of a gap in a page of history: why positions will not come.",
-        _table(("reason", "meaning"), gaps),
+        as_table(("reason", "meaning"), gaps),
     )
 
 
@@ -61,9 +61,9 @@ def redis_keys_page() -> str:
         parts += [
             f"## {store.capitalize()} store",
             _STORES[store],
-            _table(("key", "shape", "TTL", "written by", "what it is"), rows),
+            as_table(("key", "shape", "TTL", "written by", "what it is"), rows),
         ]
-    return _page(
+    return page(
         "Redis keys",
         "heliograph.stores.keys",
         f"`{{vN}}` is the virtual shard of a session, crc32 of its key mod {VIRTUAL_SHARDS}, and the Redis hash tag:"
@@ -122,27 +122,28 @@ def topics_and_headers_page() -> str:
         for header in HEADERS
     ]
     own = ", ".join(f"`{event_type}`" for event_type in OWN_EVENT_TYPES)
-    return _page(
+    return page(
         "Topics and headers",
         "heliograph.stores.keys and heliograph.protocol.headers",
         "`heliograph` is the installation's prefix (a setting). Names hold dots only between their parts, because"
         " tenants and agent types are DNS labels. Retention is the default where the tenant says nothing.",
-        _table(("topic", "written by", "retention", "what is in it"), [(f"`{row[0]}`", *row[1:]) for row in rows]),
+        as_table(("topic", "written by", "retention", "what is in it"), [(f"`{row[0]}`", *row[1:]) for row in rows]),
         "Key: the session, UTF-8; its murmur2 chooses the partition, as Java's clients do. Value: the payload as it was"
         " published; bytes themselves where the content type is not JSON. Order in a partition is nearly, not exactly,"
         " by position: the position is the order.",
         "## Headers",
         "CloudEvents 1.0, Kafka binding, binary mode: any consumer that knows CloudEvents can read the log without our"
         f" code. Records with `ce_type` {own} are Heliograph's own; publishers can't use that prefix.",
-        _table(("header", "when", "meaning", "example"), headers),
+        as_table(("header", "when", "meaning", "example"), headers),
     )
 
 
-def _page(title: str, source: str, *parts: str) -> str:
+def page(title: str, source: str, *parts: str) -> str:
+    """A generated page: a heading, and its parts with a line between."""
     head = f"<!-- Generated from {source} by `make docs`. Do not edit. -->\n\n# {title}"
     return "\n\n".join((head, *parts)) + "\n"
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def as_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
