@@ -7,6 +7,7 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_command
 
+from heliograph.cli.capacity import capacity_
 from heliograph.cli.exit_codes import MEANINGS, ExitCode
 from heliograph.cli.exporting.command import export
 from heliograph.cli.history import history
@@ -107,5 +108,6 @@ app.command()(serve)
 app.command()(history)
 app.command()(export)
 app.command()(presence)
+app.command("capacity")(capacity_)
 app.add_typer(session_app, name="session")
 app.add_typer(token_app, name="token")

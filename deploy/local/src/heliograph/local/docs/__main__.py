@@ -1,7 +1,7 @@
 """`python -m heliograph.local.docs [--check]`: write the generated files, or say which are out of date.
 
-They are docs/reference, the chart's custom resource definitions and dashboards, and tables in its README and in
-docs/install.md.
+They are docs/reference, the chart's custom resource definitions and dashboards, and tables in its README, in
+docs/install.md and in docs/operations.md.
 """
 
 import argparse
@@ -9,13 +9,15 @@ import sys
 from pathlib import Path
 
 from heliograph.local.dashboards.rendering import rendered as rendered_dashboards
-from heliograph.local.docs.chart import install_page, readme
+from heliograph.local.docs.capacity import capacity_tables
+from heliograph.local.docs.chart import filled, install_page, readme
 from heliograph.local.docs.reference import as_yaml, rendered
 from heliograph.operator.crds import CRDS
 
 DIRECTORY = Path(__file__).parents[6] / "docs"
 CHART = DIRECTORY.parent / "charts" / "heliograph"
 INSTALL_PAGE = DIRECTORY / "install.md"
+OPERATIONS_PAGE = DIRECTORY / "operations.md"
 CRD_DIRECTORY = CHART / "crds"
 DASHBOARD_DIRECTORY = CHART / "files" / "dashboards"
 
@@ -33,6 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
     files |= {DASHBOARD_DIRECTORY / name: text for name, text in rendered_dashboards().items()}
     files[CHART / "README.md"] = readme(CHART)
     files[INSTALL_PAGE] = install_page(INSTALL_PAGE, CHART)
+    files[OPERATIONS_PAGE] = filled(OPERATIONS_PAGE, "capacity", capacity_tables())
     for path, text in files.items():
         if path.is_file() and path.read_text(encoding="utf-8") == text:
             continue

@@ -89,15 +89,16 @@ def rules_table(template: str) -> str:
 
 def readme(chart: Path) -> str:
     """The chart's README with the table as values.yaml has it."""
-    return _filled(chart / "README.md", "values", table((chart / "values.yaml").read_text(encoding="utf-8")))
+    return filled(chart / "README.md", "values", table((chart / "values.yaml").read_text(encoding="utf-8")))
 
 
 def install_page(page: Path, chart: Path) -> str:
     """The page on installing, with the operator's rights as the chart has them."""
-    return _filled(page, "rules", rules_table((chart / RULES).read_text(encoding="utf-8")))
+    return filled(page, "rules", rules_table((chart / RULES).read_text(encoding="utf-8")))
 
 
-def _filled(page: Path, name: str, content: str) -> str:
+def filled(page: Path, name: str, content: str) -> str:
+    """The page with `content` between its marks of that name."""
     begin, end = f"<!-- {name}: written by `make docs` -->", f"<!-- /{name} -->"
     before, _, rest = page.read_text(encoding="utf-8").partition(begin)
     _, _, after = rest.partition(end)
