@@ -1,5 +1,9 @@
 """When a message is written again, and when not: round by round, on memory stores and a driven clock."""
 
+import asyncio
+import gc
+import warnings
+
 import pytest
 from tests.services.router.helpers import SHARDS, MemoryWorld, now_ms
 
@@ -187,3 +191,14 @@ async def test_a_write_that_fails_is_repeated(desk: Desk) -> None:
     await desk.rounds(2)
     assert len(await desk.written()) == 2
     assert desk.metrics.reconciled.n == 2
+
+
+async def test_a_round_that_ends_before_its_steps_began_leaves_none_unawaited(desk: Desk) -> None:
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        ending = asyncio.create_task(desk.reconciler.round())
+        await asyncio.sleep(0)  # it has made a step for each shard; they run next
+        ending.cancel()
+        await asyncio.gather(ending, return_exceptions=True)
+        gc.collect()
+    assert [str(one.message) for one in told] == []

@@ -16,6 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from heliograph.core.buckets import Rate, TokenBucket
 from heliograph.core.errors import HeliographError
@@ -121,15 +122,18 @@ class Reconciler:
             del self._watches[watch.session]
         self._blocked = {shard: blocked for shard, blocked in self._blocked.items() if self._shares.has(shard)}
         met: list[_Met] = []
-        await asyncio.gather(*(self._step("dirty", self._meet(shard, met)) for shard in held))
-        await self._step("ends", self._note_ends(met))
-        await self._step("write", self._write_passed())
+        await asyncio.gather(*(self._step("dirty", partial(self._meet, shard, met)) for shard in held))
+        await self._step("ends", partial(self._note_ends, met))
+        await self._step("write", self._write_passed)
         self._metrics.blocked_are(Counter(reason for blocked in self._blocked.values() for reason in blocked.values()))
 
-    async def _step(self, name: str, work: Awaitable[None]) -> None:
-        """A step that fails because a store is away is repeated in the next round."""
+    async def _step(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
+        """A step that fails because a store is away is repeated in the next round.
+
+        `work` is begun here, so that a round that ends before all its steps began leaves none that nobody awaits.
+        """
         try:
-            await work
+            await work()
         except StoreError as error:
             self._metrics.reconcile_failures.labels(name).n += 1
             self._log.warning("reconcile_failed", key=name, step=name, error=str(error))
@@ -184,7 +188,7 @@ class Reconciler:
         answers: list[asyncio.Future[StoreError | None]] = []
         for watch in await self._passed():
             del self._watches[watch.session]
-            await self._step("write", self._write(watch, answers))
+            await self._step("write", partial(self._write, watch, answers))
         failed = [error for error in await asyncio.gather(*answers) if error is not None]
         if failed:
             self._metrics.reconcile_failures.labels("write").n += len(failed)
