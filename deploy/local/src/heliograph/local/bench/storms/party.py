@@ -59,6 +59,7 @@ class Moves:
 
     returns: tuple[Return, ...]
     told_ns: tuple[int, ...]
+    cut_ns: tuple[int, ...]
     welcomed_ns: tuple[int, ...]
     away: int
 
@@ -115,6 +116,10 @@ class Party:
                 break
             await asyncio.sleep(LOOK_S)
         return up
+
+    async def on(self, address: str) -> int:
+        """How many are up there: one whose first handshake failed has gone to the next address."""
+        return sum(peer.up and peer.address == address for peer in self._peers)
 
     async def wait_up_again(self, wanted: int, timeout_s: float) -> int:
         """The same of those who were away in between."""
@@ -217,6 +222,7 @@ class Party:
         return Moves(
             tuple(one for peer in self._peers for one in peer.returns),
             tuple(at for peer in self._peers for at in peer.told_ns),
+            tuple(at for peer in self._peers for at in peer.cut_ns),
             tuple(at for peer in self._peers for at in peer.welcomed_ns),
             sum(not peer.up for peer in self._peers),
         )

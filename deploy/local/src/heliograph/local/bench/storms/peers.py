@@ -55,6 +55,8 @@ class Peer:
         self.returns: list[Return] = []
         self.told_ns: list[int] = []
         """When the server asked it to move."""
+        self.cut_ns: list[int] = []
+        """When it was up and lost its connection though nobody had asked it to move."""
         self.welcomed_ns: list[int] = []
         self.errors: list[str] = []
         """What the server called an error, or a refusal of a subscription."""
@@ -67,7 +69,7 @@ class Peer:
         self._client: LoadClient | None = None
         self._welcomed = False
         self._after_ms: float | None = None
-        self._moving = False
+        self._moving = self._told = False
         self._lost_ns = 0
         self._ended = asyncio.Event()
         self._requests: dict[int, tuple[Stream, int]] = {}
@@ -98,6 +100,11 @@ class Peer:
         self._pump(stream)
 
     @property
+    def address(self) -> str:
+        """Where it is, or tries to be."""
+        return self._addresses[self._at]
+
+    @property
     def unsent_bytes(self) -> int:
         return 0 if self._client is None else self._client.unsent_bytes
 
@@ -106,7 +113,7 @@ class Peer:
     async def _once(self) -> float:
         """One connection from beginning to end; seconds to wait before the next."""
         ended = self._ended = asyncio.Event()  # of this connection: the one before may still be closing
-        self._after_ms, self._moving, self._welcomed = None, False, False
+        self._after_ms, self._moving, self._told, self._welcomed = None, False, False, False
         try:
             async with asyncio.timeout(OPEN_TIMEOUT_S):
                 self._client = await connect(self._addresses[self._at], "", self._on_text, ended.set)
@@ -124,6 +131,8 @@ class Peer:
         if self.up:
             self.up = False
             self._lost_ns = time.monotonic_ns()
+            if not self._told and not self._stopping:
+                self.cut_ns.append(self._lost_ns)
         for stream in self.streams:
             stream.connection_lost()
         if self._moving:
@@ -184,6 +193,7 @@ class Peer:
             self.reading.gaps += 1
         elif kind == "reconnect":
             if self._welcomed:
+                self._told = True
                 self.told_ns.append(time.monotonic_ns())
                 asyncio.get_running_loop().call_later(frame["after_ms"] / 1000, self._move)
             else:
