@@ -41,6 +41,11 @@ def at(seq: int, number: int = 1) -> str:
     return str(Position(epoch(number), seq))
 
 
+def before_first(number: int = 1) -> str:
+    """What a server tells of a session without messages: before the first one of whichever epoch its process begins."""
+    return f"1764000000000-{number:08x}-{0:016d}"
+
+
 def message(seq: int, number: int = 1) -> MessageFrame:
     data = Raw(msgspec.json.encode([number, seq]))
     return MessageFrame(SESSION, f"{number}.{seq}", 1, "p", data, MessageClass.EVENT, position=at(seq, number))
@@ -93,8 +98,8 @@ class Wired:
     def new_epoch(self) -> None:
         last = self.log[-1] if self.log else None
         self.epochs.append(self.epochs[-1] + 1)
-        if self.subscribed and self.online and last:
-            self.to_client.append(Epoch(SESSION, epoch(self.epochs[-1]), True, at(last[1], last[0])))
+        if self.subscribed and self.online:
+            self.to_client.append(Epoch(SESSION, epoch(self.epochs[-1]), True, at(last[1], last[0]) if last else None))
 
     def ack(self) -> None:
         self.cursor = self.log[-1] if self.log else None
@@ -117,23 +122,25 @@ class Wired:
 
     def _answer(self, frame: Subscribe) -> None:
         if frame.start == LATEST:
-            position = at(self.log[-1][1], self.log[-1][0]) if self.log else BEFORE_ALL
+            position = at(self.log[-1][1], self.log[-1][0]) if self.log else before_first(self.epochs[-1])
             self.to_client.append(Subscribed(SESSION, position, id=frame.id))
             return
         start, missing = frame.start, False
         if start == CURSOR:
             start, missing = (EARLIEST, True) if self.cursor is None else (at(self.cursor[1], self.cursor[0]), False)
-        after = (0, 0)
+        after, run = (0, 0), ""
         if start != EARLIEST:
             position_ = Position.parse(start)
-            after = (position_.epoch_ms - 1764000000000, position_.seq)
-        told = BEFORE_ALL if start == EARLIEST else start
+            after, run = (position_.epoch_ms - 1764000000000, position_.seq), position_.epoch[-8:]
+        told = (BEFORE_ALL if self.log else before_first(self.epochs[-1])) if start == EARLIEST else start
         self.to_client.append(Subscribed(SESSION, told, id=frame.id, cursor_missing=missing))
         last = after
         for number, seq in self.log:
             if (number, seq) > after:
                 if number != last[0] and last != (0, 0):
                     self.to_client.append(Epoch(SESSION, epoch(number), True, at(last[1], last[0])))
+                elif number != last[0] and run not in ("", epoch(number)[-8:]):
+                    self.to_client.append(Epoch(SESSION, epoch(number), True))
                 self.to_client.append(message(seq, number))
                 last = (number, seq)
 
@@ -250,7 +257,7 @@ def test_a_missing_cursor_is_the_earliest_and_stays_it() -> None:
     wired.publish()
     wired.ack()
     wired.settle()
-    assert wired.subscribes == [CURSOR, EARLIEST]
+    assert wired.subscribes == [CURSOR, before_first()]
     assert wired.got(inbox) == [(1, 1)]
 
 
@@ -511,3 +518,25 @@ def test_whatever_happens_each_inbox_gets_one_unbroken_run_to_the_end(actions: l
             assert got[0] > cursors[inbox]
     if not wired.feed.inboxes:
         assert not wired.subscribed
+
+
+# ---- sessions without messages --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("start", [LATEST, EARLIEST, CURSOR])
+def test_the_place_before_a_sessions_first_message_is_kept(start: str) -> None:
+    wired = Wired()
+    inbox = wired.attach(start)
+    wired.serve()
+    wired.deliver()
+    assert inbox.needs == before_first()
+    assert inbox.cursor_missing is (start == CURSOR)
+    assert not inbox.message(Message(message(1))), "no word is needed before its first message"
+    assert inbox.needs == at(1)
+
+
+def test_a_message_that_is_not_the_first_is_not_taken_for_it() -> None:
+    inbox = Inbox(SESSION, before_first(), SMALL, lambda: None)
+    inbox.go_live()
+    assert inbox.message(Message(message(2)))
+    assert inbox.needs == before_first()

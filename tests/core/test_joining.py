@@ -469,7 +469,7 @@ class World:
         reached = 0 if self.live.at is None else self.given.index(self.live.at) + 1
         assert reached >= max(self.known_at_read, self.heard)
 
-    def play(self, script: "list[Step]") -> None:
+    def play(self, script: "Sequence[Step]") -> None:
         for step in script:
             if self.live is not None:
                 return

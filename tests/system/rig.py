@@ -203,7 +203,7 @@ class Rig:
         """The `run` part of epochs that the live Redis gives now."""
         async with self.live() as live:
             head = (await live.heads([self.session()]))[0]
-        return head.shard_epoch[-8:]
+        return head.next_epoch[-8:]
 
     # ---- looking ----------------------------------------------------------------------------------------------------
 

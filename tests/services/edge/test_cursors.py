@@ -298,7 +298,7 @@ async def test_a_session_without_messages_has_no_cursor(world: World, edge: Edge
     world.answer_history()
     client = await consumer(world, edge)
     answer = await client.subscribe(SESSION, "cursor")
-    assert (answer["position"], answer["cursor_missing"]) == (ZERO, True)
+    assert (answer["position"] > ZERO, answer["cursor_missing"]) == (True, True)
     await publish(client, 0)
     assert [message["payload"] for message in await client.messages(SESSION, 1)] == [0]
 

@@ -44,16 +44,6 @@ async def test_a_position_goes_on_behind_it(edge: Edge) -> None:
     assert [message["payload"] for message in await client.messages(SESSION, 4)] == [2, 3, 4, 5]
 
 
-@pytest.mark.parametrize("start", ["latest", "earliest", ZERO])
-async def test_a_session_without_messages_is_told_the_zero_position(world: World, edge: Edge, start: str) -> None:
-    world.answer_history()
-    client = await edge.client()
-    answer = await client.subscribe(SESSION, start)
-    assert (answer["position"], answer.get("recovered", True)) == (ZERO, True)
-    await publish(client, "first")
-    assert [message["payload"] for message in await client.messages(SESSION, 1)] == ["first"]
-
-
 async def test_the_zero_position_means_earliest(world: World, edge: Edge) -> None:
     world.answer_history()
     client = await edge.client()

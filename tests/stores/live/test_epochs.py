@@ -33,7 +33,7 @@ async def test_a_restarted_server_begins_a_new_epoch(mortal: Live, keep: bool) -
     assert after.seq == 1
     assert after.epoch > before.epoch
     assert after.epoch[14:] != before.epoch[14:]
-    assert (await store.heads([session]))[0].shard_epoch[14:] == after.epoch[14:]
+    assert (await store.heads([session]))[0].next_epoch[14:] == after.epoch[14:]
 
 
 @pytest.mark.parametrize("keep", [True, False])
@@ -43,7 +43,7 @@ async def test_before_its_first_append_a_head_shows_the_old_epoch_and_the_new_ru
     await mortal.restart(keep=keep)
     (head,) = await store.heads([session])
     assert head.epoch == (before.epoch if keep else "")
-    assert head.shard_epoch[14:] != before.epoch[14:]
+    assert head.next_epoch[14:] != before.epoch[14:]
 
 
 async def test_sessions_that_begin_in_one_millisecond_have_epochs_of_their_own(mortal: Live) -> None:

@@ -40,7 +40,7 @@ from heliograph.protocol.frames import (
 from heliograph.protocol.frames import Gap as GapFrame
 
 NO_EPOCH = "0" * 13
-"""How the position begins that a server tells where a session has no message yet."""
+"""How the position begins that a server tells who gets all there is, from the earliest message on."""
 EPOCH = "epoch"
 HOLE = "hole"
 HOLES_BEFORE_GAP = 3
@@ -122,10 +122,13 @@ class Inbox:
         if self._stream is None or self._stream.last is None:
             self._stream = Contiguity(at)
 
-    def found_cursor(self, at: Position | None) -> None:
-        """Where the server says that its consumer stands; None: nowhere, so it begins at the earliest."""
+    def found_cursor(self, at: Position | None, *, missing: bool) -> None:
+        """Where the server says that it begins: where its consumer stands, or (`missing`) with the earliest message;
+        None: wherever that is.
+        """
+        self.cursor_missing = missing
         if at is None:
-            self.cursor_missing, self._start = True, EARLIEST
+            self._start = EARLIEST
         else:
             self.begin(at)
 
@@ -208,7 +211,7 @@ class Inbox:
             self._stream = Contiguity(position)
             return Verdict.DELIVER
         if last == NOTHING:
-            self._stream.enter(position.epoch)  # the session's very first message: there is no epoch to leave
+            self._stream.enter(position.epoch)  # there is no epoch to leave
         return self._stream.observe(position)
 
     def presence(self, event: Presence) -> bool:
@@ -374,7 +377,7 @@ class Feed:
         if self.asked_from == CURSOR:
             for inbox in self.wanting():
                 if inbox.needs == CURSOR:
-                    inbox.found_cursor(at)
+                    inbox.found_cursor(at, missing=answer.cursor_missing)
             self.asked_from = EARLIEST if at is None else str(at)
         for inbox in self.wanting():
             needs = inbox.needs

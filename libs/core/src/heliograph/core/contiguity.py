@@ -37,7 +37,10 @@ class Hole(NamedTuple):
 
 
 class EpochChange(NamedTuple):
-    """A later epoch than the last position's. Whether the old one ended at `after` is for a seal to say."""
+    """A later epoch than the last position's. Whether the old one ended at `after` is for a seal to say.
+
+    Not where the last position was the place before a first message (`Position.begins_after`) and this is that message.
+    """
 
     after: Position
     """The last position before it, or NOTHING."""
@@ -106,7 +109,11 @@ class Contiguity:
             self._epoch, self._next_seq = epoch, to_seq + 1
             return Verdict.DELIVER
         if epoch > self._epoch:
-            return EpochChange(Position(self._epoch, self._next_seq - 1), epoch)
+            last = Position(self._epoch, self._next_seq - 1)
+            if not Position(epoch, from_seq).begins_after(last):
+                return EpochChange(last, epoch)
+            self._epoch, self._next_seq = epoch, to_seq + 1
+            return Verdict.DELIVER
         if epoch < self._epoch or to_seq < self._next_seq:
             return Verdict.DUPLICATE
         if from_seq > self._next_seq:

@@ -74,5 +74,8 @@ class Page(Generic[Frame]):
     head: Position | None = None
     """The session's last position when the page was read. None: the source knows no such session, or (the log) no head.
     """
+    before_first: Position | None = None
+    """Where a session without messages stands, for who begins there: seq 0 of an epoch that is not later than the one
+    it will begin with. None: it has messages, or the source can't tell."""
     gaps: Sequence[Gap] = ()
     """What the source knows will never come, in order; before, between or behind the entries."""

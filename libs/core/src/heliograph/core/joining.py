@@ -175,7 +175,7 @@ class Join(Generic[Frame]):
     def _read_window(self, page: Page[Frame]) -> None:
         last = self._stream.last
         if self._start is Start.LATEST and last is None:
-            self._stream = Contiguity(page.head or NOTHING)
+            self._stream = Contiguity(page.head or page.before_first or NOTHING)
             self._catch_live(page)
             return
         if last is not None and page.head != last and not page.complete and self._log_said() is None:
@@ -220,7 +220,7 @@ class Join(Generic[Frame]):
         """The page reached the head while frames were kept: what was kept and fits makes it live."""
         last, head = self._stream.last, page.head
         if last is None:
-            self._stream = Contiguity(head or NOTHING)
+            self._stream = Contiguity(head or page.before_first or NOTHING)
         elif head is not None and last > head and last == self._start:
             # A position that this session never gave (or lost since): all that is certain is what comes from here on.
             self._stream = Contiguity(head)
@@ -250,13 +250,15 @@ class Join(Generic[Frame]):
     def _pass_on_kept(self, declare: Why | None) -> bool:
         """Pass on the kept frames, up to a hole unless it is declared; False: the rest stays kept.
 
-        A new epoch counts as a hole: pub/sub may have lost the end of the old one, which only history can show.
+        A new epoch counts as a hole: pub/sub may have lost the end of the old one, which only history can show. Not
+        the first one of a session that had no message when the page was read.
         """
         kept = self._kept or deque()
         while kept:
             position, frame = kept[0]
             last = self._stream.last
-            if declare is None and last is not None and last != NOTHING and position.epoch > last.epoch:
+            follows = last is None or last == NOTHING or position.epoch <= last.epoch or position.begins_after(last)
+            if declare is None and not follows:
                 return False
             if self._pass(position, frame, declare) is not None:
                 return False
@@ -279,6 +281,9 @@ class Join(Generic[Frame]):
 
     def _pass(self, position: Position, frame: Frame, declare: Why | None) -> Hole | None:
         """Send a frame if it is new. A hole before it is declared, or (None) returned and nothing is sent."""
+        last = self._stream.last
+        if not self._recovered and last is not None and position.begins_after(last):
+            self._enter(EpochChange(last, position.epoch))  # no beginning that goes without saying
         judgement = self._stream.observe(position)
         if isinstance(judgement, EpochChange):
             self._enter(judgement)

@@ -16,6 +16,7 @@ from typing import NamedTuple
 from heliograph.core.errors import InvalidValueError
 
 EPOCH_LENGTH = 13 + 1 + 8
+RUN_STARTS = 13 + 1
 POSITION_LENGTH = EPOCH_LENGTH + 1 + 16
 MAX_SEQ = 2**53 - 1
 """Lua and JavaScript numbers are doubles: above this they skip."""
@@ -30,7 +31,8 @@ _POSITION = re.compile(POSITION_PATTERN, re.ASCII)
 class Position(NamedTuple):
     """A place in a session. Compares as its text does: by epoch, then seq.
 
-    seq 0 is the place before an epoch's first message.
+    seq 0 is the place before an epoch's first message. Where a session has no message at all it is of an epoch that is
+    still to come: whichever begins, it is that one or a later one.
     """
 
     epoch: str
@@ -56,9 +58,21 @@ class Position(NamedTuple):
     def epoch_ms(self) -> int:
         return int(self.epoch[:13])
 
+    def begins_after(self, last: "Position") -> bool:
+        """Whether this is the first message of a session that had none at `last`.
+
+        Only where the same process gave both: what another one was given before it died may be missing.
+        """
+        return (
+            self.seq == 1
+            and last.seq == 0
+            and self.epoch > last.epoch
+            and self.epoch[RUN_STARTS:] == last.epoch[RUN_STARTS:]
+        )
+
 
 BEFORE_ALL = Position("0000000000000-00000000", 0)
-"""Before a session's first message, in whatever epoch that is: what a subscriber is told where there is none yet."""
+"""Before a session's first message, in whatever epoch that is: where a subscriber that wants all of it begins."""
 
 
 def check_epoch(text: str) -> str:

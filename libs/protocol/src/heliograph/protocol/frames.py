@@ -299,7 +299,8 @@ class Subscribed(Struct, tag="subscribed", tag_field="type", omit_defaults=True)
     """Answers `subscribe`. Messages after `position` follow.
 
     `recovered` is False where something between the asked position and `position` could not be had; a `gap` or
-    `epoch` frame that says what comes before the next message.
+    `epoch` frame that says what comes before the next message. Where the session has no message, `position` is the
+    place before its first one: to come back from like any other.
     """
 
     session: str

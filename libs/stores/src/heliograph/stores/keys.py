@@ -28,7 +28,7 @@ class KeyInfo:
 
 REDIS_KEYS: tuple[KeyInfo, ...] = (
     KeyInfo("hg:config", "live", "hash", "none", "any service, once", "Number of virtual shards; checked at start-up."),
-    KeyInfo("hg:{vN}:shard", "live", "hash", "none", "append, confirm", "`run` (run_id of the primary), `epoch` and `last` (ms): what epochs are made from. `bytes`: unconfirmed bytes of all sessions; `bytes:<tenant>`: of one tenant's."),
+    KeyInfo("hg:{vN}:shard", "live", "hash", "none", "append, confirm, expire, forget", "`run` (run_id of the primary), `epoch` and `last` (ms): what epochs are made from. `gone` (ms): the newest epoch that was forgotten with its session. `bytes`: unconfirmed bytes of all sessions; `bytes:<tenant>`: of one tenant's."),
     KeyInfo("hg:{vN}:m:<session>", "live", "hash", "with its session", "append, confirm", "`s`: epoch, head, confirmed, partition, bytes, packed; `old`: the former epoch; `<class>|<producer>|<incarnation>`: its counter; the same, NUL and 0 to 8: the last 64 messages of it, packed in blocks of 8."),
     KeyInfo("hg:{vN}:w:<session>", "live", "stream", "with its session", "append", "Hot window: `f` the client frame, `h` what the log has besides; ids `<epoch ms>-<seq>`. Also the sharded pub/sub channel."),
     KeyInfo("hg:{vN}:o:<session>", "live", "sorted set", "with its session", "confirm", "Positions confirmed ahead of a hole, by seq."),

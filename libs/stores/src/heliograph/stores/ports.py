@@ -110,9 +110,10 @@ class Head(Struct, frozen=True):
     confirmed: int
     first_seq: int
     """Lowest seq of `epoch` still in the window; seq + 1 where the window holds none."""
-    shard_epoch: str
-    """The virtual shard's epoch under the present primary. A position whose epoch is of another `run` (the last 8
-    characters) was given by a process that is gone: what it had only accepted may be lost."""
+    next_epoch: str
+    """The earliest epoch that a session of the virtual shard may begin with from now on, under the present primary. A
+    position whose epoch is of another `run` (the last 8 characters) was given by a process that is gone: what it had
+    only accepted may be lost."""
 
 
 class Page(Struct, frozen=True):
@@ -122,7 +123,10 @@ class Page(Struct, frozen=True):
     head: Head
     complete: bool
     """No hole between the asked position and the first frame, nor among them, in this window. False: the log has the
-    older ones (the asked position is before the window's first, or of an older epoch)."""
+    older ones (the asked position is before the window's first, or of an older epoch).
+
+    After seq 0 of what was `next_epoch` while the session had no keys it is complete as long as nothing of the session
+    was forgotten since, the primary is the same, and the window has all there is of its only epoch."""
     more: bool
     """The page ended before the window did."""
 

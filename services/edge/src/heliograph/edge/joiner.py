@@ -14,7 +14,7 @@ from typing import Protocol
 from heliograph.core.contiguity import Hole
 from heliograph.core.history import Gap, Page, Request, Source, Start, Why
 from heliograph.core.joining import Ask, EpochBegins, Join, Live, Send
-from heliograph.core.positions import EPOCH_LENGTH, Position
+from heliograph.core.positions import EPOCH_LENGTH, RUN_STARTS, Position
 from heliograph.edge.cursors import Cursors
 from heliograph.edge.metrics import EdgeMetrics
 from heliograph.edge.reading import Begin, Shared, Turns
@@ -74,7 +74,8 @@ class History:
                 return await self._turns.read(tenant, (session, at), begin, lambda: self._window(session, at))
             begin()
             self._metrics.history_reads.labels(source.value).n += 1
-            return Page((), more=False, head=_head((await self._live.heads([session]))[0]))
+            (head,) = await self._live.heads([session])
+            return Page((), more=False, head=_head(head), before_first=_before_first(head))
         except StoreError:
             self._metrics.history_failures.labels(source.value).n += 1
             raise
@@ -91,14 +92,16 @@ class History:
         complete = page.complete
         entries = [(position_of(frame), frame) for frame in page.frames]
         if not gone_until_ms:
-            return Page(entries, more=page.more, complete=complete, head=_head(page.head))
+            head, before_first = _head(page.head), _before_first(page.head)
+            return Page(entries, more=page.more, complete=complete, head=head, before_first=before_first)
         gaps: list[Gap] = []
         entries = _left(entries, gone_until_ms, gaps)
         while page.more and page.frames and not entries:  # a page that brings nothing would be asked for again
             page = await self._live.page(session, position_of(page.frames[-1]))
             complete = complete and page.complete
             entries = _left([(position_of(frame), frame) for frame in page.frames], gone_until_ms, gaps)
-        return Page(entries, more=page.more, complete=complete, head=_head(page.head), gaps=gaps)
+        head, before_first = _head(page.head), _before_first(page.head)
+        return Page(entries, more=page.more, complete=complete, head=head, before_first=before_first, gaps=gaps)
 
     async def cursor(self, session: str, consumer: str) -> Position | None:
         """Where a consumer stands. Raises StoreError."""
@@ -146,6 +149,10 @@ def position_of(frame: bytes) -> Position:
 
 def _head(head: ports.Head) -> Position | None:
     return Position(head.epoch, head.seq) if head.epoch else None
+
+
+def _before_first(head: ports.Head) -> Position | None:
+    return None if head.epoch else Position(head.next_epoch, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,7 +279,7 @@ class Joiner:
             elif isinstance(action, Gap):
                 sink.gap(action)
             elif isinstance(action, EpochBegins):
-                same_run = action.after.epoch[-8:] == action.epoch[-8:]
+                same_run = action.after.epoch[RUN_STARTS:] == action.epoch[RUN_STARTS:]
                 sink.epoch(action.after, action.epoch, certain=same_run and not self._log_failed)
             else:
                 self.over = True

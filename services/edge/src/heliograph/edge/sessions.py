@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from heliograph.core.history import Gap, Start
-from heliograph.core.positions import EPOCH_LENGTH, Position
+from heliograph.core.positions import EPOCH_LENGTH, RUN_STARTS, Position
 from heliograph.edge.joiner import Cursor, History, Joiner, position_of
 from heliograph.edge.metrics import EdgeMetrics
 from heliograph.edge.subscription import Subscription, epoch_frame, gap_frame
@@ -55,7 +55,8 @@ class SessionHub:
         """Only where there is more than what `live` says: see `Sessions.subscribe`."""
         self.live: set[Connection] = set()
         self.ahead: dict[Connection, Position] | None = None
-        """Subscribers that already have more than the hub handed on."""
+        """Subscribers that stand elsewhere than the hub: they have more than it handed on, or it has handed on nothing
+        yet and they have messages of an epoch before."""
         self.joins: dict[Joiner, None] | None = None
         self.presence: set[Subscription] | None = None
         """Those that asked for joins and leaves, live or not."""
@@ -317,11 +318,12 @@ class Sessions:
         if not hub.live:
             if at is not None:
                 hub.stand_at(at)
-        elif last is not None and at is not None and at < last:
+        elif last is not None and last.seq > 0 and at is not None and at < last:
             # The hub has read on by a repair meanwhile.
             self.join(subscription, at)
             return
-        elif at is not None and (last is None or at > last):
+        elif at is not None and at != last and (last is None or last.seq > 0 or at.seq > 0):
+            # Of two that stand before a session's first message, none has more than the other.
             if hub.ahead is None:
                 hub.ahead = {}
             hub.ahead[connection] = at
@@ -363,7 +365,11 @@ class Sessions:
         last = hub.last
         if hub.repair is not None:
             hub.repair.offer(position, frame)
-        elif last is None and position.seq == 1:
+        elif position.seq == 1 and (last is None or position.begins_after(last)):
+            for connection, has in (hub.ahead or {}).items():
+                if has.seq > 0 and has.epoch < position.epoch:
+                    same_run = has.epoch[RUN_STARTS:] == position.epoch[RUN_STARTS:]
+                    connection.send(epoch_frame(hub.name, has, position.epoch, certain=same_run))
             hub.stand_at(position)
             self.send_on(hub, frame)
         elif last is not None and position <= last:

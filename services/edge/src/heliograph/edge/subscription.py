@@ -31,7 +31,8 @@ def gap_frame(session: str, gap: Gap) -> frames.Gap:
 
 
 def epoch_frame(session: str, after: Position, epoch: str, *, certain: bool) -> frames.Epoch:
-    return frames.Epoch(session, epoch, certain, str(after) if after.epoch else None)
+    """`last` is left out where nothing of the epoch before was had."""
+    return frames.Epoch(session, epoch, certain, str(after) if after.seq else None)
 
 
 class Subscription:
@@ -119,11 +120,15 @@ class Subscription:
             post(text_frame(frame))
 
     def gap(self, gap: Gap) -> None:
+        if not self.answered:  # `latest`, and what came while the head was asked for is lost
+            self._answer(Position(gap.hole.epoch, gap.hole.from_seq - 1), recovered=True)
         self.told_loss = True
         self.sessions.metrics.gaps.labels(gap.why.value).n += 1
         self.connection.send(gap_frame(self.session, gap))
 
     def epoch(self, after: Position, epoch: str, *, certain: bool) -> None:
+        if not self.answered:  # `latest`, and the head that was asked for is of an epoch that is over
+            self._answer(after, recovered=True)
         self.told_loss = self.told_loss or not certain
         self.connection.send(epoch_frame(self.session, after, epoch, certain=certain))
 

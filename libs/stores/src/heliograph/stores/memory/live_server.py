@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from heliograph.core.limits import ANNOUNCED_S, VIRTUAL_SHARDS
-from heliograph.core.positions import Position
+from heliograph.core.positions import RUN_STARTS, Position
 from heliograph.core.producers import Accept, Duplicate, OutOfOrder
 from heliograph.stores.keys import virtual_shard
 from heliograph.stores.memory.live_session import Session, claim_of
@@ -40,12 +40,17 @@ class Shard:
     run: str = ""
     epoch_ms: int = 0
     last_ms: int = 0
+    gone_ms: int = 0
+    """The newest epoch of those that were forgotten with their session."""
     sessions: dict[str, Session] = field(default_factory=dict)
     dirty: dict[str, int] = field(default_factory=dict)
     idle: dict[str, int] = field(default_factory=dict)
     bytes_by_tenant: dict[str, int] = field(default_factory=dict)
     announced: dict[tuple[str, str], int] = field(default_factory=dict)
     """Session and id, in the order they were announced, and when that is forgotten (ms)."""
+
+    def note_gone(self, session: Session) -> None:
+        self.gone_ms = max(self.gone_ms, Position(session.epoch.name, 0).epoch_ms)
 
 
 class Client(Protocol):
@@ -185,15 +190,16 @@ class MemoryLiveServer:
 
     def head(self, session: str) -> Head:
         found = self._shard(session).sessions.get(session)
-        shard_epoch = self.shard_epoch(session)
-        return Head("", 0, 0, 0, shard_epoch) if found is None else found.head(shard_epoch)
+        next_epoch = self.next_epoch(session)
+        return Head("", 0, 0, 0, next_epoch) if found is None else found.head(next_epoch)
 
     def page(self, session: str, after: Position | None) -> Page:
         found = self._shard(session).sessions.get(session)
-        shard_epoch = self.shard_epoch(session)
+        next_epoch = self.next_epoch(session)
+        from_before = after is not None and self._is_before_first(session, after)
         if found is None:
-            return Page([], Head("", 0, 0, 0, shard_epoch), after is None, more=False)
-        return found.page(after, shard_epoch)
+            return Page([], Head("", 0, 0, 0, next_epoch), after is None or from_before, more=False)
+        return found.page(after, next_epoch, from_before=from_before)
 
     def session(self, session: str) -> Session | None:
         return self._shard(session).sessions.get(session)
@@ -224,6 +230,7 @@ class MemoryLiveServer:
             elif session.open:
                 shard.idle[name] = now_ms + LOOK_AGAIN_MS
             else:
+                shard.note_gone(session)
                 del shard.sessions[name], shard.idle[name]
                 shard.dirty.pop(name, None)
                 gone += 1
@@ -236,6 +243,7 @@ class MemoryLiveServer:
         shard.dirty.pop(name, None)
         if session is None:
             return False
+        shard.note_gone(session)
         tenant = name.partition(":")[0]
         shard.bytes_by_tenant[tenant] = max(0, shard.bytes_by_tenant.get(tenant, 0) - session.unconfirmed_bytes)
         return True
@@ -254,8 +262,8 @@ class MemoryLiveServer:
         unconfirmed = sum(sum(shard.bytes_by_tenant.values()) for shard in self._shards)
         return LivePressure(memory.used_bytes, memory.max_bytes, unconfirmed)
 
-    def shard_epoch(self, session: str) -> str:
-        return self._name(self._epoch(self._shard(session))[0])
+    def next_epoch(self, session: str) -> str:
+        return self._name(self._shard(session).last_ms + 1)
 
     # ---- epochs -----------------------------------------------------------------------------------------------------
 
@@ -269,9 +277,14 @@ class MemoryLiveServer:
         epoch_ms = max(self.now_ms(), shard.last_ms + 1)
         return epoch_ms, epoch_ms
 
+    def _is_before_first(self, session: str, position: Position) -> bool:
+        """Whether it is where the session stood while it had no keys, and none of its messages since were forgotten."""
+        shard, same_run = self._shard(session), position.epoch[RUN_STARTS:] == self._run
+        return same_run and position.seq == 0 and shard.gone_ms < position.epoch_ms <= shard.last_ms + 1
+
     def _is_stale(self, session: Session, shard_ms: int) -> bool:
         name = session.epoch.name
-        return name[14:] != self._run or int(name[:13]) < shard_ms
+        return name[RUN_STARTS:] != self._run or int(name[:13]) < shard_ms
 
     def _name(self, ms: int) -> str:
         return f"{ms:013d}-{self._run}"

@@ -173,18 +173,21 @@ class Session:
         # No epoch is followed by another but one before it is confirmed.
         return True if any(entry.position == position for entry in self.entries) else None
 
-    def head(self, shard_epoch: str) -> Head:
+    def head(self, next_epoch: str) -> Head:
         first = self.epoch.seq + 1
         for entry in self.entries:
             if entry.position.epoch == self.epoch.name:
                 first = entry.position.seq
                 break
-        return Head(self.epoch.name, self.epoch.seq, self.epoch.confirmed, first, shard_epoch)
+        return Head(self.epoch.name, self.epoch.seq, self.epoch.confirmed, first, next_epoch)
 
-    def page(self, after: Position | None, shard_epoch: str) -> Page:
-        head = self.head(shard_epoch)
+    def page(self, after: Position | None, next_epoch: str, *, from_before: bool) -> Page:
+        """`from_before`: `after` is where it stood before it had a message."""
+        head = self.head(next_epoch)
         complete = after is None or after.epoch == self.epoch.name
         last = after if complete else None
+        if from_before and self.old is None and Position(self.epoch.name, 1).begins_after(after or BEFORE_ALL):
+            complete, last = True, Position(self.epoch.name, 0)
         frames: list[bytes] = []
         size, more = 0, False
         for entry in self.entries:

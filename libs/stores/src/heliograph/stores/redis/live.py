@@ -201,7 +201,7 @@ class RedisLiveStore(LiveReads):
         if not members:
             return 0
         routes = [self._routes.of(member.decode()) for member in members]
-        keys = [shard_keys.dirty, shard_keys.idle]
+        keys = [shard_keys.shard, shard_keys.dirty, shard_keys.idle]
         for route in routes:
             keys += (route.keys.meta, route.keys.window, route.keys.ahead, route.keys.cursors)
         gone: int = await self._calls.one(

@@ -80,13 +80,13 @@ class LiveReads:
                 for index, _ in group:
                     found[index] = error
                 continue
-            shard_epoch = reply[0].decode()
+            next_epoch = reply[0].decode()
             for (index, _), answer in zip(group, reply[1:], strict=True):
                 if isinstance(answer, Exception):
                     self.stats.error(answer)
-                    found[index] = (Head("", 0, 0, 0, shard_epoch), -1)
+                    found[index] = (Head("", 0, 0, 0, next_epoch), -1)
                 else:
-                    found[index] = (head_of(answer, shard_epoch), int(answer[4]))
+                    found[index] = (head_of(answer, next_epoch), int(answer[4]))
         return found
 
     async def page(self, session: str, after: Position | None) -> Page:
@@ -256,9 +256,9 @@ NO_HEAD = Head("", 0, 0, 0, "")
 _CONFIRMED: dict[bytes, bool | None] = {b"1": True, b"0": False, b"?": None}
 
 
-def head_of(answer: Sequence[bytes], shard_epoch: str) -> Head:
+def head_of(answer: Sequence[bytes], next_epoch: str) -> Head:
     """A head as functions answer it."""
-    return Head(answer[0].decode(), int(answer[1]), int(answer[2]), int(answer[3]), shard_epoch)
+    return Head(answer[0].decode(), int(answer[1]), int(answer[2]), int(answer[3]), next_epoch)
 
 
 def grouped(routes: list[Route]) -> list[list[tuple[int, Route]]]:

@@ -106,25 +106,33 @@ local function old_of(meta)
   return unpack_(OLD, old)
 end
 
--- the epoch (ms) of a virtual shard under this process, the last epoch (ms) it gave, and whether that is stored;
--- nil and an error where it is not ours. `found`: its fields run, epoch, last
+-- the epoch (ms) of a virtual shard under this process, and the last epoch (ms) it gave; nil and an error where it is
+-- not ours. `found`: its fields run, epoch, last
 local function epoch_under_us(shard, found, now)
-  if not found[1] then
-    local ms = now or now_ms()
-    return ms, ms, false
-  end
+  if not found[1] then return now, now end
   local epoch, last = number(found[2]), number(found[3])
   if not epoch or not last then return nil, corrupt(shard, 'not a shard state') end
-  if found[1] == run then return epoch, last, true end
-  epoch = max(now or now_ms(), last + 1)
-  return epoch, epoch, false
+  if found[1] == run then return epoch, last end
+  epoch = max(now, last + 1)
+  return epoch, epoch
 end
 
--- the same, asked for
+-- the earliest epoch (ms) that a session of a virtual shard may begin with from now on, whatever the clock does, and the
+-- newest (ms) of those that were forgotten with their session; nil and an error where it is not ours
 local function shard_of(shard)
-  local found = pcall_('HMGET', shard, 'run', 'epoch', 'last')
+  local found = pcall_('HMGET', shard, 'epoch', 'last', 'gone')
   if found.err then return nil, corrupt(shard, 'not a hash') end
-  return epoch_under_us(shard, found)
+  local epoch, last, gone = number(found[1] or 0), number(found[2] or 0), number(found[3] or 0)
+  if not epoch or not last or not gone then return nil, corrupt(shard, 'not a shard state') end
+  return last + 1, gone
+end
+
+-- note that a session is forgotten whose last epoch is this one; the newest such epoch (ms)
+local function note_gone(shard, gone, epoch)
+  local ms = number(sub(epoch, 1, 13))
+  if ms <= gone then return gone end
+  call('HSET', shard, 'gone', text(ms))
+  return ms
 end
 
 -- the fields of a window entry, or nil: f (frame), h (log headers), c (window bytes written before it)
@@ -135,6 +143,6 @@ local function entry_of(entry)
 end
 
 -- A library of a higher revision is never replaced by a lower one: raise it with every change.
-local REVISION = 8
+local REVISION = 9
 
 redis.register_function { function_name = 'hg1_version', callback = function() return REVISION end, flags = { 'no-writes' } }

@@ -2,7 +2,7 @@
 --
 -- KEYS: shard, dirty, then meta and ahead of each session
 -- ARGV: for each session: its name, tenant, epoch, and pairs of seq (8 bytes) and size (4 bytes)
--- Answers [shard epoch, then of each session [epoch, seq, confirmed, first] or an error].
+-- Answers [next epoch, then of each session [epoch, seq, confirmed, first] or an error].
 
 local PAIR = '>I8I4'
 local PAIR_BYTES = 12
@@ -80,10 +80,10 @@ end
 
 local function confirm(keys, args)
   if not call then start() end
-  local shard_ms, fault = shard_of(keys[1])
-  if not shard_ms then return fault end
+  local next_ms, fault = shard_of(keys[1])
+  if not next_ms then return fault end
   if type(pcall_('ZCARD', keys[2])) == 'table' then return corrupt(keys[2], 'not a sorted set') end
-  local answers = { epoch_of(shard_ms, run8) }
+  local answers = { epoch_of(next_ms, run8) }
   for i = 0, #keys / 2 - 2 do
     local ahead = keys[4 + i * 2]
     local waiting, answer = pcall_('ZCARD', ahead), nil

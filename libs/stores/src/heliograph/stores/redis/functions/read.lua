@@ -2,12 +2,12 @@
 
 -- heads of many sessions of one virtual shard.
 -- KEYS: shard, then meta of each session
--- Answers [shard epoch, then of each session [epoch, seq, confirmed, first, partition] or an error].
+-- Answers [next epoch, then of each session [epoch, seq, confirmed, first, partition] or an error].
 local function heads(keys)
   if not call then start() end
-  local shard_ms, fault = shard_of(keys[1])
-  if not shard_ms then return fault end
-  local answers = { epoch_of(shard_ms, run8) }
+  local next_ms, fault = shard_of(keys[1])
+  if not next_ms then return fault end
+  local answers = { epoch_of(next_ms, run8) }
   for i = 2, #keys do
     local epoch, seq, confirmed, partition, _, first = state_of(keys[i])
     if epoch then
@@ -19,19 +19,28 @@ local function heads(keys)
   return answers
 end
 
+-- whether (epoch, seq) is where a session without keys stood under this process, and none of its messages since then
+-- was forgotten: who was told it has missed nothing but what there is now
+local function is_before_first(epoch, seq, next_ms, gone)
+  if seq ~= 0 or sub(epoch, 15) ~= run8 then return false end
+  local ms = number(sub(epoch, 1, 13))
+  return gone < ms and ms <= next_ms
+end
+
 -- a page of the window.
 -- KEYS: meta, window, shard
 -- ARGV: epoch and seq after which ('' and 0: from the window's first), bytes of frames
--- Answers [shard epoch, epoch, seq, confirmed, first, complete, more, frame …].
+-- Answers [next epoch, epoch, seq, confirmed, first, complete, more, frame …].
 local function page(keys, args)
   if not call then start() end
   local meta, window = keys[1], keys[2]
   local after_epoch, after_seq, room = args[1], number(args[2]), number(args[3])
-  local shard_ms, shard_fault = shard_of(keys[3])
-  if not shard_ms then return shard_fault end
+  local next_ms, gone = shard_of(keys[3])
+  if not next_ms then return gone end
   local epoch, seq, confirmed, _, _, first = state_of(meta)
   if not epoch and seq then return seq end
-  local answer = { epoch_of(shard_ms, run8), '', '0', '0', '0', after_epoch == '' and '1' or '0', '0' }
+  local from_before = after_epoch ~= '' and is_before_first(after_epoch, after_seq, next_ms, gone)
+  local answer = { epoch_of(next_ms, run8), '', '0', '0', '0', (after_epoch == '' or from_before) and '1' or '0', '0' }
   if not epoch then return answer end
   answer[2], answer[3], answer[4], answer[5] = epoch, text(seq), text(confirmed), text(first)
   local head_ms = sub(epoch, 1, 13)
@@ -39,6 +48,11 @@ local function page(keys, args)
   local last_ms, last_seq, from = nil, nil, '-'
   if after_epoch ~= '' then
     from = '(' .. sub(after_epoch, 1, 13) .. '-' .. text(after_seq)
+    if from_before and not complete and after_epoch < epoch and sub(epoch, 15) == run8 then
+      local old_epoch, fault = old_of(meta)
+      if fault and not old_epoch then return fault end
+      complete = not old_epoch -- the first epoch that the session has had since
+    end
     if complete then last_ms, last_seq = head_ms, after_seq end
   end
   local to, chunk, size = head_ms .. '-' .. text(seq), 8, 0
