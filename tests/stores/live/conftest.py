@@ -1,20 +1,22 @@
-"""The live store twice: in memory and on a real Redis. `live` shares one; `mortal` has one that may be restarted."""
+"""The live store in memory, on a real Redis, and on a real Redis Cluster of three.
+
+`live` shares a server; `mortal` has one that may be restarted.
+"""
 
 import os
-import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 import pytest
-from tests.stores.live.helpers import Listener, Live
+import redis
+from tests.stores.live.helpers import Listener, Live, live_on, wall_ms
 
 from heliograph.local import RedisServer
+from heliograph.local.providers import throwaway_redis_cluster
+from heliograph.local.redis_cluster import RedisCluster
 from heliograph.stores.memory.live_server import MemoryLiveServer
 from heliograph.stores.ports import LiveStore
-
-
-def wall_ms() -> int:
-    return time.time_ns() // 1_000_000
 
 
 @pytest.fixture(scope="session")
@@ -24,7 +26,7 @@ def redis_url(redis_url: str) -> str:
     return urlunsplit(urlsplit(redis_url)._replace(path=f"/{1 + worker % 15}"))
 
 
-@pytest.fixture(params=["memory", "redis"])
+@pytest.fixture(params=["memory", "redis", "cluster"])
 def kind(request: pytest.FixtureRequest) -> str:
     kind: str = request.param
     return kind
@@ -32,9 +34,21 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 async def live(kind: str, request: pytest.FixtureRequest) -> AsyncIterator[Live]:
-    found = Live(MemoryLiveServer(wall_ms) if kind == "memory" else request.getfixturevalue("redis_url"))
+    found = live_on(kind, request)
     yield found
     await found.close()
+
+
+@pytest.fixture(scope="session")
+def mortal_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisCluster]:
+    """One for all tests of the run that want one: to form it takes longer than to restart it."""
+    with throwaway_redis_cluster(tmp_path_factory.mktemp("mortal-cluster"), appendonly=True) as cluster:
+        yield cluster
+
+
+def without_data(directory: Path) -> None:
+    for file in directory.glob("appendonlydir/*"):
+        file.unlink()
 
 
 @pytest.fixture
@@ -43,6 +57,22 @@ async def mortal(kind: str, request: pytest.FixtureRequest) -> AsyncIterator[Liv
     if kind == "memory":
         memory = MemoryLiveServer(wall_ms)
         found = Live(memory, memory.stop, lambda keep: memory.restart(keep=keep))
+    elif kind == "cluster":
+        cluster: RedisCluster = request.getfixturevalue("mortal_cluster")
+        cluster.start()
+        for node in cluster.nodes:
+            with redis.Redis.from_url(node.url) as client:
+                client.flushall()
+                client.config_set("maxmemory", "0")
+
+        def restart_cluster(keep: bool) -> None:
+            cluster.kill()
+            if not keep:
+                for node in cluster.nodes:
+                    without_data(node.directory)
+            cluster.restart()
+
+        found = Live(cluster.url, cluster.kill, restart_cluster, servers=[node.url for node in cluster.nodes])
     else:
         start: Callable[..., RedisServer] = request.getfixturevalue("redis_server")
         server = start(appendonly=True)
@@ -50,8 +80,7 @@ async def mortal(kind: str, request: pytest.FixtureRequest) -> AsyncIterator[Liv
         def restart_redis(keep: bool) -> None:
             server.kill()
             if not keep:
-                for file in server.directory.glob("appendonlydir/*"):
-                    file.unlink()
+                without_data(server.directory)
             server.restart()
 
         found = Live(server.url, server.kill, restart_redis)

@@ -3,18 +3,23 @@
 import asyncio
 import random
 import secrets
+import time
 from collections.abc import Callable, Sequence
 
+import pytest
 import redis
 
 from heliograph.core.messages import MessageClass
 from heliograph.core.positions import Position
 from heliograph.local import RedisServer
+from heliograph.local.redis_cluster import RedisCluster
+from heliograph.local.redis_sentinel import RedisSentinel
 from heliograph.protocol.messages import Message, content_hash, extras, frame_content, frame_rest
 from heliograph.stores.keys import virtual_shard
 from heliograph.stores.memory.live import MemoryLiveStore
 from heliograph.stores.memory.live_server import MemoryLiveServer
 from heliograph.stores.ports import Append, Appended, AppendStatus, Bounds, LiveListener, LiveStore, StoreError
+from heliograph.stores.redis.cluster import ClusterSettings
 from heliograph.stores.redis.connection import ConnectionSettings
 from heliograph.stores.redis.live import RedisLiveStore
 
@@ -172,10 +177,14 @@ class Live:
         server: MemoryLiveServer | str,
         stop: Callable[[], None] | None = None,
         restart: Callable[[bool], None] | None = None,
+        *,
+        servers: Sequence[str] = (),
     ) -> None:
+        """`servers`: URLs of all that a cluster consists of."""
         self._server = server
         self._stop = stop
         self._restart = restart
+        self._servers = servers
         self._stores: list[LiveStore] = []
 
     async def store(self, listener: LiveListener | None = None) -> LiveStore:
@@ -208,8 +217,9 @@ class Live:
         if isinstance(self._server, MemoryLiveServer):
             self._server.max_bytes = 1 if full else 0
         else:
-            with redis.Redis.from_url(self._server) as control:
-                control.config_set("maxmemory", "1mb" if full else "0")
+            for url in self._servers or [self._server]:
+                with redis.Redis.from_url(url) as control:
+                    control.config_set("maxmemory", "1mb" if full else "0")
 
     async def close(self) -> None:
         for store in self._stores:
@@ -222,11 +232,25 @@ def _connections(store: LiveStore) -> list[bool]:
     return [store.available]
 
 
+def wall_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def live_on(kind: str, request: pytest.FixtureRequest) -> Live:
+    """On a server that others use as well."""
+    if kind == "memory":
+        return Live(MemoryLiveServer(wall_ms))
+    return Live(request.getfixturevalue("redis_url" if kind == "redis" else "redis_cluster_url"))
+
+
 async def redis_store(
-    server: RedisServer | str, listener: LiveListener | None = None, settings: ConnectionSettings | None = None
+    server: RedisServer | RedisCluster | RedisSentinel | str,
+    listener: LiveListener | None = None,
+    settings: ConnectionSettings | None = None,
+    cluster: ClusterSettings | None = None,
 ) -> RedisLiveStore:
     """A started store on a Redis; the test closes it."""
     url = server if isinstance(server, str) else server.url
-    store = RedisLiveStore(url, uniform=random.Random(1).random, settings=settings)
+    store = RedisLiveStore(url, uniform=random.Random(1).random, settings=settings, cluster=cluster)
     await store.start(listener)
     return store

@@ -173,7 +173,7 @@ async def test_subscriptions_come_back_after_a_restart(mortal: Live) -> None:
     await until(lambda: listener.subscribed == [session, session])
     await put(store, message(session))
     await until(lambda: len(listener.of(session)) == 2)
-    assert listener.lost == 1
+    assert (listener.lost, listener.lost_sessions) == (1, [session])
     assert [name for name, _ in listener.events] == ["subscribed", "frame", "lost", "subscribed", "frame"]
 
 

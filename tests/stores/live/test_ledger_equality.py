@@ -6,13 +6,11 @@ from dataclasses import dataclass
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from tests.stores.live.conftest import wall_ms
-from tests.stores.live.helpers import DUPLICATE, OK, Live, ask_all, message, new_session
+from tests.stores.live.helpers import DUPLICATE, OK, ask_all, live_on, message, new_session
 
 from heliograph.core.messages import MessageClass
 from heliograph.core.positions import Position
 from heliograph.core.producers import Accept, Claim, Duplicate, OutOfOrder, ProducerLedger
-from heliograph.stores.memory.live_server import MemoryLiveServer
 from heliograph.stores.ports import Append, Appended, AppendStatus, LiveStore
 
 
@@ -125,7 +123,7 @@ def test_a_store_answers_what_the_ledger_answers(
     kind: str, request: pytest.FixtureRequest, steps: list[Publish | Confirm]
 ) -> None:
     async def run() -> None:
-        live = Live(MemoryLiveServer(wall_ms) if kind == "memory" else request.getfixturevalue("redis_url"))
+        live = live_on(kind, request)
         try:
             await compare(await live.store(), steps)
         finally:

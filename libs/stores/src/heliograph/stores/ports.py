@@ -180,7 +180,9 @@ class LiveListener(Protocol):
         """From here on frames of the session arrive (again, after a reconnect)."""
 
     def on_lost(self, sessions: Sequence[str]) -> None:
-        """The connection that these arrive on broke: frames may be missed until the next `on_subscribed` of each."""
+        """The connection that these (one at least) arrive on broke: frames may be missed until the next
+        `on_subscribed` of each.
+        """
 
 
 class LiveStore(Protocol):

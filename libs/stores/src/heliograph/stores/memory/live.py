@@ -75,7 +75,8 @@ class MemoryLiveStore:
         self._confirmed.clear()
         if self._listener is not None:
             loop = asyncio.get_running_loop()
-            loop.call_soon(self._listener.on_lost, list(self._subscribed))
+            if self._subscribed:
+                loop.call_soon(self._listener.on_lost, list(self._subscribed))
             loop.call_soon(self._resubscribe)
 
     def _resubscribe(self) -> None:

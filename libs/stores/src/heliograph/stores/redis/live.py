@@ -1,6 +1,7 @@
 """The live store on Redis: `heliograph.stores.ports.LiveStore`. What it only reads is in `reads`.
 
-Each virtual shard is asked for at the primary that has it (`shards`).
+Each virtual shard is asked for at the primary that has it (`shards`): the one there is, the one that sentinels name, or
+one of a Redis Cluster's.
 """
 
 import struct
@@ -9,13 +10,15 @@ from collections.abc import Callable, Sequence
 from heliograph.core.limits import VIRTUAL_SHARDS
 from heliograph.stores.ports import Ack, Acknowledged, Append, Appended, Bounds, Head, LiveListener, StoreError
 from heliograph.stores.redis import library
-from heliograph.stores.redis.address import RedisAddress
+from heliograph.stores.redis.address import RedisKind, RedisLocation
 from heliograph.stores.redis.appends import Appends
 from heliograph.stores.redis.calls import Calls
+from heliograph.stores.redis.cluster import ClusterSettings, ClusterShards
 from heliograph.stores.redis.connection import ConnectionSettings, RedisConnection, pack
 from heliograph.stores.redis.cursors import ack_arguments, acknowledged
 from heliograph.stores.redis.reads import NO_HEAD, LiveReads, grouped, head_of
 from heliograph.stores.redis.routes import Routes
+from heliograph.stores.redis.sentinels import SentinelShards
 from heliograph.stores.redis.server_checks import check_server
 from heliograph.stores.redis.shards import ShardParts, Shards
 from heliograph.stores.redis.stats import LiveStats
@@ -25,7 +28,7 @@ SESSIONS_PER_FORGET = 50
 
 
 class RedisLiveStore(LiveReads):
-    """On one Redis."""
+    """On one Redis, behind Sentinel, or on a Redis Cluster."""
 
     def __init__(
         self,
@@ -34,19 +37,28 @@ class RedisLiveStore(LiveReads):
         uniform: Callable[[], float],
         virtual_shards: int = VIRTUAL_SHARDS,
         settings: ConnectionSettings | None = None,
+        cluster: ClusterSettings | None = None,
     ) -> None:
         settings = settings or ConnectionSettings()
+        self._location = RedisLocation.parse(url)
         self._virtual_shards = virtual_shards
         self._max_in_flight = settings.max_in_flight
         self._routes = Routes(virtual_shards)
         self.stats = LiveStats()
-        parts = ShardParts(uniform, settings, self._set_up)
-        self._shards = Shards(RedisAddress.parse(url), virtual_shards, parts)
+        self._shards = self._made(ShardParts(uniform, settings, self._set_up), cluster)
         self._calls = Calls(self._shards, self.stats, settings.deadline_s)
         self._appends = Appends(
             self._shards, self._routes, self.stats, deadline_s=settings.deadline_s, held_most=settings.max_in_flight
         )
         self._shards.on_switch = self._appends.wait_for
+
+    def _made(self, parts: ShardParts, cluster: ClusterSettings | None) -> Shards:
+        location, count = self._location, self._virtual_shards
+        if location.kind is RedisKind.CLUSTER:
+            return ClusterShards(location, count, parts, cluster)
+        if location.kind is RedisKind.SENTINEL:
+            return SentinelShards(location, count, parts)
+        return Shards(location.at(*location.seeds[0]), count, parts)
 
     # ---- life -------------------------------------------------------------------------------------------------------
 
@@ -77,7 +89,7 @@ class RedisLiveStore(LiveReads):
         }
 
     async def _set_up(self, connection: RedisConnection) -> None:
-        await check_server(connection.call_setup, self._virtual_shards)
+        await check_server(connection.call_setup, self._virtual_shards, self._location.kind)
         if await library.ensure(connection.call_setup):
             self.stats.functions_loaded += 1
 

@@ -14,7 +14,7 @@ NEEDED = (7, 0)
 
 
 _NODE = "a node of a Redis Cluster", "redis+cluster://"
-_NO_NODE = "no node of a Redis Cluster", "redis:// or rediss://"
+_NO_NODE = "no node of a Redis Cluster", "redis:// or, with sentinels, redis+sentinel://"
 
 
 async def check_server(
@@ -27,8 +27,7 @@ async def check_server(
     info = await _info(call, "server")
     is_node = info.get("redis_mode") == "cluster"
     if is_node is not (kind is RedisKind.CLUSTER):
-        what, wanted = _NODE if is_node else _NO_NODE
-        raise StoreError("unavailable", f"the live store is {what}; its URL must begin with {wanted}")
+        raise wrong_kind(is_node=is_node)
     version = info.get("redis_version", "")
     numbers = re.match(r"(\d+)\.(\d+)", version)
     if numbers is None or (int(numbers[1]), int(numbers[2])) < NEEDED:
@@ -51,6 +50,12 @@ async def check_server(
             f"the live store was laid out for virtual_shards {shown}; this service is set to {virtual_shards}. "
             "Sessions would be looked for where they are not",
         )
+
+
+def wrong_kind(*, is_node: bool) -> StoreError:
+    """What to say of a server that is a node of a Redis Cluster, or none, where the other was meant."""
+    what, wanted = _NODE if is_node else _NO_NODE
+    return StoreError("unavailable", f"the live store is {what}; its URL must begin with {wanted}")
 
 
 async def check_primary(call: Callable[..., Awaitable[Any]]) -> None:

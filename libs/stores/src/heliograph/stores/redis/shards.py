@@ -3,8 +3,9 @@
 Three connections to each: commands, subscriptions, history. A slow page must not stand before an append, and a
 subscribed connection that falls behind is killed by the server, which must cost neither of the others.
 
-`Shards` is one primary that has all of it. What reads `commands` and `history` looks up a list by the number of the
-virtual shard; nothing on the hot path asks more.
+`Shards` is one primary that has all of it, `sentinels.SentinelShards` whichever one sentinels name, and
+`cluster.ClusterShards` many. What reads `commands` and `history` looks up a list by the number of the virtual shard;
+nothing on the hot path asks more.
 """
 
 import asyncio

@@ -180,7 +180,8 @@ class Subscriptions:
     def _down(self, _reason: str) -> None:
         self._waiting.clear()
         self._under_way = 0
-        self._listener.on_lost(list(self._sessions.values()))
+        if self._sessions:
+            self._listener.on_lost(list(self._sessions.values()))
 
 
 class _Confirmed:
