@@ -41,9 +41,6 @@ from heliograph.stores.ports import (
 
 VERSION = importlib.metadata.version("heliograph-replay")
 
-PROBE_TOPIC = "heliograph-replay-probe"
-"""Asked for at start, and needs not exist: an answer of any kind means that the brokers are there."""
-
 WATCH_S = 0.5
 """Between looks at whether the live store is there."""
 
@@ -214,7 +211,7 @@ def compose(settings: ReplaySettings, stores: Stores) -> Service:
         try:
             await stores.http_log.start()
             await stores.edge_log.start()
-            await stores.http_log.partitions(PROBE_TOPIC)
+            await stores.http_log.partitions(topics.dead)  # any answer will do; of another prefix none is given
         except BaseException:
             await stop_log()
             raise
