@@ -16,6 +16,7 @@ from tempfile import mkdtemp
 
 import pytest
 from hypothesis import HealthCheck, settings
+from tests.secured import SecureKafka, secure_kafka
 from tests.systems import Systems
 
 from heliograph.local.providers import (
@@ -108,6 +109,13 @@ def redis_server(tmp_path: Path) -> Iterator[Callable[..., Redis]]:
     """Makes Redis servers for this test alone: `redis_server(appendonly=True, settings={"maxmemory": "1mb"})`."""
     with ExitStack() as servers:
         yield lambda **options: servers.enter_context(throwaway_redis(Path(mkdtemp(dir=tmp_path)), **options))
+
+
+@pytest.fixture(scope="session")
+def kafka_with_users(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecureKafka]:
+    """A Kafka with TLS and users, for all tests of this worker: add users of your own."""
+    with secure_kafka(tmp_path_factory.mktemp("kafka-with-users")) as kafka:
+        yield kafka
 
 
 @pytest.fixture
