@@ -36,7 +36,7 @@ from heliograph.stores.redis.address import RedisLocation
 from heliograph.stores.redis.metadata.layout import Layout, Node
 
 AGAIN_S = 0.02
-"""Keys of one command are for a moment on two nodes while their slot moves."""
+"""Keys of one command are on two nodes while their slot moves: it waits, at most for the client's timeout."""
 REDIRECTS = 8
 """A slot moves once; more is a cluster whose nodes don't agree."""
 
@@ -83,7 +83,9 @@ class ClusterRedis(AsyncCoreCommands):
         return digest
 
     def pipeline(self, transaction: bool = True) -> "ClusterPipeline":
-        return ClusterPipeline(self, transaction)
+        if transaction:
+            raise ValueError("a transaction can't follow a slot that moves: use a script")
+        return ClusterPipeline(self)
 
     # ---- one command -------------------------------------------------------------------------------------------------
 
@@ -138,24 +140,27 @@ class ClusterRedis(AsyncCoreCommands):
 
     async def _run(self, command: Sequence[Any], options: dict[str, Any], error: ResponseError | None = None) -> Any:
         """`error`: what a server that was asked already said."""
-        slot, node, asking = slot_of(command), None, False
-        ends_s, loaded = time.monotonic() + self._timeout_s, False
-        for _ in range(REDIRECTS):
+        slot, ends_s = slot_of(command), time.monotonic() + self._timeout_s
+        node, asking, redirects, loaded = None, False, 0, False
+        while True:
             if error is not None:
-                before = node or await self.layout.of(slot)
+                if redirects > REDIRECTS or time.monotonic() > ends_s:
+                    self.layout.lost()
+                    raise ClusterDownError(f"slot {slot} has no place for long: {error}")
+                node = node or await self.layout.of(slot)
                 if isinstance(error, AskError):  # a MOVED as well
-                    node, asking = self.layout.at(error.host or before.host, error.port), True
-                    if isinstance(error, MovedError):
+                    node, redirects = self.layout.at(error.host or node.host, error.port), redirects + 1
+                    asking = not isinstance(error, MovedError)
+                    if not asking:
                         self.layout.moved(slot, node)
-                        asking = False
-                elif isinstance(error, TryAgainError):
+                elif isinstance(error, TryAgainError):  # some of its keys are there and some here: soon all are there
                     await asyncio.sleep(AGAIN_S)
                     node = None
                 else:
                     script = self._scripts.get(str(command[1]))
                     if script is None or loaded:
                         raise error
-                    node, loaded = before, True
+                    loaded = True
                     await node.redis.script_load(script)
             if node is None:
                 node, asking = await self.layout.of(slot), False
@@ -165,22 +170,16 @@ class ClusterRedis(AsyncCoreCommands):
                 return await node.redis.execute_command(*command, **options)
             except NOT_DONE as said:
                 error = said
-                if time.monotonic() > ends_s:
-                    break
             except BROKEN:
                 self.layout.lost()
                 raise
-        self.layout.lost()
-        raise ClusterDownError(f"slot {slot} has no place for long: {error}")
 
     # ---- many at once ------------------------------------------------------------------------------------------------
 
-    async def run(self, commands: Sequence[Command], *, transaction: bool) -> list[Any]:
-        """Answers or errors, in the order of the commands. In a transaction all keys must have one slot."""
+    async def run(self, commands: Sequence[Command]) -> list[Any]:
+        """Answers or errors, in the order of the commands."""
         keyed = [command for command, _ in commands if command[0].upper() not in _ANYWHERE]
         first = slot_of(keyed[0]) if keyed else 0
-        if transaction:
-            return await self._transaction(first, commands)
         slots = [first if command[0].upper() in _ANYWHERE else slot_of(command) for command, _ in commands]
 
         async def run(node: Node, indexes: Sequence[int]) -> list[tuple[int, Any]]:
@@ -224,26 +223,12 @@ class ClusterRedis(AsyncCoreCommands):
             found.append(part)
         return found
 
-    async def _transaction(self, slot: int, commands: Sequence[Command]) -> list[Any]:
-        for _ in range(REDIRECTS):
-            node = await self.layout.of(slot)
-            try:
-                return await _pipelined(node, commands, transaction=True)
-            except MovedError as error:
-                self.layout.moved(slot, self.layout.at(error.host or node.host, error.port))
-            except (AskError, TryAgainError):
-                await asyncio.sleep(AGAIN_S)  # its keys are on their way: soon they are all there
-            except BROKEN:
-                self.layout.lost()
-                raise
-        raise ClusterDownError(f"slot {slot} has no place for long")
-
 
 class ClusterPipeline(Pipeline):
     """Commands that are kept until `execute`."""
 
-    def __init__(self, cluster: ClusterRedis, transaction: bool) -> None:
-        super().__init__(None, {}, transaction, None)  # type: ignore[arg-type]  # it sends nothing by itself
+    def __init__(self, cluster: ClusterRedis) -> None:
+        super().__init__(None, {}, False, None)  # type: ignore[arg-type]  # it sends nothing by itself
         self._cluster = cluster
 
     async def execute(self, raise_on_error: bool = True) -> list[Any]:
@@ -251,7 +236,7 @@ class ClusterPipeline(Pipeline):
         await self.reset()  # type: ignore[no-untyped-call]
         if not commands:
             return []
-        answers = await self._cluster.run(commands, transaction=self.is_transaction)
+        answers = await self._cluster.run(commands)
         if raise_on_error:
             for answer in answers:
                 if isinstance(answer, Exception):
@@ -275,8 +260,8 @@ async def _asking(node: Node, command: Sequence[Any], options: dict[str, Any]) -
     return answers[1]
 
 
-async def _pipelined(node: Node, commands: Sequence[Command], *, transaction: bool = False) -> list[Any]:
-    async with node.redis.pipeline(transaction=transaction) as pipeline:
+async def _pipelined(node: Node, commands: Sequence[Command]) -> list[Any]:
+    async with node.redis.pipeline(transaction=False) as pipeline:
         for command, options in commands:
             pipeline.execute_command(*command, **options)
         answers: list[Any] = await pipeline.execute(raise_on_error=False)

@@ -170,6 +170,22 @@ return gone
 """
 
 
+# KEYS: workers, load. ARGV: worker, …
+_LEAVE = """
+for i = 1, #ARGV do
+  redis.call('HDEL', KEYS[1], ARGV[i])
+  redis.call('HDEL', KEYS[2], ARGV[i])
+end
+return 1
+"""
+
+# KEYS: orders to an edge. ARGV: time in ms, order (JSON), …
+_ORDER = """
+for i = 2, #ARGV do redis.call('RPUSH', KEYS[1], ARGV[i]) end
+return redis.call('PEXPIRE', KEYS[1], ARGV[1])
+"""
+
+
 class _Entry(Struct):
     """A session's entry, as it is stored."""
 
@@ -197,6 +213,8 @@ class RedisServeStore:
     def __init__(self, client: MetadataClient) -> None:
         self._client = client
         register = client.redis.register_script
+        self._leave = register(_LEAVE)
+        self._order = register(_ORDER)
         self._offer = register(_COMMON + _OFFER)
         self._mark = register(_COMMON + _MARK)
         self._view = register(_COMMON + _VIEW)
@@ -250,10 +268,7 @@ class RedisServeStore:
     async def leave(self, kind: str, workers: Sequence[str]) -> None:
         found = ServeKeys.of(kind)
         with store_errors(found.workers):
-            async with self._client.redis.pipeline(transaction=True) as pipeline:
-                pipeline.hdel(found.workers, *workers)
-                pipeline.hdel(found.load, *workers)
-                await pipeline.execute()
+            await self._leave(keys=[found.workers, found.load], args=workers)
 
     # ---- sessions ----
 
@@ -327,10 +342,7 @@ class RedisServeStore:
     async def order(self, edge: str, orders: Sequence[Order]) -> None:
         key = keys.edge_orders(check_edge(edge))
         with store_errors(key):
-            async with self._client.redis.pipeline(transaction=True) as pipeline:
-                pipeline.rpush(key, *(_encode(order) for order in orders))
-                pipeline.pexpire(key, ORDERS_TTL_MS)
-                await pipeline.execute()
+            await self._order(keys=[key], args=[ORDERS_TTL_MS, *(_encode(order) for order in orders)])
 
     async def orders(self, edge: str, wait_s: float) -> list[Order]:
         key = keys.edge_orders(check_edge(edge))

@@ -35,6 +35,11 @@ redis.call('SET', KEYS[3], text)
 return text
 """
 
+# KEYS: changes, version. ARGV: since. Answers the version and the tenants that changed.
+_CHANGES = """
+return {redis.call('GET', KEYS[2]) or '', redis.call('ZRANGEBYSCORE', KEYS[1], '(' .. ARGV[1], '+inf')}
+"""
+
 # KEYS: taken. ARGV: service, version, time in ms.
 _TAKE = """
 local time = redis.call('TIME')
@@ -78,6 +83,7 @@ class RedisTenantStore:
     def __init__(self, client: MetadataClient) -> None:
         self._client = client
         self._change = client.redis.register_script(_CHANGE)
+        self._changes = client.redis.register_script(_CHANGES)
         self._take = client.redis.register_script(_TAKE)
         self._behind = client.redis.register_script(_BEHIND)
         self._own = client.redis.register_script(_OWN)
@@ -117,10 +123,7 @@ class RedisTenantStore:
         """
         redis = self._client.redis
         with store_errors(TENANT_CHANGES):
-            async with redis.pipeline(transaction=True) as pipeline:
-                pipeline.get(TENANTS_VERSION)
-                pipeline.zrangebyscore(TENANT_CHANGES, f"({since}", "+inf")
-                stored, names = await pipeline.execute()
+            stored, names = await self._changes(keys=[TENANT_CHANGES, TENANTS_VERSION], args=[since])
             version = _version(stored)
             if version < since:
                 names = await redis.zrange(TENANT_CHANGES, 0, -1)
