@@ -14,16 +14,35 @@ from redis.asyncio import Redis as Admin
 
 import heliograph.stores.redis
 from heliograph.local.providers import Redis
-from heliograph.stores.ports import StoreError
+from heliograph.local.redis_cluster import RedisCluster
+from heliograph.local.redis_sentinel import RedisSentinel
+from heliograph.stores.ports import IndexEntry, StoreError
 from heliograph.stores.redis.live import RedisLiveStore
-from heliograph.stores.redis.metadata import MetadataClient
-from heliograph.stores.redis.rights import CLUSTER, COMMANDS, CONNECTION, SCRIPTS, Store, acl_rules
+from heliograph.stores.redis.metadata import (
+    MetadataClient,
+    RedisEdgeOrders,
+    RedisLeases,
+    RedisPositionIndex,
+    RedisQuotaStore,
+    RedisServeStore,
+)
+from heliograph.stores.redis.rights import (
+    CLUSTER,
+    COMMANDS,
+    CONNECTION,
+    SCRIPTS,
+    SENTINEL,
+    SENTINELS,
+    Store,
+    acl_rules,
+)
 
 SOURCES = Path(heliograph.stores.redis.__file__).parent
 TOKEN_SOURCES = {SOURCES / "metadata" / "quotas.py"}
-CONNECTION_SOURCES = {SOURCES / "connection.py", SOURCES / "metadata" / "client.py"}
+CONNECTION_SOURCES = {SOURCES / "connection.py"}
 
-FIRST_WORDS = re.compile(r"""(?:call_?|call_setup|_raw|pack|send)\(\s*(?:wire,\s*)?\(?\s*b?["']([A-Z]{2,})["']""")
+SENDERS = "call_?|call_setup|_raw|pack|send|send_command|execute_command"
+FIRST_WORDS = re.compile(rf"""(?:{SENDERS})\(\s*(?:wire,\s*)?\(?\s*b?["']([A-Z]{{2,}})["']""")
 """Of commands that are spelled out, in Lua and in Python."""
 TUPLES = re.compile(r"""\(\s*b["']([A-Z]{2,})["'],""")
 PUSHED = re.compile(r"\bb\"(s(?:un)?subscribe)\"")
@@ -38,9 +57,15 @@ SPELLED = {
     "xgroup_delconsumer": {"xgroup|delconsumer"},
     "xinfo_consumers": {"xinfo|consumers"},
 }
+WHOLE = {
+    "client": "client|setname",
+    "cluster": "cluster|slots",
+    "function": "function|load",
+    "sentinel": "sentinel|get-master-addr-by-name",
+}
 NO_COMMANDS = {
-    "aclose", "call", "error_reply", "execute", "get_message", "pcall", "pipeline", "pubsub", "register_function",
-    "sha1hex",
+    "aclose", "call", "error_reply", "execute", "execute_command", "get_message", "pcall", "pipeline", "pubsub",
+    "register_function", "sha1hex",
 }  # fmt: skip
 
 
@@ -53,7 +78,7 @@ def written(path: Path) -> set[str]:
         found |= SPELLED.get(method, {method})
     if "transaction=True" in text:
         found |= {"multi", "exec"}
-    return {{"function": "function|load", "client": "client|setname"}.get(word, word) for word in found}
+    return {WHOLE.get(word, word) for word in found}
 
 
 def used(store: Store) -> set[str]:
@@ -66,7 +91,7 @@ def used(store: Store) -> set[str]:
 @pytest.mark.parametrize("store", COMMANDS)
 def test_the_rights_are_the_commands_that_the_sources_use(store: Store) -> None:
     allowed, needed = COMMANDS[store] - CONNECTION - SCRIPTS, used(store) - CONNECTION - SCRIPTS
-    assert needed - allowed - CLUSTER == set(), "used, and not allowed"
+    assert needed - allowed - CLUSTER - SENTINEL - SENTINELS == set(), "used, and not allowed"
     assert allowed - needed == set(), "allowed, and not used"
 
 
@@ -109,3 +134,42 @@ async def test_a_password_is_changed_under_services_that_stay_connected(redis_se
         await late.start()
     for store in (late, newcomer, live, metadata):
         await store.close()
+
+
+async def works(client: MetadataClient) -> None:
+    """Something of each kind: commands and scripts of one key and of many, packed ones, pub/sub, the clock."""
+    await client.start()
+    assert await RedisLeases(client).acquire("rights", "me", 10.0)
+    entry = IndexEntry("1764000000000-0a0b0c0d-0000000000000001", "topic", 0, 1)
+    await RedisPositionIndex(client).add([(f"acme:planner:{number}", entry) for number in range(20)], 10.0)
+    store = RedisServeStore(client)
+    await store.mark("acme:planner", {"acme:planner:1": entry.position})
+    await store.keep("acme:planner")
+    assert await store.changed(0.01) == set()
+    await RedisEdgeOrders(client).standing(["edge-1", "edge-2"])
+    await RedisQuotaStore(client).lease([])
+    await store.close()
+    await client.close()
+
+
+async def test_a_cluster_wants_no_more_than_is_said(redis_cluster: Callable[..., RedisCluster]) -> None:
+    cluster = redis_cluster()
+    for node in cluster.nodes:
+        async with Admin.from_url(node.url) as admin:
+            rules = acl_rules("metadata", "token", cluster=True).split()
+            await admin.execute_command("ACL", "SETUSER", "heliograph", "on", ">pw", *rules)  # type: ignore[no-untyped-call]
+    await works(MetadataClient(cluster.url.replace("://", "://heliograph:pw@")))
+
+
+async def test_sentinel_wants_no_more_than_is_said(redis_sentinel: Callable[..., RedisSentinel]) -> None:
+    servers = redis_sentinel()
+    allowed = ["resetkeys", "resetchannels", "-@all", *(f"+{command}" for command in SENTINELS)]
+    rules = {
+        **{server.url: acl_rules("metadata", "token", sentinel=True).split() for server in servers.servers},
+        **{sentinel.url: allowed for sentinel in servers.sentinels},
+    }
+    for url, rule in rules.items():
+        async with Admin.from_url(url) as admin:
+            await admin.execute_command("ACL", "SETUSER", "heliograph", "on", ">pw", *rule)  # type: ignore[no-untyped-call]
+    url = servers.url.replace("://", "://heliograph:pw@")
+    await works(MetadataClient(f"{url}?sentinel_username=heliograph&sentinel_password=pw"))

@@ -2,7 +2,7 @@
 
 from heliograph.local.docs.tables import as_table, page
 from heliograph.stores.kafka.rights import KAFKA_RIGHTS, KafkaRight
-from heliograph.stores.redis.rights import CHANNELS, CLUSTER, COMMANDS, KEYS, acl_rules
+from heliograph.stores.redis.rights import CHANNELS, CLUSTER, COMMANDS, KEYS, SENTINEL, SENTINELS, acl_rules
 
 PREFIX = "heliograph"
 """The topic prefix that examples have: the default."""
@@ -41,7 +41,10 @@ def rights_page() -> str:
                 f"ACL SETUSER heliograph on >PASSWORD {acl_rules(*COMMANDS)}",
             ]
         ),
-        f"A Redis Cluster needs {_commands(CLUSTER)} besides. From Redis 7.2 on redis-py says its name at each connect;"
+        f"A Redis Cluster needs {_commands(CLUSTER)} besides, servers behind Sentinel {_commands(SENTINEL)}. The"
+        " sentinels have users of their own (`sentinel_username` in the URL); where they want one:",
+        _block([f"ACL SETUSER heliograph on >PASSWORD resetkeys resetchannels -@all {_allowed(SENTINELS)}"]),
+        "From Redis 7.2 on redis-py says its name at each connect;"
         " without `+client|setinfo` that is refused, ignored, and shows up in `ACL LOG`.",
     )
 
@@ -52,6 +55,10 @@ def _named(right: KafkaRight) -> str:
 
 def _commands(commands: frozenset[str]) -> str:
     return " ".join(f"`{command.upper().replace('|', ' ')}`" for command in sorted(commands))
+
+
+def _allowed(commands: frozenset[str]) -> str:
+    return " ".join(f"+{command}" for command in sorted(commands))
 
 
 def _kafka_command(right: KafkaRight) -> str:

@@ -19,6 +19,10 @@ CONNECTION = frozenset({"client|setname", "ping", "select"})
 SCRIPTS = frozenset({"evalsha", "script|exists", "script|load"})
 CLUSTER = frozenset({"asking", "cluster|shards", "cluster|slots", "readonly"})
 """To find the shards of a Redis Cluster, and follow slots that move."""
+SENTINEL = frozenset({"role"})
+"""On servers behind Sentinel: whether the one that a connection leads to is the primary."""
+SENTINELS = frozenset({"ping", "sentinel|get-master-addr-by-name"})
+"""On the sentinels themselves, which have users of their own."""
 COMMANDS: dict[Store, frozenset[str]] = {
     "live": CONNECTION
     | frozenset(
@@ -62,7 +66,6 @@ COMMANDS: dict[Store, frozenset[str]] = {
             "blmpop",
             "decrby",
             "del",
-            "exec",
             "exists",
             "expire",
             "get",
@@ -76,8 +79,6 @@ COMMANDS: dict[Store, frozenset[str]] = {
             "hset",
             "hvals",
             "incrby",
-            "mget",
-            "multi",
             "pexpire",
             "publish",
             "rpush",
@@ -110,9 +111,10 @@ COMMANDS: dict[Store, frozenset[str]] = {
 }
 
 
-def acl_rules(*stores: Store, cluster: bool = False) -> str:
+def acl_rules(*stores: Store, cluster: bool = False, sentinel: bool = False) -> str:
     """Rules for ACL SETUSER of a user for one Redis that holds these stores, to be said behind `on >PASSWORD`."""
-    commands = frozenset[str]().union(*(COMMANDS[store] for store in stores), CLUSTER if cluster else ())
+    besides = (CLUSTER if cluster else frozenset()) | (SENTINEL if sentinel else frozenset())
+    commands = besides.union(*(COMMANDS[store] for store in stores))
     keys = {KEYS[store] for store in stores}
     channels = {channel for store in stores if (channel := CHANNELS[store]) is not None}
     patterns = [f"~{pattern}" for pattern in sorted(keys & {"hg:*"} or keys)]
