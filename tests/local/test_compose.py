@@ -83,6 +83,14 @@ def test_a_drain_has_its_time(name: str) -> None:
     assert int(grace[1]) >= drain + 2 * stop + 5
 
 
+def test_waiting_for_all_knows_that_the_tenant_is_applied_once() -> None:
+    """`up --wait` takes a container that ended for a failure, but where another one wanted just that."""
+    assert OURS["edge"]["depends_on"] == {"tenant": {"condition": "service_completed_successfully"}}
+    stores = {name: {"condition": "service_healthy"} for name in STORES}
+    assert OURS["tenant"]["depends_on"] == stores
+    assert all("healthcheck" in DOCUMENT["services"][name] for name in STORES)
+
+
 def test_services_and_this_machine_are_each_sent_to_a_listener_that_they_reach() -> None:
     environment = DOCUMENT["services"]["kafka"]["environment"]
     advertised = dict(one.split("://") for one in environment["KAFKA_ADVERTISED_LISTENERS"].split(","))
