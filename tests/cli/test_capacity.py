@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from typer.testing import Result
 
-from heliograph.cli.capacity import MEASURED, size
+from heliograph.cli.capacity import MEASURED, SESSION, size
 from heliograph.cli.exit_codes import ExitCode
 from heliograph.core.capacity import Costs, Workload, capacity
 from heliograph.local.bench import live
@@ -33,20 +33,20 @@ def test_json_has_the_load_the_costs_and_what_is_needed(invoke: Invoke) -> None:
     assert done["costs"]["publish_us"] == Costs().publish_us
 
 
-def report(path: Path, **medians: float) -> Path:
-    """As `make bench` writes it."""
+def report(path: Path, *rates: dict[str, float]) -> Path:
+    """As `make bench` writes it: the session path at rising rates, and no other section."""
     made = Report()
-    for section in dict.fromkeys(section for section, _ in MEASURED.values()):
-        values = {name: medians[name] for at, name in MEASURED.values() if at == section and name in medians}
-        made.row(section, "some work", "heliograph", [values])
-        made.row(section, "the same at another rate", "heliograph", [dict.fromkeys(values, 1e9)])
+    for values in rates:
+        made.row(SESSION, "some work", "heliograph", [values])
+        made.row(SESSION, "some work", "reference", [dict.fromkeys(values, 1e9)])
     path.write_text(made.json(), encoding="utf-8")
     return path
 
 
-def test_costs_come_from_a_benchmark_and_what_it_lacks_is_said(invoke: Invoke, tmp_path: Path) -> None:
-    file = report(tmp_path / "bench.json", cpu_per_publication_us=500.0, redis_cpu_us=50.0, router_cpu_us=25.0)
-    done = invoke(*LOAD, "--bench", str(file), "--json")
+def test_costs_come_from_a_benchmark_each_where_its_part_is_busy(invoke: Invoke, tmp_path: Path) -> None:
+    slow = {"cpu_per_publication_us": 500.0, "redis_cpu_us": 90.0, "router_cpu_us": 100.0}
+    fast = {"cpu_per_publication_us": 300.0, "redis_cpu_us": 50.0, "router_cpu_us": 25.0}
+    done = invoke(*LOAD, "--bench", str(report(tmp_path / "bench.json", slow, fast)), "--json")
     costs = json.loads(done.stdout)["costs"]
     assert (costs["publish_us"], costs["redis_us"], costs["router_us"]) == (500.0, 50.0, 25.0)
     assert costs["delivery_us"] == Costs().delivery_us
@@ -55,7 +55,7 @@ def test_costs_come_from_a_benchmark_and_what_it_lacks_is_said(invoke: Invoke, t
 
 def test_the_names_are_those_of_the_benchmarks_report() -> None:
     text = Path(live.__file__).read_text(encoding="utf-8")
-    for section, value in MEASURED.values():
+    for section, _, value in MEASURED.values():
         assert f'"{section}"' in text
         assert value in COLUMNS
 

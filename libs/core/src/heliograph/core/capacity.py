@@ -36,18 +36,22 @@ DAY_S = 86_400
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """What one unit of work costs. The defaults are of the machine that docs/operations.md names."""
+    """What one unit of work costs, by `make bench`: on two cores of an AMD EPYC that Kafka, Redis and the load shared.
 
-    publish_us: float = 120.0
-    """CPU of an edge: one publication to one subscriber, written to the log (`session`, 2,000/s)."""
-    delivery_us: float = 12.0
+    The CPU of a message falls with the rate, as more of them share a write, a read and a round trip. So each is taken
+    where the part is about as busy as it may be.
+    """
+
+    publish_us: float = 205.0
+    """CPU of an edge: a publication to one subscriber, written to the log (`session`, 2,000/s: 40 % busy)."""
+    delivery_us: float = 5.4
     """CPU of an edge: each further subscriber (`fanout`)."""
-    connection_kb: float = 40.0
+    connection_kb: float = 18.0
     """Memory of an edge: an idle, subscribed connection (`connect`)."""
-    router_us: float = 60.0
-    """CPU of a router: one record confirmed and indexed (`session`, the router's column)."""
+    router_us: float = 66.0
+    """CPU of a router: a message confirmed and indexed (`session`, 5,000/s: 33 % busy)."""
     redis_us: float = 60.0
-    """CPU of the live Redis: all that one publication causes (`session`, Redis' column)."""
+    """CPU of the live Redis: all that one publication causes (`session`, 5,000/s: 30 % busy)."""
 
 
 @dataclass(frozen=True, slots=True)
