@@ -11,7 +11,7 @@ from heliograph.core.messages import AckMode, MessageClass
 from heliograph.core.positions import Position
 from heliograph.edge.metrics import EdgeMetrics
 from heliograph.edge.publication import Publication
-from heliograph.edge.publishing import PublishLimits, PublishPath
+from heliograph.edge.publishing import FOLLOW_BATCH, PublishLimits, PublishPath
 from heliograph.edge.quotas import QuotaLeases
 from heliograph.edge.tenants import Target, TenantState
 from heliograph.protocol.messages import Message
@@ -102,6 +102,35 @@ async def test_what_is_followed_while_the_store_is_asked_is_asked_about_next_tim
     await second
     assert bench.told.answers[-1] == "2 confirmed"
     assert bench.path.followed == 0
+
+
+async def test_while_nothing_is_confirmed_a_session_costs_one_small_question_a_round() -> None:
+    bench = Bench(follow_most=1_000)
+    count = 10 * FOLLOW_BATCH
+    for seq in range(1, count + 1):
+        bench.pending(seq)
+    task = await bench.round()
+    assert bench.live.asked[0][1] == [Position(EPOCH, seq) for seq in (*range(1, FOLLOW_BATCH + 1), count)]
+    bench.live.asked[0][2].set_result([False] * (FOLLOW_BATCH + 1))
+    await task
+    assert (len(bench.live.asked), bench.path.followed) == (1, count)
+
+
+async def test_once_some_are_confirmed_all_are_asked_about_in_the_same_round() -> None:
+    bench = Bench(follow_most=1_000)
+    count = 3 * FOLLOW_BATCH
+    for seq in range(1, count + 1):
+        bench.pending(seq)
+    task = await bench.round()
+    for asked in range(3):
+        await until(lambda asked=asked: len(bench.live.asked) > asked)
+        positions, answer = bench.live.asked[asked][1:]
+        answer.set_result([True] * len(positions))
+    await task
+    assert bench.path.followed == 0
+    assert sorted(bench.told.answers) == sorted(
+        f"{seq} {what}" for seq in range(1, count + 1) for what in ("pending", "confirmed")
+    )
 
 
 async def test_one_session_that_cannot_be_asked_does_not_keep_the_others_from_being_told() -> None:

@@ -8,7 +8,7 @@ import pytest
 from tests.services.router.helpers import SHARDS, MemoryWorld, now_ms
 
 from heliograph.router.metrics import RouterMetrics
-from heliograph.router.reconciling import ReconcileLimits, Reconciler
+from heliograph.router.reconciling import MESSAGES_PER_SESSION, ReconcileLimits, Reconciler
 from heliograph.router.sharing import ShardShares
 from heliograph.service.health import Readiness
 from heliograph.service.metrics import Metrics
@@ -117,6 +117,42 @@ async def test_young_messages_behind_old_ones_are_left_alone(desk: Desk) -> None
     await desk.world.append(young[0])
     await desk.rounds()
     assert [message.message_id for message in await desk.world.messages(session)] == ["m-1", "m-2", "m-3", "m-4"]
+
+
+async def test_what_was_too_young_is_written_once_it_is_old_enough_however_late_the_others_were_confirmed(
+    memory: MemoryWorld,
+) -> None:
+    desk = Desk(memory)
+    memory.server.now_ms = lambda: now_ms() + desk.later_ms
+    await desk.start()
+    session = memory.session()
+    for number, at_ms in ((1, 0), (2, 6_000)):
+        desk.later_ms = at_ms
+        message = memory.message(session, number)
+        message.time_ms += at_ms
+        await memory.append(message)
+    desk.later_ms = 16_000
+    await desk.rounds()
+    assert len(await desk.written()) == 1
+    epoch = (await memory.live.heads([session]))[0].epoch
+    await memory.live.confirm(session, epoch, [(1, 1)])  # from here on the store counts for what is left
+    await desk.read_all()
+    desk.later_ms = 22_000
+    await desk.rounds()
+    assert [message.message_id for message in await memory.messages(session)] == ["m-1", "m-2"]
+
+
+async def test_what_is_too_much_for_a_round_is_written_in_the_next(desk: Desk) -> None:
+    session = desk.world.session()
+    await desk.world.publish(session, MESSAGES_PER_SESSION + 10, logged=False)
+    desk.later_ms = 60_000
+    await desk.rounds(2)
+    assert len(await desk.written()) == MESSAGES_PER_SESSION
+    epoch = (await desk.world.live.heads([session]))[0].epoch
+    await desk.world.live.confirm(session, epoch, [(seq, 1) for seq in range(1, MESSAGES_PER_SESSION + 1)])
+    await desk.read_all()
+    await desk.rounds(2)
+    assert len(await desk.written()) == MESSAGES_PER_SESSION + 10
 
 
 async def test_young_messages_before_one_that_was_deferred_are_left_alone(desk: Desk) -> None:

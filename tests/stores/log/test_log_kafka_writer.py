@@ -3,7 +3,8 @@
 import asyncio
 import ctypes
 import signal
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from tests.stores.log.helpers import Stores, read_until, until, write, write_all
 from heliograph.core.errors import InvalidValueError
 from heliograph.local.kafka import KafkaServer
 from heliograph.stores.kafka import KafkaLogWriter
+from heliograph.stores.kafka.writer import REPORTS_AT_ONCE
 from heliograph.stores.ports import LogWriter, StoreError, TopicSpec
 
 
@@ -71,6 +73,41 @@ async def test_a_full_queue_refuses_at_once(kafka: Stores) -> None:
     assert writer.errors["_QUEUE_FULL"] == 1
     assert writer.in_flight == 10
     assert await writer.close(10.0) == 0
+
+
+async def test_what_comes_back_at_once_is_told_in_order_and_the_loop_has_its_turns_between() -> None:
+    """Without brokers, some thousands of records run out of time within one look of the client at its queue."""
+    writer = KafkaLogWriter({"bootstrap.servers": "127.0.0.1:1"}, delivery_timeout_s=1.0)
+    await writer.start()
+    count, told, turns = 20 * REPORTS_AT_ONCE, list[int](), Counter[int]()
+    turn = 0
+
+    def done(number: int) -> Callable[[StoreError | None], None]:
+        def tell(_error: StoreError | None) -> None:
+            told.append(number)
+            turns[turn] += 1
+
+        return tell
+
+    for number in range(count):
+        writer.write("anywhere", 0, b"k", b"v", [], done(number))
+    async with asyncio.timeout(30):
+        while writer.in_flight:
+            turn += 1
+            await asyncio.sleep(0)
+    assert told == list(range(count))
+    assert max(turns.values()) < count // 4
+    assert await writer.close(1.0) == 0
+
+
+async def test_closing_tells_what_was_not_told_yet() -> None:
+    writer = KafkaLogWriter({"bootstrap.servers": "127.0.0.1:1"}, delivery_timeout_s=60.0)
+    await writer.start()
+    outcomes = Outcomes()
+    for _ in range(3 * REPORTS_AT_ONCE):
+        writer.write("anywhere", 0, b"k", b"v", [], outcomes)
+    assert await writer.close(0.0) == 3 * REPORTS_AT_ONCE
+    assert len(outcomes.told) == 3 * REPORTS_AT_ONCE
 
 
 async def test_one_callback_that_fails_does_not_keep_others_from_being_told(kafka: Stores) -> None:

@@ -55,6 +55,10 @@ CONTROL, EVENT, TELEMETRY = MessageClass.CONTROL, MessageClass.EVENT, MessageCla
 DEFER, REFUSE = Verdict.DEFER, Verdict.REFUSE
 
 
+FOLLOW_BATCH = 32
+"""Followed publishes of one session in one question."""
+
+
 @dataclass(frozen=True, slots=True)
 class PublishLimits:
     """The settings of the publish path."""
@@ -251,27 +255,34 @@ class PublishPath:
     async def look_after_followed(self, now: float) -> None:
         """One round of questions about followed publishes. What can't be told now is asked again."""
         for session in list(self._followed):
-            publications = list(self._followed[session])  # others may be added while the store is asked
-            positions = [Position(one.epoch, one.seq) for one in publications]
-            known: list[bool | None]
+            await self._look_after(session, now)
+
+    async def _look_after(self, session: str, now: float) -> None:
+        """The oldest first, and on as long as any is confirmed: while the log is away a session costs one small
+        question a round, however many of its publishes wait. The newest is in each: it may have been confirmed ahead.
+        """
+        publications = list(self._followed[session])  # others may be added while the store is asked
+        done = {id(one) for one in publications if now - one.started > self._limits.follow_s}
+        for at in range(0, len(publications), FOLLOW_BATCH):
+            batch = publications[at : at + FOLLOW_BATCH]
+            if batch[-1] is not publications[-1]:
+                batch.append(publications[-1])
             try:
-                known = await self.live.confirmed(session, positions)
+                known = await self.live.confirmed(session, [Position(one.epoch, one.seq) for one in batch])
             except StoreError:
-                known = [None] * len(positions)
-            done = {
-                id(one)
-                for one, confirmed in zip(publications, known, strict=True)
-                if confirmed or now - one.started > self._limits.follow_s
-            }
-            for one, confirmed in zip(publications, known, strict=True):
-                if confirmed:
-                    one.durable()
-            left = [one for one in self._followed[session] if id(one) not in done]
-            self._followed_count -= len(self._followed[session]) - len(left)
-            if left:
-                self._followed[session] = left
-            else:
-                del self._followed[session]
+                break
+            confirmed = [one for one, is_so in zip(batch, known, strict=True) if is_so]
+            for one in confirmed:
+                one.durable()
+            done.update(map(id, confirmed))
+            if not confirmed:
+                break
+        left = [one for one in self._followed[session] if id(one) not in done]
+        self._followed_count -= len(self._followed[session]) - len(left)
+        if left:
+            self._followed[session] = left
+        else:
+            del self._followed[session]
 
     @property
     def followed(self) -> int:

@@ -106,8 +106,9 @@ class EdgeSettings(PressureSettings, ServiceSettings, KafkaSettings, RedisSettin
     )
     log_linger_ms: float = setting(2.0, "Waiting for records of one batch: less latency or fewer requests.", ge=0)
     log_in_flight_per_tenant: int = setting(
-        10_000,
-        "Unacknowledged records of one tenant: its stuck partition must not fill everybody's queue.",
+        20_000,
+        "Unacknowledged records of one tenant: its stuck partition must not fill everybody's queue. 2,000/s for as long"
+        " as a record is tried.",
         unit="records",
         ge=1,
     )

@@ -109,6 +109,9 @@ class Reconciler:
         self._watches: dict[str, _Watch] = {}
         self._blocked: dict[int, dict[str, str]] = {}
         """By shard: sessions that can't be written now, and why."""
+        self._left: dict[int, dict[str, int]] = {}
+        """By shard: sessions of which something was left, and when (ms) the oldest of it was published. The store only
+        knows that it is younger than the last confirmation, and would have it wait for as long as that one did."""
         self._log = RateLimitedLog(get_logger(__name__))
 
     def forget(self, topic: str) -> None:
@@ -121,6 +124,7 @@ class Reconciler:
         for watch in [watch for watch in self._watches.values() if not self._shares.has(watch.shard)]:
             del self._watches[watch.session]
         self._blocked = {shard: blocked for shard, blocked in self._blocked.items() if self._shares.has(shard)}
+        self._left = {shard: left for shard, left in self._left.items() if left and self._shares.has(shard)}
         met: list[_Met] = []
         await asyncio.gather(*(self._step("dirty", partial(self._meet, shard, met)) for shard in held))
         await self._step("ends", partial(self._note_ends, met))
@@ -146,9 +150,11 @@ class Reconciler:
         limit = SESSIONS_PER_SHARD + len(self._blocked.get(shard, {}))
         dirty = await self._live.dirty(shard, now_ms - self._limits.age_ms, limit)
         blocked = self._blocked[shard] = {}
-        for session, _since_ms in dirty:
-            if session in self._watches:
+        seen: set[str] = set()
+        for session in (*self._due_again(shard, now_ms), *(session for session, _since_ms in dirty)):
+            if session in self._watches or session in seen:
                 continue
+            seen.add(session)
             topic, reason = self._topic_of(session)
             if topic is None:
                 blocked[session] = reason
@@ -160,6 +166,14 @@ class Reconciler:
                 continue
             if partition is not None:
                 met.append(_Met(session, shard, (topic, partition), now_ms))
+
+    def _due_again(self, shard: int, now_ms: int) -> list[str]:
+        """Sessions of which something was left, once that is old enough."""
+        left = self._left.get(shard, {})
+        due = [session for session, since_ms in left.items() if since_ms < now_ms - self._limits.age_ms]
+        for session in due:
+            del left[session]
+        return due
 
     def _topic_of(self, session: str) -> tuple[str | None, str]:
         """The session's log topic, or None and why there is none."""
@@ -220,15 +234,23 @@ class Reconciler:
         except CorruptError:
             self._blocked.setdefault(watch.shard, {})[watch.session] = "corrupt"
             return
-        for one, message in self._due(watch, unconfirmed):
+        due, left_ms = self._due(watch, unconfirmed)
+        if left_ms is None and len(unconfirmed) == MESSAGES_PER_SESSION:
+            left_ms = 0  # what is behind has its turn in the next round
+        if left_ms is not None:
+            self._left.setdefault(watch.shard, {})[watch.session] = left_ms
+        for one, message in due:
             while (wait_ms := self._bucket.take(self._clock())) > 0:
                 await self._sleep(wait_ms / 1000)
             if not self._shares.has(watch.shard):
                 return
             answers.append(self._produce(watch, one, message))
 
-    def _due(self, watch: _Watch, unconfirmed: Sequence[Unconfirmed]) -> list[tuple[Unconfirmed, Message | None]]:
-        """Messages to write, None for one that can't be: all before the first that was too young at the noted end.
+    def _due(
+        self, watch: _Watch, unconfirmed: Sequence[Unconfirmed]
+    ) -> tuple[list[tuple[Unconfirmed, Message | None]], int | None]:
+        """Messages to write, None for one that can't be: all before the first that was too young at the noted end; and
+        the time (ms) of that one.
 
         What the session was met for may be confirmed by now, and all that is left be too young. What stands behind one
         that is too young is younger still, whatever its own time says: a deferred message has its place long after its
@@ -242,9 +264,9 @@ class Reconciler:
             if message is None:
                 continue
             if message.time_ms > oldest_ms:
-                break
+                return found[:count], message.time_ms
             count = number + 1
-        return found[:count]
+        return found[:count], None
 
     def _produce(self, watch: _Watch, one: Unconfirmed, message: Message | None) -> asyncio.Future[StoreError | None]:
         answered: asyncio.Future[StoreError | None] = asyncio.get_running_loop().create_future()

@@ -39,7 +39,7 @@ class RouterSettings(ServiceSettings, KafkaSettings, RedisSettings):
         10.0, "The edges': how long they try to write a record. Nothing younger is written again.", ge=1
     )
     reconcile_margin_s: float = setting(
-        5.0, "On top of that, for clocks that differ and an edge that was late.", ge=0, le=3_600
+        3.0, "On top of that, for clocks that differ and an edge that was late.", ge=0, le=3_600
     )
     reconcile_interval_s: float = setting(1.0, "Between looks at sessions with unconfirmed messages.", gt=0)
     reconcile_messages_per_s: float = setting(

@@ -2,6 +2,7 @@
 
 librdkafka sends from its own threads; what comes back is fetched by `poll(0)` on the event loop, in batches: about
 every millisecond while something is in flight, rarely when nothing is. `done` runs in there, never inside `write`.
+Where thousands come back at once (a broker is back, a second's records ran out of time) the loop gets turns between.
 
 A topic that librdkafka believes missing is asked for again in the background, so that one that was just created (or
 grown) can be written to at once. A fatal error of the idempotent producer ends that producer, not the writer: another
@@ -33,6 +34,10 @@ BUSY_POLL_S = 0.001
 """While records are in flight. A poll that finds nothing costs about a microsecond."""
 IDLE_POLL_S = 0.25
 """With nothing in flight: only errors and log lines are fetched."""
+REPORTS_AT_ONCE = 250
+"""Told within one poll, and a sixteenth of those that wait besides, so that a busy loop never falls behind for good:
+about 3 ms of it. A second's records that run out of time come back at once.
+"""
 AGE_STEP_S = 0.05
 """Records written within this time share one entry of the account of ages."""
 REFRESH_INTERVAL_S = 0.25
@@ -117,6 +122,10 @@ class KafkaLogWriter:
         self._now = _Written(clock())
         self._refreshed: dict[str, float] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._room = REPORTS_AT_ONCE
+        """Reports that this poll may still tell."""
+        self._reports: deque[tuple[Done | None, _Written, str, KafkaError | None]] = deque()
+        """Those it may not, in order."""
         self.in_flight = 0
         self.acknowledged = 0
         """Records that all in-sync replicas have."""
@@ -158,6 +167,8 @@ class KafkaLogWriter:
         for producer in producers:
             producer.purge()
             self._serve_one(producer)
+        while self._reports:
+            self._tell(*self._reports.popleft())
         for task in list(self._tasks):
             task.cancel()
         if self._loop is not None:
@@ -226,6 +237,13 @@ class KafkaLogWriter:
     def _delivered(
         self, done: Done | None, written: _Written, topic: str, error: KafkaError | None, _message: object
     ) -> None:
+        if self._room > 0:
+            self._room -= 1
+            self._tell(done, written, topic, error)
+        else:
+            self._reports.append((done, written, topic, error))
+
+    def _tell(self, done: Done | None, written: _Written, topic: str, error: KafkaError | None) -> None:
         written.open -= 1
         self.in_flight -= 1
         failure = None
@@ -274,6 +292,10 @@ class KafkaLogWriter:
         if now - self._now.at >= AGE_STEP_S:
             self._now = _Written(now)
             self._ages.append(self._now)
+        self._room = REPORTS_AT_ONCE + len(self._reports) // 16
+        while self._reports and self._room > 0:
+            self._room -= 1
+            self._tell(*self._reports.popleft())
         for producer in (self._producer, *self._retired):
             self._serve_one(producer)
         while len(self._ages) > 1 and not self._ages[0].open:
