@@ -98,9 +98,9 @@ class Scene:
     # ---- load -------------------------------------------------------------------------------------------------------
 
     @contextmanager
-    def party(self, plan: Plan, per_s: float = OPEN_PER_S) -> Iterator[Actor]:
+    def party(self, plan: Plan, per_s: float = OPEN_PER_S, *, measures: bool = False) -> Iterator[Actor]:
         """A plan's peers, all connected."""
-        with Actor(plan.name, self.rig.cores, Party, plan) as actor:
+        with Actor(plan.name, self.rig.cores, Party, plan, measures=measures) as actor:
             timeout_s = OPEN_TIMEOUT_S + plan.size / per_s
             up = actor.ask("open", per_s, OPEN_TIMEOUT_S, timeout_s=2 * timeout_s)
             if up < plan.size:
@@ -114,7 +114,7 @@ class Scene:
         tenant = self.tenant("calm")
         names = sessions("calm", BYSTANDER_SESSIONS)
         plan = Plan("calm", urls(*edges), tenant.token("calm"), reads=names, feeds=tuple((one,) for one in names))
-        with self.party(plan) as actor:
+        with self.party(plan, measures=True) as actor:
             actor.ask("feed", per_s)
             yield actor
 

@@ -36,7 +36,7 @@ def kafka_away(scene: Scene) -> None:
     plan = Plan("logged", urls(edge), tenant.token("logged"), reads=names, feeds=tuple((one,) for one in names))
     away_s = scene.options.seconds(KAFKA_AWAY_S)
     settled_s: list[float] = []
-    with scene.party(plan) as load:
+    with scene.party(plan, measures=True) as load:
         load.ask("feed", KAFKA_PER_S)
         time.sleep(2.0)
 
