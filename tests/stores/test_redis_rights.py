@@ -11,6 +11,16 @@ from urllib.parse import urlsplit
 
 import pytest
 from redis.asyncio import Redis as Admin
+from tests.stores.live.helpers import (
+    Listener,
+    message,
+    new_session,
+    put,
+    redis_store,
+    shard_of,
+    subscribed,
+    until,
+)
 
 import heliograph.stores.redis
 from heliograph.local.providers import Redis
@@ -33,9 +43,11 @@ from heliograph.stores.redis.rights import (
     SCRIPTS,
     SENTINEL,
     SENTINELS,
+    SENTINELS_CHANNEL,
     Store,
     acl_rules,
 )
+from heliograph.stores.redis.topology import slot_of_virtual_shard
 
 SOURCES = Path(heliograph.stores.redis.__file__).parent
 TOKEN_SOURCES = {SOURCES / "metadata" / "quotas.py"}
@@ -156,20 +168,37 @@ async def test_a_cluster_wants_no_more_than_is_said(redis_cluster: Callable[...,
     cluster = redis_cluster()
     for node in cluster.nodes:
         async with Admin.from_url(node.url) as admin:
-            rules = acl_rules("metadata", "token", cluster=True).split()
+            rules = acl_rules("live", "metadata", "token", cluster=True).split()
             await admin.execute_command("ACL", "SETUSER", "heliograph", "on", ">pw", *rules)  # type: ignore[no-untyped-call]
-    await works(MetadataClient(cluster.url.replace("://", "://heliograph:pw@")))
+    url = cluster.url.replace("://", "://heliograph:pw@")
+    await works(MetadataClient(url))
+    listener, session = Listener(), new_session()
+    live = await redis_store(url, listener)
+    await subscribed(live, listener, session)
+    slot = slot_of_virtual_shard(shard_of(session))
+    source = cluster.owner_of_slot(slot)
+    cluster.move_slot(slot, next(node for node in cluster.primaries if node is not source))
+    await put(live, message(session))
+    assert live.load.moves == 1
+    await until(lambda: len(listener.subscribed) == 2)
+    await live.close()
 
 
 async def test_sentinel_wants_no_more_than_is_said(redis_sentinel: Callable[..., RedisSentinel]) -> None:
     servers = redis_sentinel()
-    allowed = ["resetkeys", "resetchannels", "-@all", *(f"+{command}" for command in SENTINELS)]
+    allowed = ["resetkeys", "resetchannels", f"&{SENTINELS_CHANNEL}", "-@all", *(f"+{one}" for one in SENTINELS)]
     rules = {
-        **{server.url: acl_rules("metadata", "token", sentinel=True).split() for server in servers.servers},
+        **{server.url: acl_rules("live", "metadata", "token", sentinel=True).split() for server in servers.servers},
         **{sentinel.url: allowed for sentinel in servers.sentinels},
     }
     for url, rule in rules.items():
         async with Admin.from_url(url) as admin:
             await admin.execute_command("ACL", "SETUSER", "heliograph", "on", ">pw", *rule)  # type: ignore[no-untyped-call]
-    url = servers.url.replace("://", "://heliograph:pw@")
-    await works(MetadataClient(f"{url}?sentinel_username=heliograph&sentinel_password=pw"))
+    url = servers.url.replace("://", "://heliograph:pw@") + "?sentinel_username=heliograph&sentinel_password=pw"
+    await works(MetadataClient(url))
+    live = await redis_store(url, Listener())
+    await put(live, message(new_session()))
+    old = servers.primary.port
+    servers.fail_over()
+    await until(lambda: all(connection.node[1] != old for connection in live.connections.values()))
+    await live.close()

@@ -19,7 +19,7 @@ from heliograph.service.expiries import ExpiryDirectory
 from heliograph.service.health import Readiness
 from heliograph.service.metrics import Metrics
 from heliograph.stores.memory.metadata import MemorySessionExpiries
-from heliograph.stores.ports import Head, Page, RehydratedPage, RehydrationRequest, StoreError
+from heliograph.stores.ports import Head, LiveLoad, Page, RehydratedPage, RehydrationRequest, StoreError
 
 NAME = "acme:planner:1"
 EPOCH = "1764000000000-1a2b3c4d"
@@ -56,6 +56,7 @@ class Store:
         self.subscribed: list[str] = []
         self.unsubscribed: list[str] = []
         self.head: Head | StoreError = EMPTY.head
+        self.load = LiveLoad(0, 1)
 
     def subscribe(self, session: str) -> None:
         self.subscribed.append(session)

@@ -16,7 +16,7 @@ from tests.services.edge.sessions_bench import (
     telemetry,
 )
 
-from heliograph.stores.ports import CorruptError, StoreError
+from heliograph.stores.ports import CorruptError, LiveLoad, StoreError
 
 
 async def test_who_is_behind_what_the_others_have_joins_again(bench: Bench) -> None:
@@ -152,6 +152,17 @@ async def test_after_a_broken_subscription_the_head_tells_what_was_missed(bench:
     assert reader.payloads == [2, 3]
     assert bench.metrics.repairs.labels("head").n == 1
     checking.cancel()
+
+
+async def test_heads_are_compared_more_often_while_virtual_shards_move(bench: Bench) -> None:
+    """What is published where one goes reaches nobody who listens where it was."""
+    await bench.live_at(1)
+    bench.store.load = LiveLoad(0, 1, moving=True)
+    bench.store.head = page(head=3).head
+    checking = asyncio.create_task(bench.sessions.check_heads(3_600))
+    await bench.store.question()
+    checking.cancel()
+    assert bench.metrics.repairs.labels("head").n == 1
 
 
 async def test_a_repair_waits_while_the_subscription_is_broken(bench: Bench) -> None:

@@ -439,22 +439,6 @@ async def test_the_wrong_kind_of_url_is_told_the_right_one(
     assert "redis://" in caught.value.message
 
 
-async def test_no_more_rights_are_needed_than_these(cluster: RedisCluster) -> None:
-    commands = ["+@read", "+@write", "+@connection", "+info", "+fcall", "+function|load", "+time", "+ping"]
-    commands += ["+spublish", "+ssubscribe", "+sunsubscribe", "+cluster|slots", "+cluster|info", "+asking"]
-    for node in cluster.nodes:
-        with redis_client.Redis.from_url(node.url) as client:
-            client.acl_setuser(
-                "edge", enabled=True, passwords=["+s3cret"], keys=["hg:*"], channels=["hg:*"], commands=commands
-            )
-    store = await redis_store(f"redis+cluster://edge:s3cret@127.0.0.1:{cluster.nodes[0].port}")
-    session = new_session()
-    await put(store, message(session))
-    cluster.move_slot(slot(session), another(cluster, owner(cluster, session)))
-    await put(store, message(session))
-    await store.close()
-
-
 async def test_appends_that_are_held_when_the_store_is_closed_are_told(cluster: RedisCluster) -> None:
     store = await redis_store(cluster, settings=QUICK)
     session = new_session()

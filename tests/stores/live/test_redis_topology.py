@@ -7,7 +7,7 @@ from heliograph.stores.keys import SessionKeys, ShardKeys
 from heliograph.stores.ports import StoreError
 from heliograph.stores.redis.redirects import Again, Step, again, is_down, is_elsewhere, is_lost_primary
 from heliograph.stores.redis.subscriptions import BATCH, batches
-from heliograph.stores.redis.topology import changes, owners, primaries, slot_of, slot_of_virtual_shard, tag_of
+from heliograph.stores.redis.topology import agreed, changes, owners, primaries, slot_of, slot_of_virtual_shard, tag_of
 
 HERE, A, B, C = ("10.0.0.9", 6379), ("10.0.0.1", 6379), ("10.0.0.2", 6380), ("10.0.0.3", 6379)
 
@@ -63,6 +63,13 @@ def test_an_answer_that_is_none_is_refused_and_names_who_gave_it(answer: object)
     with pytest.raises(StoreError) as caught:
         primaries(answer, HERE)
     assert "10.0.0.9:6379" in caught.value.message
+
+
+def test_a_node_that_does_not_know_yet_is_outvoted() -> None:
+    assert agreed([[A, A], [B, A], [B, None]]) == [B, A]
+    assert agreed([[A], [B]]) == [A], "a tie: the first"
+    assert agreed([[None], [C]]) == [C]
+    assert agreed([[None]]) == [None]
 
 
 def test_only_what_has_another_primary_changes_and_silence_changes_nothing() -> None:

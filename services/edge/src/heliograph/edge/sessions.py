@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 HEADS_BATCH = 500
 """Sessions of one question about heads."""
+MOVING_INTERVAL_S = 1.0
+"""Between comparisons with heads while virtual shards move."""
 
 _AT = len(FRAME_START)
 _EPOCH_END = _AT + EPOCH_LENGTH
@@ -142,6 +144,24 @@ class Sessions:
         self.on_unfollowed: Callable[[str], None] = lambda _session: None
         """The last one is gone."""
         metrics.metrics.sampled_gauge("sessions", "Sessions subscribed to.", lambda: float(len(self._hubs)))
+        metrics.metrics.sampled_gauge(
+            "live_shards", "Servers that hold the live store together.", lambda: float(live.load.shards)
+        )
+        metrics.metrics.sampled_gauge(
+            "live_shards_away",
+            "Of these, those that this edge does not reach: their sessions have no live path.",
+            lambda: float(live.load.shards_away),
+        )
+        metrics.metrics.sampled_gauge(
+            "live_moves",
+            "Times that a virtual shard, or all together, came to another server, since this edge began.",
+            lambda: float(live.load.moves),
+        )
+        metrics.metrics.sampled_gauge(
+            "live_redirects",
+            "Times that something could only be asked at another server of the live store, or later, since it began.",
+            lambda: float(live.load.redirects),
+        )
 
     # ---- the live store's listener ----------------------------------------------------------------------------------
 
@@ -387,13 +407,22 @@ class Sessions:
     # ---- heads ------------------------------------------------------------------------------------------------------
 
     async def check_heads(self, interval_s: float) -> None:
-        """For ever: compare live sessions with their heads, all in turn, and at once after a reconnect."""
+        """For ever: compare live sessions with their heads, all in turn, and at once after a reconnect.
+
+        Each second while virtual shards move: what is published where one goes reaches nobody who listens where it was.
+        """
+        waited_s = 0.0
         while True:
+            wait_s = min(interval_s - waited_s, MOVING_INTERVAL_S)
             try:
-                async with asyncio.timeout(interval_s):
+                async with asyncio.timeout(wait_s):
                     await self._wake.wait()
                 names = list(self._check_soon)
             except TimeoutError:
+                waited_s += wait_s
+                if waited_s < interval_s and not self._live.load.moving:
+                    continue
+                waited_s = 0.0
                 names = [hub.name for hub in self._hubs.values() if hub.live]
             self._wake.clear()
             self._check_soon.clear()

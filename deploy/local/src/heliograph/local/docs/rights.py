@@ -2,7 +2,16 @@
 
 from heliograph.local.docs.tables import as_table, page
 from heliograph.stores.kafka.rights import KAFKA_RIGHTS, KafkaRight
-from heliograph.stores.redis.rights import CHANNELS, CLUSTER, COMMANDS, KEYS, SENTINEL, SENTINELS, acl_rules
+from heliograph.stores.redis.rights import (
+    CHANNELS,
+    CLUSTER,
+    COMMANDS,
+    KEYS,
+    SENTINEL,
+    SENTINELS,
+    SENTINELS_CHANNEL,
+    acl_rules,
+)
 
 PREFIX = "heliograph"
 """The topic prefix that examples have: the default."""
@@ -43,7 +52,12 @@ def rights_page() -> str:
         ),
         f"A Redis Cluster needs {_commands(CLUSTER)} besides, servers behind Sentinel {_commands(SENTINEL)}. The"
         " sentinels have users of their own (`sentinel_username` in the URL); where they want one:",
-        _block([f"ACL SETUSER heliograph on >PASSWORD resetkeys resetchannels -@all {_allowed(SENTINELS)}"]),
+        _block(
+            [
+                f"ACL SETUSER heliograph on >PASSWORD resetkeys resetchannels &{SENTINELS_CHANNEL} -@all"
+                f" {_allowed(SENTINELS)}"
+            ]
+        ),
         "From Redis 7.2 on redis-py says its name at each connect;"
         " without `+client|setinfo` that is refused, ignored, and shows up in `ACL LOG`.",
     )

@@ -8,7 +8,6 @@ until somebody else is named.
 
 import asyncio
 import contextlib
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from hiredis import ReplyError
@@ -21,11 +20,22 @@ from heliograph.stores.redis.redirects import Again, Step
 from heliograph.stores.redis.server_checks import wrong_kind
 from heliograph.stores.redis.shards import Shard, ShardParts, Shards
 from heliograph.stores.redis.subscriptions import Subscriptions
-from heliograph.stores.redis.topology import Node, changes, owners, primaries, slot_of, slot_of_virtual_shard, tag_of
+from heliograph.stores.redis.topology import (
+    Node,
+    agreed,
+    changes,
+    owners,
+    primaries,
+    slot_of,
+    slot_of_virtual_shard,
+    tag_of,
+)
 
-_LOOK = [pack(("CLUSTER", "INFO")), pack(("CLUSTER", "SLOTS"))]
-_OK = b"cluster_state:ok"
-FROM_WHOM = "no node of the {} can say who has its slots: {}"
+_SLOTS = pack(("CLUSTER", "SLOTS"))
+ASKED_MOST = 5
+"""Nodes in one look: one of them may be cut off and not know of a failover."""
+ANSWER_S = 0.5
+"""Who takes longer isn't waited for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +48,8 @@ class ClusterSettings:
     """While a primary is away: a replica takes its place within seconds, and its sessions wait for it."""
     gap_s: float = 0.1
     """At least between two looks, however many answers ask for one."""
+    news_s: float = 1.0
+    """For so long an answer `MOVED` counts more than what nodes say: they tell each other within a second."""
     leave_s: float = 5.0
     """A primary that has nothing of ours any more is left after this."""
     moving_s: float = 5.0
@@ -71,7 +83,8 @@ class ClusterShards(Shards):
         self._listener: LiveListener | None = None
         self._task: asyncio.Task[None] | None = None
         self._doubt = asyncio.Event()
-        self._ask_first: Node | None = None
+        self._followed_s: dict[int, float] = {}
+        """When an answer said who has a slot: nodes that are asked may hear of it later."""
         self._moved_s = float("-inf")
         self.all = []
         self.commands = [nowhere] * virtual_shards
@@ -138,12 +151,11 @@ class ClusterShards(Shards):
     def follow(self, virtual_shard: int, node: Node) -> None:
         """A node said that this one has it."""
         if self._nodes and self._nodes[virtual_shard] != node:
+            self._followed_s[virtual_shard] = asyncio.get_running_loop().time()
             self._place({virtual_shard: node})
-        self.doubt(node)
+        self.doubt()
 
-    def doubt(self, asked: Node | None = None) -> None:
-        """Look soon, and ask this one first."""
-        self._ask_first = asked or self._ask_first
+    def doubt(self) -> None:
         self._doubt.set()
 
     def _moves(self) -> None:
@@ -172,6 +184,9 @@ class ClusterShards(Shards):
             except StoreError:
                 self.look_failures += 1
             else:
+                since_s = asyncio.get_running_loop().time() - settings.news_s
+                self._followed_s = {index: at for index, at in self._followed_s.items() if at > since_s}
+                moved = {index: node for index, node in moved.items() if index not in self._followed_s}
                 if moved:
                     self._moves()
                     self._place(moved)
@@ -179,36 +194,32 @@ class ClusterShards(Shards):
             await asyncio.sleep(settings.gap_s)
 
     async def _look(self) -> list[Node | None]:
-        """The primaries of `_slots`, as a node sees it that can reach most of the others, or else any."""
-        why, other = "none was asked", None
-        for node in self._to_ask():
+        """The primaries of `_slots`, as most of those see it that are asked."""
+        connected = [node for node, shard in self._by_node.items() if shard.history.available]
+        asked = [asyncio.create_task(self._ask(node)) for node in connected[:ASKED_MOST]]
+        answers: list[list[Node | None]] = []
+        if asked:
+            done, late = await asyncio.wait(asked, timeout=ANSWER_S)
+            for task in late:
+                task.cancel()
+            answers = [task.result() for task in done if task.exception() is None]
+        why = "nobody answers"
+        for node in () if answers else self._location.seeds:
             try:
-                well, found = await self._asked(node)
+                answers = [await self._ask(node)]
+                break
             except StoreError as error:
                 if error.code == "unavailable":
                     raise  # it is not as it must be
                 why = error.message
-                continue
-            if well:
-                return found
-            other = other or found
-        if other is None:
-            raise StoreError("live_unavailable", FROM_WHOM.format(self._location, why)[:300])
-        return other
+        if not answers:
+            raise StoreError("live_unavailable", f"nobody in the {self._location} says who has its slots: {why}"[:300])
+        return agreed(answers)
 
-    def _to_ask(self) -> Iterator[Node]:
-        first, self._ask_first = self._ask_first, None
-        known = [node for node, shard in self._by_node.items() if shard.history.available]
-        seen = set()
-        for node in (*([first] if first else ()), *known, *self._location.seeds):
-            if node not in seen:
-                seen.add(node)
-                yield node
-
-    async def _asked(self, node: Node) -> tuple[bool, list[Node | None]]:
+    async def _ask(self, node: Node) -> list[Node | None]:
         shard = self._by_node.get(node)
         if shard is not None and shard.history.available:
-            info, slots = await shard.history.call_many(_LOOK)
+            (slots,) = await shard.history.call_many([_SLOTS])
         else:
             parts = self._parts
             connection = RedisConnection(
@@ -216,16 +227,14 @@ class ClusterShards(Shards):
             )
             try:
                 await connection.start()
-                info, slots = await connection.call_many(_LOOK)
+                (slots,) = await connection.call_many([_SLOTS])
             finally:
                 await connection.close()
-        for reply in (info, slots):
-            if isinstance(reply, ReplyError) and "cluster support disabled" in str(reply):
-                raise wrong_kind(is_node=False)
-            if isinstance(reply, Exception):
-                raise translate(reply)
-        text = info.encode() if isinstance(info, str) else bytes(info)
-        return _OK in text, owners(primaries(slots, node), self._slots)
+        if isinstance(slots, ReplyError) and "cluster support disabled" in str(slots):
+            raise wrong_kind(is_node=False)
+        if isinstance(slots, Exception):
+            raise translate(slots)
+        return owners(primaries(slots, node), self._slots)
 
     def _at(self, node: Node) -> Shard:
         """The primary there; a new one is connected to in the background."""

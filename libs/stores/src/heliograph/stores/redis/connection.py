@@ -73,10 +73,13 @@ class RedisConnection:
         on_up: Callable[["RedisConnection"], Awaitable[None]] | None = None,
         on_down: Callable[[str], None] | None = None,
         on_push: OnPush | None = None,
+        named: bool = True,
     ) -> None:
+        """`named`: the server is told the name, for its CLIENT LIST."""
         self._locate = None if isinstance(address, RedisAddress) else address
         self._address = address if isinstance(address, RedisAddress) else None
         self._name = name
+        self._named = named
         self._settings = settings or ConnectionSettings()
         self._uniform = uniform
         self._on_up = on_up
@@ -188,7 +191,8 @@ class RedisConnection:
         self._watch()
         try:
             await self._raw(wire, *address.hello())
-            await self._raw(wire, "CLIENT", "SETNAME", f"heliograph-{self._name}")
+            if self._named:
+                await self._raw(wire, "CLIENT", "SETNAME", f"heliograph-{self._name}")
             if address.database:
                 await self._raw(wire, "SELECT", address.database)
             if self._on_up is not None:

@@ -21,8 +21,10 @@ CLUSTER = frozenset({"asking", "cluster|shards", "cluster|slots", "readonly"})
 """To find the shards of a Redis Cluster, and follow slots that move."""
 SENTINEL = frozenset({"role"})
 """On servers behind Sentinel: whether the one that a connection leads to is the primary."""
-SENTINELS = frozenset({"ping", "sentinel|get-master-addr-by-name"})
+SENTINELS = frozenset({"ping", "sentinel|get-master-addr-by-name", "subscribe"})
 """On the sentinels themselves, which have users of their own."""
+SENTINELS_CHANNEL = "+switch-master"
+"""On it they say that another server is the primary. Unheard, one that lives on is left at its first READONLY."""
 COMMANDS: dict[Store, frozenset[str]] = {
     "live": CONNECTION
     | frozenset(

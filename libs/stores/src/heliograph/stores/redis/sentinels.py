@@ -9,10 +9,11 @@ import asyncio
 from heliograph.stores.ports import LiveListener, StoreError
 from heliograph.stores.redis.address import RedisAddress, RedisLocation
 from heliograph.stores.redis.connection import RedisConnection
+from heliograph.stores.redis.rights import SENTINELS_CHANNEL
 from heliograph.stores.redis.server_checks import check_primary
 from heliograph.stores.redis.shards import ShardParts, Shards
 
-SWITCHED = b"+switch-master"
+SWITCHED = SENTINELS_CHANNEL.encode()
 """The channel on which a sentinel says that a failover is done; of whichever primary it watches."""
 
 
@@ -52,7 +53,11 @@ class Sentinels:
     async def _ask(self, seed: tuple[str, int]) -> tuple[str, int] | None:
         parts = self._parts
         connection = RedisConnection(
-            self._location.sentinel_at(*seed), name="sentinel", uniform=parts.uniform, settings=parts.settings
+            self._location.sentinel_at(*seed),
+            name="sentinel",
+            uniform=parts.uniform,
+            settings=parts.settings,
+            named=False,  # one right less, of users that others manage
         )
         try:
             await connection.start()
@@ -78,6 +83,7 @@ class SentinelShards(Shards):
             uniform=parts.uniform,
             settings=parts.settings,
             on_push=lambda kind, _channel, _value: self._look() if kind == b"message" else None,
+            named=False,
         )
         self._watch.on_available = self._listen
         self._looking: asyncio.Task[None] | None = None

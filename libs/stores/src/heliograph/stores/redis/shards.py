@@ -18,7 +18,6 @@ from heliograph.stores.redis.address import RedisAddress
 from heliograph.stores.redis.connection import ConnectionSettings, Locate, RedisConnection
 from heliograph.stores.redis.redirects import Again, Step, is_down, is_elsewhere, is_lost_primary
 from heliograph.stores.redis.subscriptions import Subscriptions
-from heliograph.stores.redis.topology import Node
 
 SetUp = Callable[[RedisConnection], Awaitable[None]]
 
@@ -170,5 +169,5 @@ class Shards:
         elif is_elsewhere(error) or is_down(error):
             self.doubt()
 
-    def doubt(self, asked: Node | None = None) -> None:
+    def doubt(self) -> None:
         """Something says that virtual shards are not where they were: look soon."""

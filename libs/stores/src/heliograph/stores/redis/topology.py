@@ -67,6 +67,15 @@ def owners(ranges: Sequence[tuple[int, int, Node]], slots: Sequence[int]) -> lis
     return found
 
 
+def agreed(answers: Sequence[Sequence[Node | None]]) -> list[Node | None]:
+    """What most answers say of each slot; the first said of those that equally many do."""
+    found: list[Node | None] = []
+    for said in zip(*answers, strict=True):
+        named = [node for node in said if node is not None]
+        found.append(max(named, key=named.count) if named else None)
+    return found
+
+
 def changes(before: Sequence[Node], after: Sequence[Node | None]) -> dict[int, Node]:
     """What has another primary than before, and which. Where there is none now, all stays as it was."""
     return {
