@@ -17,6 +17,7 @@ from heliograph.local.errors import CannotProvideError, NotReadyError
 from heliograph.local.kafka import KafkaServer
 from heliograph.local.providers import GivenKafka, GivenRedis, provide_kafka, provide_redis
 from heliograph.local.redis import RedisServer
+from heliograph.local.up import _without_password
 
 Bin = Callable[[str, str], None]
 
@@ -130,6 +131,16 @@ def test_a_given_redis_that_does_not_answer_is_named_without_its_password(monkey
     assert "secret" not in str(caught.value)
 
 
+def test_a_given_redis_may_be_a_cluster_or_behind_sentinel(redis_cluster_url: str) -> None:
+    GivenRedis(redis_cluster_url).start()
+    sentinels = GivenRedis("redis+sentinel://user:secret@127.0.0.1:1,127.0.0.1:2/main?sentinel_password=secret")
+    assert not sentinels.running
+    with pytest.raises(CannotProvideError) as caught:
+        sentinels.kill()
+    assert "secret" not in str(caught.value)
+    assert _without_password(sentinels.url) == "redis+sentinel://127.0.0.1:1,127.0.0.1:2/main"
+
+
 @pytest.mark.parametrize(
     ("script", "problem"),
     [
@@ -170,8 +181,9 @@ def test_compose_is_used_where_docker_answers_with_a_project_and_port_of_ones_ow
 
 def test_the_compose_file_is_plain_and_pinned_and_listens_on_loopback_only() -> None:
     content = yaml.safe_load(compose.FILE.read_text())
-    assert set(content["services"]) == {"kafka", "redis"}
-    for service in content["services"].values():
+    stores = {name: service for name, service in content["services"].items() if "profiles" not in service}
+    assert set(stores) == {"kafka", "redis"}
+    for service in stores.values():
         assert ":" in service["image"]
         assert not service["image"].endswith(":latest")
         assert all(port.startswith("127.0.0.1:") for port in service["ports"])

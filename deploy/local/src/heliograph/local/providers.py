@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
-from urllib.parse import urlsplit
 
 from heliograph.local.compose import ComposeKafka, ComposeRedis, ComposeServer, compose_problem
 from heliograph.local.errors import CannotProvideError, NotReadyError
@@ -17,6 +16,7 @@ from heliograph.local.kafka_cluster import KafkaCluster
 from heliograph.local.redis import RedisServer, answers_ping, prepare_redis, redis_problem
 from heliograph.local.redis_cluster import RedisCluster
 from heliograph.local.redis_sentinel import RedisSentinel
+from heliograph.stores.redis.address import RedisLocation
 
 KAFKA_VARIABLE = "KAFKA_BOOTSTRAP_SERVERS"
 REDIS_VARIABLE = "REDIS_URL"
@@ -92,11 +92,13 @@ class GivenKafka(_Given):
 
 class GivenRedis(_Given):
     def __init__(self, url: str) -> None:
-        parts = urlsplit(url)
-        host, port = parts.hostname or "127.0.0.1", parts.port or 6379
-        # Over TLS a bare PING can't be asked; whoever connects next finds out.
-        answers = (lambda: True) if parts.scheme == "rediss" else (lambda: answers_ping(host, port))
-        super().__init__("redis", f"{host}:{port}", answers)  # never the URL, which may hold a password
+        location = RedisLocation.parse(url)
+
+        def answers() -> bool:
+            # Over TLS a bare PING can't be asked; whoever connects next finds out.
+            return location.tls or any(answers_ping(host, port) for host, port in location.seeds)
+
+        super().__init__("redis", str(location), answers)  # never the URL, which may hold a password
         self.url = url
 
 

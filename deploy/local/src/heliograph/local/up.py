@@ -255,5 +255,6 @@ def _require_free(name: str, port: int) -> None:
 
 
 def _without_password(url: str) -> str:
+    """Nor what may follow a `?`, where sentinels' one is."""
     scheme, _, rest = url.partition("://")
-    return f"{scheme}://{rest.rpartition('@')[2]}"
+    return f"{scheme}://{rest.rpartition('@')[2].partition('?')[0]}"

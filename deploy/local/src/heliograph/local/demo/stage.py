@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import redis.asyncio
+from redis.exceptions import RedisError
 
 from heliograph.local.compose import ComposeServer
 from heliograph.local.errors import LocalError
@@ -136,7 +136,7 @@ def _forget(kafka: Kafka, redis_: Redis, topics: Topics, tenant: str) -> None:
         with suppress(StoreError):
             asyncio.run(_forget_topics(kafka.bootstrap_servers, topics, tenant))
     if isinstance(redis_, GivenRedis):
-        with suppress(StoreError, redis.RedisError):
+        with suppress(StoreError, RedisError):
             asyncio.run(_forget_keys(redis_.url, tenant))
 
 
@@ -156,8 +156,8 @@ async def _forget_keys(url: str, tenant: str) -> None:
     await metadata.start()
     try:
         await RedisTenantStore(metadata).delete(tenant)
+        for server in await metadata.servers():
+            async for key in server.scan_iter(match=f"*{tenant}:*", count=1000):
+                await server.unlink(key)
     finally:
         await metadata.close()
-    async with redis.asyncio.from_url(url) as client:
-        async for key in client.scan_iter(match=f"*{tenant}:*", count=1000):
-            await client.unlink(key)

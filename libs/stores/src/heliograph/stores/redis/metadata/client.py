@@ -73,6 +73,12 @@ class MetadataClient:
         elif self._cluster is None:
             await self._pool.disconnect()
 
+    async def servers(self) -> list[Any]:
+        """Each server that holds keys, for tools that go through all of them."""
+        if self._cluster is None:
+            return [self.redis]
+        return [node.redis for node in await self._cluster.layout.primaries()]
+
     async def now_ms(self, key: str) -> int:
         """The store's clock, Unix ms. On a Cluster that of the node which has `key`: a lease is compared with the clock
         of who keeps it."""
