@@ -175,7 +175,7 @@ def test_tls_names_the_files_that_are_mounted(chart: Chart) -> None:
     assert properties["ssl.key.location"] == f"{mounts['kafka-client']}/tls.key"
     assert rendered.settings["HELIOGRAPH_METADATA_REDIS_URL"].endswith(f"?ssl_ca_certs={mounts['redis-ca']}/ca.crt")
     assert rendered.settings["HELIOGRAPH_TOKEN_REDIS_URL"].endswith(
-        "?timeout=5&ssl_ca_certs=/etc/heliograph/redis/ca.crt"
+        "?ssl_cert_reqs=required&ssl_ca_certs=/etc/heliograph/redis/ca.crt"
     )
 
 
@@ -368,6 +368,12 @@ def test_alerts_link_to_runbooks_only_where_it_is_said_where_those_are(chart: Ch
         (("kafka.bootstrapServers=",), "kafka.bootstrapServers is empty: give the brokers as host:port"),
         (("redis.live.url=",), "redis.live has neither url nor existingSecret.name"),
         (("redis.live.url=redis://user:secret@redis:6379/0",), "put the whole URL into a Secret"),
+        (("redis.live.url=redis+sentinel://s1/main?sentinel_password=secret",), "put the whole URL into a Secret"),
+        (("redis.live.url=redis:6379",), r"pattern '^(rediss?(\\+sentinel|\\+cluster)?://"),
+        (("redis.metadata.url=redis+sentinal://s1/main",), r"pattern '^(rediss?(\\+sentinel|\\+cluster)?://"),
+        ((r"redis.token.url=redis://one\,two",), "several hosts are sentinels (redis+sentinel://) or nodes"),
+        ((r"redis.metadata.url=redis+sentinel://s1\,s2",), "the name is what the sentinels monitor the primary by"),
+        (("redis.live.url=redis+cluster://n1/1",), "a Redis Cluster has only database 0"),
         (("redis.live.existingSecret.name=a",), "redis.live has both url and existingSecret.name"),
         (("kafka.sasl.mechanism=PLAIN",), "kafka.sasl.existingSecret is empty"),
         (("kafka.sasl.existingSecret=a",), "kafka.sasl.mechanism is empty"),
@@ -386,6 +392,33 @@ def test_alerts_link_to_runbooks_only_where_it_is_said_where_those_are(chart: Ch
 )
 def test_what_cannot_work_is_refused_with_what_would_be_right(sets: tuple[str, ...], said: str, chart: Chart) -> None:
     assert said in chart.refusal(*sets)
+
+
+@pytest.mark.parametrize(
+    ("url", "ports", "port"),
+    [
+        ("redis://redis", [1111], 6379),
+        (r"redis+sentinel://s1:26379\,s2/main/0", [1111, 6379], 26379),
+        (r"rediss+cluster://n1\,[fd00::2]:7001/0?ssl_cert_reqs=none", [1111, 6379], 7001),
+    ],
+)
+def test_ways_out_hold_the_port_of_every_redis_that_is_named(
+    url: str, ports: list[int], port: int, chart: Chart
+) -> None:
+    def sets(*open_: int) -> tuple[str, ...]:
+        egress = "networkPolicy.egress"
+        return (
+            "redis.live.url=redis://live:1111",
+            f"redis.metadata.url={url}",
+            f"{egress}.enabled=true",
+            f"{egress}.kafka[0].cidr=10.1.0.0/24",
+            f"{egress}.kafka[0].ports[0]=9092",
+            f"{egress}.redis[0].cidr=10.2.0.0/24",
+            *(f"{egress}.redis[0].ports[{index}]={number}" for index, number in enumerate(open_)),
+        )
+
+    assert f"redis.metadata.url leads to port {port}" in chart.refusal(*sets(*ports))
+    assert chart.render(*sets(*ports, port)).objects
 
 
 def test_the_dev_profile_refuses_nothing_of_its_own(chart: Chart) -> None:

@@ -9,8 +9,19 @@
 {{- end -}}
 {{- range $store := list "live" "metadata" "token" -}}
 {{- with index $.Values.redis $store -}}
-{{- if contains "@" .url -}}
+{{- if or (contains "@" .url) (contains "sentinel_password=" .url) -}}
 {{- fail (printf "redis.%s.url has a user or password, which everybody who may read ConfigMaps would see: put the whole URL into a Secret and name it in redis.%s.existingSecret" $store $store) -}}
+{{- end -}}
+{{- if .url -}}
+{{- $host := `(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?` -}}
+{{- $hosts := printf "%s(,%s)*" $host $host -}}
+{{- if and (regexMatch `^rediss?://` .url) (not (regexMatch (printf `^rediss?://%s(/[0-9]*)?(\?.*)?$` $host) .url)) -}}
+{{- fail (printf "redis.%s.url must be redis://host[:port][/database]; several hosts are sentinels (redis+sentinel://) or nodes of a cluster (redis+cluster://)" $store) -}}
+{{- else if and (regexMatch `^rediss?\+sentinel:` .url) (not (regexMatch (printf `^rediss?\+sentinel://%s/[A-Za-z0-9._-]+(/[0-9]*)?(\?.*)?$` $hosts) .url)) -}}
+{{- fail (printf "redis.%s.url must be redis+sentinel://host[:port],host[:port]/master-name[/database]: the name is what the sentinels monitor the primary by" $store) -}}
+{{- else if and (regexMatch `^rediss?\+cluster:` .url) (not (regexMatch (printf `^rediss?\+cluster://%s(/0?)?(\?.*)?$` $hosts) .url)) -}}
+{{- fail (printf "redis.%s.url must be redis+cluster://host[:port],host[:port]: a Redis Cluster has only database 0" $store) -}}
+{{- end -}}
 {{- end -}}
 {{- if and .url .existingSecret.name -}}
 {{- fail (printf "redis.%s has both url and existingSecret.name: the Secret holds the whole URL, leave url empty" $store) -}}
@@ -51,6 +62,21 @@
 {{- end -}}
 {{- if and .Values.networkPolicy.egress.enabled (not .Values.dev.enabled) (or (not .Values.networkPolicy.egress.kafka) (not .Values.networkPolicy.egress.redis)) -}}
 {{- fail "networkPolicy.egress.enabled is true: give the CIDRs of Kafka and Redis in networkPolicy.egress.kafka and .redis, or pods could reach neither" -}}
+{{- end -}}
+{{- if and .Values.networkPolicy.egress.enabled (not .Values.dev.enabled) -}}
+{{- $ports := list -}}
+{{- range .Values.networkPolicy.egress.redis }}{{ range .ports }}{{ $ports = append $ports (int .) }}{{ end }}{{ end -}}
+{{- range $store := list "live" "metadata" "token" -}}
+{{- $url := (index $.Values.redis $store).url -}}
+{{- range splitList "," (regexReplaceAll `[/?].*$` (regexReplaceAll `^[a-z+]+://` $url "") "") -}}
+{{- if . -}}
+{{- $port := regexFind `[0-9]+$` (regexFind `:[0-9]+$` (regexReplaceAll `^\[.*\]` . "")) | default (ternary "26379" "6379" (contains "+sentinel:" $url)) -}}
+{{- if not (has (int $port) $ports) -}}
+{{- fail (printf "redis.%s.url leads to port %s, which networkPolicy.egress.redis does not let out: give its CIDR with that port, and with 6379 or what the servers have behind sentinels" $store $port) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
 {{- end -}}
 {{- $values := dict
   "host" "0.0.0.0, always" "port" "the component's own" "drain_timeout_s" "drain.timeoutSeconds" "drain_notice_s" "edge.drain.noticeSeconds"

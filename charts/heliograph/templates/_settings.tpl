@@ -13,7 +13,7 @@
 {{- end -}}
 {{- if and $url (not $store.existingSecret.name) -}}
 {{- $url -}}
-{{- if and .root.Values.redis.tls.caSecret.name (hasPrefix "rediss://" $url) -}}
+{{- if and .root.Values.redis.tls.caSecret.name (hasPrefix "rediss" $url) -}}
 {{- ternary "&" "?" (contains "?" $url) }}ssl_ca_certs=/etc/heliograph/redis/ca.crt
 {{- end -}}
 {{- end -}}
