@@ -394,3 +394,22 @@ async def test_a_cluster_node_that_restarted_is_given_its_scripts_again(
     await until(added)
     for session, entry in entries:
         assert await index.last(session) == entry
+
+
+async def test_a_cluster_that_is_spoken_to_as_one_server_and_the_reverse_are_told(
+    redis_cluster_url: str, redis_url: str
+) -> None:
+    node = redis_cluster_url.replace("redis+cluster", "redis").partition(",")[0]
+    for url, says in (
+        (node, r"its URL must begin with redis\+cluster://"),
+        (redis_url.replace("redis", "redis+cluster", 1), "cluster support disabled"),
+    ):
+        client = MetadataClient(url, timeout_s=TIMEOUT_S)
+        with pytest.raises(StoreError, match=says):
+            await acquired(client, 20)
+        await client.close()
+
+
+async def acquired(client: MetadataClient, count: int) -> None:
+    for number in range(count):
+        await RedisLeases(client).acquire(f"l{number}", "me", 1.0)

@@ -209,7 +209,9 @@ class RedisSettings(Settings):
     """The live path, the metadata and the token store: one Redis, or three."""
 
     redis_url: RedisUrl = setting(
-        SecretStr("redis://127.0.0.1:6379/0"), "The live path: sequencing, hot windows, sharded pub/sub.", unit="URL"
+        SecretStr("redis://127.0.0.1:6379/0"),
+        "The live path: sequencing, hot windows, sharded pub/sub. One server, redis+sentinel:// or redis+cluster://.",
+        unit="URL",
     )
     metadata_redis_url: RedisUrl | None = setting(
         None,

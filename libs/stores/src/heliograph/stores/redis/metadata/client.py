@@ -12,7 +12,7 @@ from hiredis import pack_command
 from redis.asyncio import BlockingConnectionPool
 from redis.asyncio.client import Pipeline, PubSub
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.exceptions import MovedError, NoScriptError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from heliograph.stores.ports import CorruptError, StoreError
@@ -175,6 +175,8 @@ def store_errors(key: str) -> Iterator[None]:
         text = str(error)
         if "WRONGTYPE" in text:
             raise CorruptError(key, "holds another type than this code writes") from None
+        if isinstance(error, MovedError):
+            text = "it is a node of a Redis Cluster: its URL must begin with redis+cluster://"
         broken = isinstance(error, RedisConnectionError | RedisTimeoutError)
         message = explained(f"metadata store: {type(error).__name__}: {text}", SETTINGS)
         raise StoreError("unavailable", message, maybe_done=broken) from error
