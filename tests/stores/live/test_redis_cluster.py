@@ -367,6 +367,15 @@ async def test_a_primary_that_has_nothing_any_more_is_left_and_one_that_comes_is
         assert len(store.connections) == 4
     for session in sessions:
         await put(store, message(session))
+    back = new_session()
+    while slot(back) not in mine:
+        back = new_session()
+    async with Publisher(store, back) as publisher:
+        await until(lambda: len(publisher.answers) > 20)
+        await asyncio.to_thread(cluster.move_slot, slot(back), source)
+        count = publisher.sent
+        await until(lambda: len(publisher.answers) > count + 20)
+    assert {status(answer) for _, answer in publisher.answers} == {OK}
     for number in mine[:3]:
         await asyncio.to_thread(cluster.move_slot, number, source)
     await until(lambda: store.load.shards == 3 and store.load.shards_away == 0)

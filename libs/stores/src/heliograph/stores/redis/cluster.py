@@ -8,6 +8,7 @@ until somebody else is named.
 
 import asyncio
 import contextlib
+import time
 from dataclasses import dataclass, replace
 
 from hiredis import ReplyError
@@ -51,7 +52,7 @@ class ClusterSettings:
     news_s: float = 1.0
     """For so long an answer `MOVED` counts more than what nodes say: they tell each other within a second."""
     leave_s: float = 5.0
-    """A primary that has nothing of ours any more is left after this."""
+    """A primary that has nothing of ours, any more or not yet, is left after this."""
     moving_s: float = 5.0
     """For how long after its last sign a move is taken to go on."""
 
@@ -123,11 +124,16 @@ class ClusterShards(Shards):
         self.all.clear()
         self._by_node.clear()
         self._unused_s.clear()
-        self._nodes, self._of = [], []
+        self._nodes = []
 
     @property
     def moving(self) -> bool:
-        return asyncio.get_running_loop().time() - self._moved_s < self._settings.moving_s
+        return time.monotonic() - self._moved_s < self._settings.moving_s
+
+    @property
+    def away(self) -> int:
+        """Of those that have virtual shards."""
+        return sum(not shard.commands.available for shard in set(self._of))
 
     def subscriptions(self, virtual_shard: int) -> Subscriptions | None:
         return self._of[virtual_shard].subscriptions if self._of else None
@@ -159,7 +165,7 @@ class ClusterShards(Shards):
         self._doubt.set()
 
     def _moves(self) -> None:
-        self._moved_s = asyncio.get_running_loop().time()
+        self._moved_s = time.monotonic()
 
     def _dropped(self) -> None:
         self._moves()
@@ -198,11 +204,13 @@ class ClusterShards(Shards):
         connected = [node for node, shard in self._by_node.items() if shard.history.available]
         asked = [asyncio.create_task(self._ask(node)) for node in connected[:ASKED_MOST]]
         answers: list[list[Node | None]] = []
-        if asked:
-            done, late = await asyncio.wait(asked, timeout=ANSWER_S)
-            for task in late:
+        try:
+            if asked:
+                done, _ = await asyncio.wait(asked, timeout=ANSWER_S)
+                answers = [task.result() for task in asked if task in done and task.exception() is None]
+        finally:
+            for task in asked:
                 task.cancel()
-            answers = [task.result() for task in done if task.exception() is None]
         why = "nobody answers"
         for node in () if answers else self._location.seeds:
             try:
@@ -285,7 +293,7 @@ class ClusterShards(Shards):
         for node, shard in list(self._by_node.items()):
             if node in used:
                 self._unused_s.pop(shard, None)
-            elif now - self._unused_s.setdefault(shard, now) > self._settings.leave_s or not shard.commands.available:
+            elif now - self._unused_s.setdefault(shard, now) > self._settings.leave_s:
                 del self._by_node[node], self._unused_s[shard]
                 self.all.remove(shard)
                 await shard.close()
