@@ -9,9 +9,10 @@ from typer.testing import Result
 
 from heliograph.cli.capacity import MEASURED, SESSION, size
 from heliograph.cli.exit_codes import ExitCode
-from heliograph.core.capacity import Costs, Workload, capacity
+from heliograph.core.capacity import EDGE_BUSY, EDGE_CONNECTIONS, Costs, Workload, capacity
 from heliograph.local.bench import live
 from heliograph.local.bench.report import COLUMNS, Report
+from heliograph.operator.fleets.spec import TARGET_CONNECTIONS, TARGET_CPU_PERCENT
 
 Invoke = Callable[..., Result]
 LOAD = ("capacity", "--connections", "100000", "--messages", "20000")
@@ -80,3 +81,8 @@ def test_sizes_are_for_people() -> None:
     assert [size(count) for count in (0, 1023, 1536, 200 * 1024, 5 * 1024**5)] == [
         "0 B", "1,023 B", "1.5 KiB", "200 KiB", "5,120 TiB",
     ]  # fmt: skip
+
+
+def test_an_edge_is_planned_as_its_fleet_runs_it() -> None:
+    assert EDGE_CONNECTIONS == TARGET_CONNECTIONS
+    assert EDGE_BUSY * 100 < TARGET_CPU_PERCENT, "else a fleet of that size would grow at once"

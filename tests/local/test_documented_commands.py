@@ -160,6 +160,8 @@ def test_the_papers_show_commands_in_blocks_that_are_run() -> None:
         for block in [*blocks(paper, "sh"), *blocks(paper, "bash"), *blocks(paper, "shell")]:
             for line in block.text.splitlines():
                 assert is_make(line), f"{block}: {line}"
+        hidden = re.findall(r"^ +```console", paper.read_text(encoding="utf-8"), re.MULTILINE)
+        assert not hidden, f"{name_of(paper)}: a block inside a list is not found, and so not run"
 
 
 ELSEWHERE = {
