@@ -32,8 +32,8 @@ from heliograph.stores.redis.metadata import (
 )
 from heliograph.stores.usage import Told
 
-BACK_S = 30.0
-"""A failover takes 3 to 5 s on an idle machine."""
+BACK_S = 60.0
+"""A failover takes 3 to 5 s on an idle machine; one that others use may need a second attempt."""
 TIMEOUT_S = 1.0
 EPOCH = "1764000000000-0a0b0c0d"
 

@@ -5,6 +5,7 @@ that was cut off from everybody else would go on taking writes that its successo
 """
 
 import asyncio
+import math
 import time
 from contextlib import suppress
 from typing import Any
@@ -35,8 +36,8 @@ class Primary:
         ]
         self._lock = asyncio.Lock()
         self._found: tuple[str, int] | None = None
-        self._found_s = -LOOK_S
-        self._looked_s = -LOOK_S
+        self._found_s = -math.inf
+        self._looked_s = -math.inf
         self._looking: asyncio.Task[None] | None = None
         arguments = connection_arguments(location.at("", 0), timeout_s)
         self.pool = _PrimaryPool(
@@ -88,7 +89,7 @@ class Primary:
         await connection.send_command("ROLE", check_health=False)
         role: Any = await connection.read_response(disable_decoding=True)
         if role[0] != b"master":
-            self._found = None if self._found == (connection.host, connection.port) else self._found
+            self._found_s = -math.inf  # ask again; should another be named, connections to this one are left
             raise RedisConnectionError(f"{connection.host}:{connection.port} is not the primary of {self._master}")
 
     def look(self) -> None:
