@@ -20,7 +20,7 @@ from tests.system.history import (
     Parted,
     View,
 )
-from tests.system.lines import FALLEN, Edges, Line
+from tests.system.lines import Edges, Line
 
 from heliograph.core.positions import Position
 from heliograph.protocol.frames import (
@@ -82,7 +82,6 @@ class RawConsumer:
         self._first: dict[str, str] = {}
         self._request = 0
         self._under_way: dict[int, str] = {}
-        self._line: Line | None = None
         self._task: asyncio.Task[None] | None = None
 
     def last(self, session: str) -> str:
@@ -110,21 +109,14 @@ class RawConsumer:
             self._view(session).to_the_end = True
 
     async def _run(self) -> None:
-        while True:
-            line = self._line = await self._edges.connect(self._begin, self._hello)
-            try:
-                async for data, frame in line.frames():
-                    await self._saw(line, data, frame)
-                    if line.leave_after_ms is not None:
-                        break
-                await line.close()
-                await asyncio.sleep((line.leave_after_ms or 0) / 1000)
-            except FALLEN:
-                pass
-            finally:
-                line.abort()
-                self._parted(line)
-            self._edges.leave()
+        await self._edges.keep(self._begin, self._hello, self._read, parted=self._parted)
+
+    async def _read(self, line: Line) -> None:
+        """Until the server asks to go elsewhere."""
+        async for data, frame in line.frames():
+            await self._saw(line, data, frame)
+            if line.leave_after_ms is not None:
+                return
 
     def _begin(self) -> str:
         self.lives += 1

@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
 
 import msgspec
@@ -125,6 +125,39 @@ class Edges:
             except (*FALLEN, msgspec.MsgspecError):
                 self.leave()
                 await asyncio.sleep(self.random.uniform(*RETRY_S))
+
+    async def keep(
+        self,
+        name: Callable[[], str],
+        hello: Callable[[], Hello],
+        read: Callable[[Line], Awaitable[None]],
+        *,
+        write: Callable[[Line], Awaitable[None]] | None = None,
+        parted: Callable[[Line], None],
+        stays: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """For ever one line after the other: each until `read` returns or it falls, then the next edge's, or, where it
+        `stays`, the same one's again. `write` goes on beside `read`; `parted` is told of each line's end.
+        """
+        while True:
+            line = await self.connect(name, hello)
+            writer = asyncio.ensure_future(write(line)) if write is not None else None
+            try:
+                await read(line)
+                await line.close()
+                await asyncio.sleep((line.leave_after_ms or 0) / 1000)
+            except FALLEN:
+                pass
+            finally:
+                if writer is not None:
+                    writer.cancel()
+                    await asyncio.wait([writer])
+                line.abort()
+                parted(line)
+            if writer is not None and not writer.cancelled() and not isinstance(writer.exception(), FALLEN):
+                writer.result()
+            if not stays():
+                self.leave()
 
     def leave(self) -> None:
         self._at = (self._at + 1) % len(self._urls)

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from msgspec import Raw
 from tests.system import history
 from tests.system.history import Answer, Attempt, History, Outcome
-from tests.system.lines import FALLEN, Edges, Line
+from tests.system.lines import Edges, Line
 
 from heliograph.core.messages import AckMode, MessageClass
 from heliograph.protocol.codes import CODES
@@ -191,24 +191,9 @@ class RawPublisher:
     # ---- the line ---------------------------------------------------------------------------------------------------
 
     async def _run(self) -> None:
-        while True:
-            line = await self._edges.connect(self._name, self._hello)
-            writer = asyncio.create_task(self._write(line))
-            try:
-                await self._read(line)
-                await line.close()
-                await asyncio.sleep((line.leave_after_ms or 0) / 1000)
-            except FALLEN:
-                pass
-            finally:
-                writer.cancel()
-                await asyncio.wait([writer])
-                line.abort()
-                self._broken(line)
-            if not writer.cancelled() and not isinstance(writer.exception(), FALLEN):
-                writer.result()
-            if not self._rotate:
-                self._edges.leave()
+        await self._edges.keep(
+            self._name, self._hello, self._read, write=self._write, parted=self._broken, stays=lambda: self._rotate
+        )
 
     def _name(self) -> str:
         self._lines += 1

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from tests.system import history
 from tests.system.history import Delivered, EpochTold, GapTold, History, Parted
-from tests.system.lines import FALLEN, Edges, Line
+from tests.system.lines import Edges, Line
 
 from heliograph.protocol.frames import (
     EARLIEST,
@@ -45,7 +45,6 @@ class RawSubscriber:
         self._last: dict[str, str] = {}
         self._asked: dict[str, str] = {}
         self._lines = 0
-        self._line: Line | None = None
         self._task: asyncio.Task[None] | None = None
         self.live: set[str] = set()
         """Sessions whose subscription was answered, on the present line."""
@@ -80,18 +79,7 @@ class RawSubscriber:
             self._record.view(self.name, session).to_the_end = True
 
     async def _run(self) -> None:
-        while True:
-            line = self._line = await self._edges.connect(self._name, self._hello)
-            try:
-                await self._read(line)
-                await line.close()
-                await asyncio.sleep((line.leave_after_ms or 0) / 1000)
-            except FALLEN:
-                pass
-            finally:
-                line.abort()
-                self._parted(line)
-            self._edges.leave()
+        await self._edges.keep(self._name, self._hello, self._read, parted=self._parted)
 
     def _name(self) -> str:
         self._lines += 1

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from msgspec import Raw
 from tests.system.history import Answer, Attempt, History, Outcome
-from tests.system.lines import FALLEN, Edges, Line
+from tests.system.lines import Edges, Line
 
 from heliograph.core.messages import AckMode, MessageClass
 from heliograph.protocol.codes import CODES
@@ -78,26 +78,15 @@ class TelemetryPublisher:
         self.check_alive()
 
     async def _run(self) -> None:
-        while True:
-            line = await self._edges.connect(self._name, lambda: Hello(token=self._token, producer=self.name))
-            self._record.edges[line.name] = line.url
-            writer = asyncio.create_task(self._write(line))
-            try:
-                await self._read(line)
-                await line.close()
-                await asyncio.sleep((line.leave_after_ms or 0) / 1000)
-            except FALLEN:
-                pass
-            finally:
-                writer.cancel()
-                await asyncio.wait([writer])
-                line.abort()
-                if self._under_way:
-                    self._record.ended.add(line.name)
-                self._under_way.clear()
-            if not writer.cancelled() and not isinstance(writer.exception(), FALLEN):
-                writer.result()
-            self._edges.leave()
+        await self._edges.keep(self._name, self._hello, self._read, write=self._write, parted=self._parted)
+
+    def _parted(self, line: Line) -> None:
+        if self._under_way:
+            self._record.ended.add(line.name)
+        self._under_way.clear()
+
+    def _hello(self) -> Hello:
+        return Hello(token=self._token, producer=self.name)
 
     def _name(self) -> str:
         self._lines += 1
@@ -132,6 +121,7 @@ class TelemetryPublisher:
 
     async def _read(self, line: Line) -> None:
         """Until the server asks to go elsewhere, and what is under way is answered."""
+        self._record.edges[line.name] = line.url
         async for _, frame in line.frames():
             if isinstance(frame, Published):
                 self._answer(frame.id, Answer(self._record.now(), Outcome.ACCEPTED, None, frame.message_id))
