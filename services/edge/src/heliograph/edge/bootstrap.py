@@ -9,7 +9,6 @@ import socket
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -25,7 +24,7 @@ from heliograph.edge.connections import Connections
 from heliograph.edge.cursors import Cursors
 from heliograph.edge.endpoint import Endpoint
 from heliograph.edge.expiring import HttpExpiries
-from heliograph.edge.http import HttpPublishing, openapi_components
+from heliograph.edge.http import HttpPublishing
 from heliograph.edge.joiner import History
 from heliograph.edge.metrics import EdgeMetrics
 from heliograph.edge.moving import Moving
@@ -37,6 +36,7 @@ from heliograph.edge.quotas import QuotaLeases
 from heliograph.edge.registration import Registration
 from heliograph.edge.requests import TenantRequests
 from heliograph.edge.serving import Serving
+from heliograph.edge.session_routes import SessionRoutes
 from heliograph.edge.sessions import Sessions
 from heliograph.edge.settings import EdgeSettings
 from heliograph.edge.standing_orders import OrderTaker
@@ -379,13 +379,9 @@ def compose(settings: EdgeSettings, stores: Stores) -> Service:
         refusals=refusals,
     )
     requests = TenantRequests(settings.http_requests_per_tenant, edge_metrics)
-    HttpPublishing(connections, path, edge_metrics, requests, batch_messages=settings.http_batch_messages).install(
-        app, verifier, takes_clients
-    )
-    HttpExpiries(connections, stores.live, stores.log, stores.expiries, edge_metrics, requests).install(
-        app, verifier, takes_clients
-    )
-    _document(app)
+    routes = SessionRoutes(app, connections, requests, verifier, takes_clients)
+    HttpPublishing(connections, path, edge_metrics, batch_messages=settings.http_batch_messages).install(routes)
+    HttpExpiries(stores.live, stores.log, stores.expiries, edge_metrics).install(routes)
     tasks = BackgroundTasks(metrics)
     log_condition = readiness.condition("log")
     path.log_failed = log_condition.degraded
@@ -534,15 +530,3 @@ async def _watch(live: LiveStore, condition: Condition) -> None:
         else:
             condition.degraded("the connection to the live store is down")
         await asyncio.sleep(WATCH_S)
-
-
-def _document(app: Any) -> None:
-    """Put the schemas of hand-decoded bodies into the OpenAPI document."""
-    made: Callable[[], dict[str, Any]] = app.openapi
-
-    def openapi() -> dict[str, Any]:
-        document = made()
-        document.setdefault("components", {}).setdefault("schemas", {}).update(openapi_components())
-        return document
-
-    app.openapi = openapi

@@ -10,24 +10,40 @@ from collections.abc import Callable
 from typing import Annotated
 
 import msgspec
-from fastapi import APIRouter, Depends, FastAPI, Request, Response
+from fastapi import Response
+from msgspec import Meta, Struct
 
 from heliograph.core.expiry import Expiry
 from heliograph.core.scopes import Operation
 from heliograph.core.sessions import SessionKey
-from heliograph.edge.connections import Connections
-from heliograph.edge.http import RETRY_AFTER_MS, ExpirySet, Label, PostedExpiry, SessionId
 from heliograph.edge.metrics import EdgeMetrics
-from heliograph.edge.requests import TenantRequests
+from heliograph.edge.session_routes import RETRY_AFTER_MS, SessionRoutes, json_content, schema
 from heliograph.edge.tenants import TenantState
 from heliograph.protocol.expiries import expiry_message
 from heliograph.protocol.messages import MAX_TIME_MS, record_headers, record_value
-from heliograph.service.http import HttpError, bearer, require
+from heliograph.service.http import HttpError
 from heliograph.service.logs import get_logger
-from heliograph.service.tokens import Identity, TokenVerifier
+from heliograph.service.tokens import Identity
 from heliograph.stores.ports import LiveStore, LogWriter, SessionExpiries, StoreError
 
 log = get_logger(__name__)
+
+
+class PostedExpiry(Struct, forbid_unknown_fields=True):
+    """When. Exactly one of the two."""
+
+    expires_at_ms: Annotated[int, Meta(ge=0, le=MAX_TIME_MS)] | None = None
+    """Unix ms; a moment that has passed is in force at once."""
+    expires_in_s: Annotated[float, Meta(ge=0, le=MAX_TIME_MS / 1000)] | None = None
+
+
+class ExpirySet(Struct):
+    """The session's expiry as it is now."""
+
+    session: str
+    expires_at_ms: int
+    gone_until_ms: int
+    """Messages of this time and before are gone by now; 0: none."""
 
 
 _decoder = msgspec.json.Decoder(PostedExpiry)
@@ -38,70 +54,35 @@ class HttpExpiries:
 
     def __init__(
         self,
-        connections: Connections,
         live: LiveStore,
         writer: LogWriter,
         expiries: SessionExpiries,
         metrics: EdgeMetrics,
-        requests: TenantRequests,
         *,
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
-        self._connections = connections
         self._live = live
         self._writer = writer
         self._expiries = expiries
         self._metrics = metrics
-        self._requests = requests
         self._now_ms = now_ms
 
-    def install(self, app: FastAPI, verifier: TokenVerifier, serving: Callable[[], bool]) -> None:
-        """Add the route to the application."""
-        router = APIRouter()
-        identify = bearer(verifier)
-
-        def served() -> None:
-            if not serving():
-                code = "draining" if self._connections.draining else "unavailable"
-                raise HttpError(code, retry_after_ms=RETRY_AFTER_MS)
-
-        @router.put(
-            "/v1/sessions/{tenant}/{agent_type}/{session_id}/expiry",
+    def install(self, routes: SessionRoutes) -> None:
+        """Add the route."""
+        routes.add(
+            "PUT",
+            "expiry",
+            Operation.ADMIN,
+            self.expire,
+            [PostedExpiry, ExpirySet],
             operation_id="expire",
             summary="Have a session's messages forgotten from a moment on",
-            openapi_extra={
-                "requestBody": {
-                    "required": True,
-                    "content": {"application/json": {"schema": {"$ref": "#/components/schemas/PostedExpiry"}}},
-                }
-            },
-            responses={
-                200: {
-                    "description": "It is set",
-                    "content": {"application/json": {"schema": {"$ref": "#/components/schemas/ExpirySet"}}},
-                }
-            },
-            dependencies=[Depends(served)],
+            openapi_extra={"requestBody": {"required": True, "content": json_content(schema(PostedExpiry))}},
+            responses={200: {"description": "It is set", "content": json_content(schema(ExpirySet))}},
         )
-        async def expire(
-            tenant: Label,
-            agent_type: Label,
-            session_id: SessionId,
-            request: Request,
-            who: Annotated[Identity, Depends(identify)],
-        ) -> Response:
-            key = SessionKey.of(tenant, agent_type, session_id)
-            require(who, Operation.ADMIN, key)
-            with self._requests.one(who.tenant):
-                return await self.expire(key, who, await request.body())
 
-        app.include_router(router)
-
-    async def expire(self, key: SessionKey, who: Identity, body: bytes) -> Response:
+    async def expire(self, key: SessionKey, tenant: TenantState, who: Identity, body: bytes) -> Response:
         """Set it, and answer what it is."""
-        tenant = self._connections.tenant(who.tenant)
-        if tenant is None:
-            raise HttpError("unauthenticated")
         session, now_ms = str(key), self._now_ms()
         expires_at_ms = _moment(body, now_ms)
         try:

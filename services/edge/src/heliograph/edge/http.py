@@ -8,43 +8,32 @@ import asyncio
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Callable
 from typing import Annotated, Any
 
 import msgspec
-from fastapi import APIRouter, Depends, FastAPI, Path, Request, Response
+from fastapi import Response
 from msgspec import Meta, Raw, Struct
 
 from heliograph.core.errors import InvalidValueError
 from heliograph.core.messages import AckMode, MessageClass
 from heliograph.core.scopes import Operation
-from heliograph.core.sessions import LABEL_PATTERN, SESSION_ID_PATTERN, SessionKey
+from heliograph.core.sessions import SessionKey
 from heliograph.edge.connections import Connections
 from heliograph.edge.metrics import EdgeMetrics
 from heliograph.edge.publication import Publication
 from heliograph.edge.publishing import PublishPath
-from heliograph.edge.requests import TenantRequests
 from heliograph.edge.senders import Sender
-from heliograph.edge.tenants import Target
+from heliograph.edge.session_routes import SessionRoutes, json_content, schema
+from heliograph.edge.tenants import Target, TenantState
 from heliograph.edge.usage import session_retry_ms
 from heliograph.protocol.codes import CODES
 from heliograph.protocol.frames import Name, Publish, SessionReference, TraceParent, is_utf8
-from heliograph.protocol.messages import MAX_TIME_MS
-from heliograph.service.http import HttpError, bearer, require
-from heliograph.service.tokens import Identity, TokenVerifier
+from heliograph.service.http import HttpError
+from heliograph.service.tokens import Identity
 from heliograph.stores.ports import Appended, StoreError
 
 MAX_SENDERS = 10_000
 """Publishers whose rate is remembered at once; the one unused longest is forgotten."""
-
-
-RETRY_AFTER_MS = 1_000
-"""Of a request that came while the edge starts or ends: there is another edge, or will be."""
-
-
-Label = Annotated[str, Path(json_schema_extra={"pattern": f"^{LABEL_PATTERN}$"})]
-SessionId = Annotated[str, Path(json_schema_extra={"pattern": f"^{SESSION_ID_PATTERN}$"})]
-"""Documented here, judged by `SessionKey`, whose refusal has a code of its own."""
 
 
 class PostedMessage(Struct, rename={"class_": "class"}, omit_defaults=True, forbid_unknown_fields=True):
@@ -85,23 +74,6 @@ class Result(Struct, omit_defaults=True):
 
 class _Fields(Struct):
     messages: Raw | msgspec.UnsetType = msgspec.UNSET
-
-
-class PostedExpiry(Struct, forbid_unknown_fields=True):
-    """When. Exactly one of the two."""
-
-    expires_at_ms: Annotated[int, Meta(ge=0, le=MAX_TIME_MS)] | None = None
-    """Unix ms; a moment that has passed is in force at once."""
-    expires_in_s: Annotated[float, Meta(ge=0, le=MAX_TIME_MS / 1000)] | None = None
-
-
-class ExpirySet(Struct):
-    """The session's expiry as it is now."""
-
-    session: str
-    expires_at_ms: int
-    gone_until_ms: int
-    """Messages of this time and before are gone by now; 0: none."""
 
 
 _batch_decoder = msgspec.json.Decoder(PostedBatch)
@@ -159,55 +131,32 @@ class HttpPublishing:
         connections: Connections,
         path: PublishPath,
         metrics: EdgeMetrics,
-        requests: TenantRequests,
         *,
         batch_messages: int,
     ) -> None:
         self._connections = connections
         self._path = path
         self._metrics = metrics
-        self._requests = requests
         self._batch_messages = batch_messages
         self._senders: OrderedDict[tuple[str, str], Sender] = OrderedDict()
 
-    def install(self, app: FastAPI, verifier: TokenVerifier, serving: Callable[[], bool]) -> None:
-        """Add the route to the application. While not `serving` nothing is judged: tenants may not be known yet."""
-        router = APIRouter()
-
-        def served() -> None:
-            if not serving():
-                code = "draining" if self._connections.draining else "unavailable"
-                raise HttpError(code, retry_after_ms=RETRY_AFTER_MS)
-
-        identify = bearer(verifier)
-
-        @router.post(
-            "/v1/sessions/{tenant}/{agent_type}/{session_id}/messages",
+    def install(self, routes: SessionRoutes) -> None:
+        """Add the route."""
+        one, batch = schema(PostedMessage), schema(PostedBatch)
+        routes.add(
+            "POST",
+            "messages",
+            Operation.PUBLISH,
+            self.publish,
+            [PostedMessage, PostedBatch, Result],
             operation_id="publish",
             summary="Publish one message, or a batch in order",
-            openapi_extra=_openapi(),
+            openapi_extra={"requestBody": {"required": True, "content": json_content({"anyOf": [one, batch]})}},
             responses=_responses(),
-            dependencies=[Depends(served)],
         )
-        async def publish(
-            tenant: Label,
-            agent_type: Label,
-            session_id: SessionId,
-            request: Request,
-            who: Annotated[Identity, Depends(identify)],
-        ) -> Response:
-            key = SessionKey.of(tenant, agent_type, session_id)
-            require(who, Operation.PUBLISH, key)
-            with self._requests.one(who.tenant):
-                return await self.publish(key, who, await request.body())
 
-        app.include_router(router)
-
-    async def publish(self, key: SessionKey, who: Identity, body: bytes) -> Response:
+    async def publish(self, key: SessionKey, tenant: TenantState, who: Identity, body: bytes) -> Response:
         """One request's messages, and their answer."""
-        tenant = self._connections.tenant(who.tenant)
-        if tenant is None:
-            raise HttpError("unauthenticated")
         messages, batch = self._decode(body)
         target = self._connections.target(key, tenant)
         if not self._connections.usage.publishes(target, time.monotonic()):
@@ -296,28 +245,11 @@ def _answer(status: int, body: object) -> Response:
     return Response(msgspec.json.encode(body), status, media_type="application/json")
 
 
-def _schemas() -> dict[str, Any]:
-    types = [PostedMessage, PostedBatch, Result, PostedExpiry, ExpirySet]
-    return msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")[1]
-
-
-def openapi_components() -> dict[str, Any]:
-    """Schemas that the route's description refers to; `bootstrap` puts them into the document."""
-    return _schemas()
-
-
-def _openapi() -> dict[str, Any]:
-    reference = [{"$ref": "#/components/schemas/PostedMessage"}, {"$ref": "#/components/schemas/PostedBatch"}]
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": {"anyOf": reference}}}}}
-
-
 def _responses() -> dict[int | str, dict[str, Any]]:
-    result = {"application/json": {"schema": {"$ref": "#/components/schemas/Result"}}}
-    results = {"type": "array", "items": {"$ref": "#/components/schemas/Result"}}
+    results = {"type": "array", "items": schema(Result)}
     batch = {"type": "object", "required": ["results"], "properties": {"results": results}}
-    either = {"anyOf": [{"$ref": "#/components/schemas/Result"}, batch]}
     return {
-        200: {"description": "Published", "content": {"application/json": {"schema": either}}},
-        202: {"description": "Accepted; not yet known to be durable", "content": result},
-        207: {"description": "Some of the batch was refused", "content": {"application/json": {"schema": batch}}},
+        200: {"description": "Published", "content": json_content({"anyOf": [schema(Result), batch]})},
+        202: {"description": "Accepted; not yet known to be durable", "content": json_content(schema(Result))},
+        207: {"description": "Some of the batch was refused", "content": json_content(batch)},
     }

@@ -19,7 +19,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from heliograph.core.errors import InvalidValueError
-from heliograph.core.limits import RECORD_OVERHEAD_BYTES
 from heliograph.core.messages import AckMode, MessageClass
 from heliograph.core.pacing import jittered_after_ms
 from heliograph.core.positions import Position
@@ -37,15 +36,12 @@ from heliograph.protocol.messages import (
     JSON_CONTENT_TYPE,
     Message,
     canonical_payload,
-    content_hash,
-    extras,
-    frame_content,
-    frame_rest,
     record_headers,
     record_value,
 )
 from heliograph.service.tracing import Tracing
-from heliograph.stores.ports import Append, LiveStore, LogWriter, StoreError
+from heliograph.stores.appending import append_of
+from heliograph.stores.ports import LiveStore, LogWriter, StoreError
 
 OVERLOADED_AFTER_MS, OVERLOADED_SPREAD_MS = 1_000, 2_000
 """When a publisher may come back where too much is going on: each has its own time, or all would be back at once."""
@@ -182,19 +178,8 @@ class PublishPath:
         """Give it to the live store; `message_id` where it is to be judged by that as well."""
         publication.tried_live = True
         message, target = publication.message, publication.target
-        content, seq = frame_content(message), message.producer_seq
         self.live.append(
-            Append(
-                session=target.session,
-                rest=frame_rest(message, content),
-                extras=extras(message),
-                size_bytes=len(message.payload) + RECORD_OVERHEAD_BYTES,
-                partition=target.partition,
-                content_hash=content_hash(content),
-                producer=b"" if seq is None else f"{message.class_}|{message.producer}|{message.incarnation}".encode(),
-                producer_seq=seq or 0,
-                message_id=message_id,
-            ),
+            append_of(message, target.partition, message_id, counted=message.producer_seq is not None),
             target.tenant.bounds,
             publication.appended,
         )

@@ -21,10 +21,6 @@ from heliograph.core.sessions import SessionKey
 from heliograph.protocol.codes import CODES
 from heliograph.protocol.messages import (
     Message,
-    content_hash,
-    extras,
-    frame_content,
-    frame_rest,
     record_headers,
     record_value,
 )
@@ -35,8 +31,9 @@ from heliograph.router.progress import Progress
 from heliograph.service.bounds import bounds_of
 from heliograph.service.logs import RateLimitedLog, get_logger
 from heliograph.service.tenants import TenantDirectory
+from heliograph.stores.appending import append_of
 from heliograph.stores.keys import Topics
-from heliograph.stores.ports import Append, Appended, AppendStatus, LiveStore, LogRecord, LogWriter, StoreError
+from heliograph.stores.ports import Appended, AppendStatus, LiveStore, LogRecord, LogWriter, StoreError
 
 AT_ONCE = 256
 """Appends under way together: enough to keep Redis busy, few enough to leave its time to publishers."""
@@ -195,20 +192,9 @@ class Deferrer:
         entry = self._directory.find(key.tenant)
         if entry is None:
             return Step.RETRY, None  # its topic goes with it, or it comes back
-        content = frame_content(message)
+        partition = partition_of(message.session.encode(), entry.record.log_settings(key.agent_type).partitions)
         counted = message.incarnation is not None and not by_id
-        producer = f"{message.class_}|{message.producer}|{message.incarnation}".encode() if counted else b""
-        append = Append(
-            session=message.session,
-            rest=frame_rest(message, content),
-            extras=extras(message),
-            size_bytes=len(message.payload) + RECORD_OVERHEAD_BYTES,
-            partition=partition_of(message.session.encode(), entry.record.log_settings(key.agent_type).partitions),
-            content_hash=content_hash(content),
-            producer=producer,
-            producer_seq=(message.producer_seq or 0) if counted else 0,
-            message_id=message.message_id,
-        )
+        append = append_of(message, partition, message.message_id, counted=counted)
         answered: asyncio.Future[Appended | StoreError] = asyncio.get_running_loop().create_future()
         async with self._slots:
             self._live.append(

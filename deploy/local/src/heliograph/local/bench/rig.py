@@ -10,11 +10,12 @@ from typing import Any
 
 from heliograph.local.bench.machine import Cores
 from heliograph.local.compose import ComposeServer
-from heliograph.local.errors import tail
+from heliograph.local.errors import LocalError, tail
 from heliograph.local.providers import Kafka, Redis, throwaway_kafka, throwaway_redis
 from heliograph.local.services import ServiceProcess, service_command
 from heliograph.local.tenant import DevelopmentTenant
 from heliograph.protocol.tenants import encode_tenant, parse_tenant
+from heliograph.service.applying import wait_in_force
 from heliograph.stores.kafka import KafkaLogAdmin
 from heliograph.stores.keys import Topics
 from heliograph.stores.ports import TopicSpec
@@ -24,6 +25,9 @@ TENANT = "bench"
 AGENT_TYPE = "planner"
 PARTITIONS = 6
 """What a tenant gets by default."""
+
+IN_FORCE_TIMEOUT_S = 20.0
+"""Services look for tenants once a second, on a machine that is kept busy; one that died is forgotten after 3 s."""
 
 LIMITS_OUT_OF_THE_WAY: dict[str, Any] = {
     "limits": {
@@ -137,7 +141,7 @@ class Rig:
         return {name: pids for name, pids in found.items() if pids}
 
     def add_tenant(self, tenant: DevelopmentTenant) -> None:
-        """Make the tenant's topics, then the tenant."""
+        """Make the tenant's topics, then the tenant; every service that runs obeys it then."""
         asyncio.run(_install(self.kafka.bootstrap_servers, self.redis.url, tenant.tenant, tenant.write().read_text()))
 
     def add_topic(self, name: str, partitions: int = PARTITIONS) -> None:
@@ -181,6 +185,10 @@ async def _install(bootstrap_servers: str, redis_url: str, tenant: str, text: st
     client = MetadataClient(redis_url)
     await client.start()
     try:
-        await RedisTenantStore(client).put(tenant, encode_tenant(record))
+        store = RedisTenantStore(client)
+        await store.put(tenant, encode_tenant(record))
+        behind = await wait_in_force(store, IN_FORCE_TIMEOUT_S)
+        if behind:
+            raise LocalError(f"tenant {tenant}: {', '.join(behind)} did not notice it in {IN_FORCE_TIMEOUT_S:g} s")
     finally:
         await client.close()
