@@ -6,28 +6,25 @@ import logging
 import random
 import secrets
 import socket
-import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from heliograph.core.addresses import ClientAddresses
-from heliograph.core.buckets import Rate
-from heliograph.core.heartbeat import HeartbeatPolicy
-from heliograph.core.outbox import OutboxMarks
-from heliograph.core.pacing import AdmissionPolicy, HandshakeAdmission
+from heliograph.core.pacing import HandshakeAdmission
 from heliograph.edge.admission import AddressLimit, Admission
 from heliograph.edge.announcing import Announcer
-from heliograph.edge.connection import ConnectionLimits
 from heliograph.edge.connections import Connections
 from heliograph.edge.cursors import Cursors
 from heliograph.edge.endpoint import Endpoint
 from heliograph.edge.expiring import HttpExpiries
 from heliograph.edge.http import HttpPublishing
 from heliograph.edge.joiner import History
+from heliograph.edge.limits import admission_policy, connection_limits
 from heliograph.edge.metrics import EdgeMetrics
 from heliograph.edge.moving import Moving
+from heliograph.edge.passes import LogCondition, answer_overdue, follow_pending, look_at_topics, watch_live
 from heliograph.edge.pressure import EdgePressure
 from heliograph.edge.pressure_settings import marks_of
 from heliograph.edge.process_memory import cgroup_limit_bytes
@@ -45,10 +42,9 @@ from heliograph.edge.websocket import ClientSocket, TickWriter
 from heliograph.protocol.frames import CONNECT_PATH
 from heliograph.service.background import BackgroundTasks
 from heliograph.service.expiries import ExpiryDirectory
-from heliograph.service.health import Condition, Liveness, Readiness
+from heliograph.service.health import Liveness, Readiness
 from heliograph.service.http import create_app
 from heliograph.service.lifecycle import Component, Service, open_sockets
-from heliograph.service.logs import RateLimitedLog, get_logger
 from heliograph.service.metrics import Metrics
 from heliograph.service.refusals import Refusals
 from heliograph.service.serving import ServeMarks
@@ -67,27 +63,11 @@ from heliograph.stores.ports import (
     Rehydration,
     ServeStore,
     SessionExpiries,
-    StoreError,
     TenantStore,
 )
 from heliograph.stores.usage import UsageStore
 
 VERSION = importlib.metadata.version("heliograph-edge")
-
-TICK_S = 0.05
-"""Between looks at overdue answers."""
-
-HANDSHAKE_BURST_S = 0.2
-"""Of their pace, handshakes that are served at once: so much of a second may go by before others have their turn."""
-
-FOLLOW_S = 0.2
-"""Between questions about pending publishes, and deferred ones."""
-
-REFRESH_BURST = 10
-"""New tokens a connection may show at once: a client that tries each of its keys is no attack."""
-
-WATCH_S = 0.5
-"""Between looks at whether the stores are there."""
 
 DRAIN_REST_S = 1.0
 DRAIN_REST_SHARE = 0.2
@@ -258,7 +238,7 @@ def compose(settings: EdgeSettings, stores: Stores) -> Service:
     )
     sessions.on_followed, sessions.on_unfollowed = usage.followed, usage.unfollowed
     admission = Admission(
-        HandshakeAdmission(_admission(settings), random.random),
+        HandshakeAdmission(admission_policy(settings), random.random),
         sockets,
         usage,
         AddressLimit(
@@ -350,21 +330,7 @@ def compose(settings: EdgeSettings, stores: Stores) -> Service:
         path,
         writer,
         edge_metrics,
-        ConnectionLimits(
-            edge_name=name,
-            heartbeat=HeartbeatPolicy(interval_s=settings.heartbeat_interval_s),
-            marks=OutboxMarks(
-                soft_bytes=settings.outbound_soft_bytes,
-                hard_bytes=settings.outbound_hard_bytes,
-                no_progress_s=settings.no_progress_timeout_s,
-            ),
-            hello_timeout_s=settings.hello_timeout_s,
-            frame_timeout_s=settings.frame_timeout_s,
-            idle_timeout_s=settings.idle_timeout_s,
-            subscribe_timeout_s=settings.subscribe_timeout_s,
-            max_errors=settings.max_errors,
-            refreshes=Rate(settings.refreshes_per_s, REFRESH_BURST),
-        ),
+        connection_limits(settings, name),
         admission,
         settings.allowed_origins,
     )
@@ -385,16 +351,7 @@ def compose(settings: EdgeSettings, stores: Stores) -> Service:
     tasks = BackgroundTasks(metrics)
     log_condition = readiness.condition("log")
     path.log_failed = log_condition.degraded
-    log_errors = stores.log.load.broker_errors
-
-    def follow_log(error: StoreError | None) -> None:
-        """Readiness does not hang on Kafka, but who looks should know; over is what no write has met since."""
-        nonlocal log_errors
-        before, log_errors = log_errors, stores.log.load.broker_errors
-        if error is not None:
-            log_condition.degraded(error)
-        elif before == log_errors:
-            log_condition.ok()
+    log_answers = LogCondition(log_condition, stores.log)
 
     async def start_live() -> None:
         await stores.live.start(sessions)
@@ -404,7 +361,10 @@ def compose(settings: EdgeSettings, stores: Stores) -> Service:
         tasks.spawn("standing orders", orders.run)
         tasks.spawn("tenants", directory.run)
         tasks.spawn("expiries", expiries.run)
-        tasks.spawn("topics", lambda: _look_at_topics(watch, directory, topics, settings.topics_check_s, follow_log))
+        tasks.spawn(
+            "topics",
+            lambda: look_at_topics(watch, directory, topics, settings.topics_check_s, log_answers.answered),
+        )
         tasks.spawn("connections", connections.look_after)
         tasks.spawn("heads", lambda: sessions.check_heads(settings.heads_interval_s))
         tasks.spawn("cursors", cursors.run)
@@ -416,11 +376,11 @@ def compose(settings: EdgeSettings, stores: Stores) -> Service:
         tasks.spawn("serving", serving.run)
         tasks.spawn("orders", serving.take_orders)
         tasks.spawn("workers", serving.look_after)
-        tasks.spawn("overdue", lambda: _overdue(path))
-        tasks.spawn("pending", lambda: _pending(path))
+        tasks.spawn("overdue", lambda: answer_overdue(path))
+        tasks.spawn("pending", lambda: follow_pending(path))
         tasks.spawn("pressure", pressure.run)
         tasks.spawn("live memory", pressure.ask)
-        tasks.spawn("stores", lambda: _watch(stores.live, readiness.condition("live")))
+        tasks.spawn("stores", lambda: watch_live(stores.live, readiness.condition("live")))
 
     async def stop_passes() -> None:
         await tasks.close()
@@ -470,63 +430,3 @@ def compose(settings: EdgeSettings, stores: Stores) -> Service:
             "ws_ping_interval": None,
         },
     )
-
-
-def _admission(settings: EdgeSettings) -> AdmissionPolicy:
-    pace, cap = settings.handshakes_per_s, max(settings.handshakes_cap_per_s, settings.handshakes_per_s)
-    at_once = settings.concurrent_handshakes
-    return AdmissionPolicy(
-        pace=Rate(pace, max(pace * HANDSHAKE_BURST_S, 1.0)),
-        cap=Rate(cap, max(cap * HANDSHAKE_BURST_S, 1.0)),
-        at_once=at_once,
-        at_once_cap=max(settings.concurrent_handshakes_cap, at_once),
-    )
-
-
-async def _look_at_topics(
-    watch: TopicWatch,
-    directory: TenantDirectory,
-    topics: Topics,
-    interval_s: float,
-    answered: Callable[[StoreError | None], None],
-) -> None:
-    """Say which topics are gone or were made again; what is to be done about it routers do.
-
-    `answered` is told how Kafka answered: None, or what was wrong.
-    """
-    limited = RateLimitedLog(get_logger(__name__))
-    while True:
-        names = {name for entry in directory.all().values() for name in topics.logs_of(entry.record)}
-        try:
-            await watch.look(names)
-            if names:
-                answered(None)
-        except StoreError as error:
-            answered(error)
-            limited.warning("topics_not_looked_at", error=str(error))
-        await asyncio.sleep(interval_s)
-
-
-async def _overdue(path: PublishPath) -> None:
-    while True:
-        path.tick(time.monotonic())
-        await asyncio.sleep(TICK_S)
-
-
-async def _pending(path: PublishPath) -> None:
-    while True:
-        await asyncio.sleep(FOLLOW_S)
-        if path.followed:
-            await path.look_after_followed(time.monotonic())
-        if path.deferrals.held:
-            await path.deferrals.look(time.monotonic())
-
-
-async def _watch(live: LiveStore, condition: Condition) -> None:
-    """Readiness follows the live path, in both directions: an edge without it serves nobody new."""
-    while True:
-        if live.available:
-            condition.ok()
-        else:
-            condition.degraded("the connection to the live store is down")
-        await asyncio.sleep(WATCH_S)
