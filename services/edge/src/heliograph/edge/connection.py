@@ -16,8 +16,7 @@ from heliograph.core.errors import InvalidValueError
 from heliograph.core.heartbeat import Heartbeat, HeartbeatPolicy
 from heliograph.core.history import Start
 from heliograph.core.limits import PRODUCER_RING
-from heliograph.core.messages import MessageClass
-from heliograph.core.outbox import Action, Fate, Flow, Outbox, OutboxMarks
+from heliograph.core.outbox import Action, Flow, OutboxMarks
 from heliograph.core.positions import Position
 from heliograph.core.pressure import Level
 from heliograph.core.scopes import Operation
@@ -30,6 +29,7 @@ from heliograph.edge.greeting import greet
 from heliograph.edge.joiner import Cursor
 from heliograph.edge.metrics import EdgeMetrics
 from heliograph.edge.offering import serve
+from heliograph.edge.outlet import Outlet
 from heliograph.edge.publication import Publication, published_frame, refused_frame
 from heliograph.edge.publishing import PublishPath
 from heliograph.edge.senders import Sender
@@ -70,7 +70,6 @@ from heliograph.stores.keys import client_consumer
 
 if TYPE_CHECKING:
     from heliograph.edge.connections import Connections
-    from heliograph.edge.joiner import Joiner
     from heliograph.edge.sessions import Sessions
 
 log = get_logger(__name__)
@@ -108,7 +107,7 @@ class ConnectionLimits:
     refreshes: Rate
 
 
-class Connection:
+class Connection(Outlet):
     """One client."""
 
     __slots__ = (
@@ -120,10 +119,8 @@ class Connection:
         "_errors",
         "_incarnation",
         "_limits",
-        "_metrics",
         "_noticed",
         "_opened_s",
-        "_outbox",
         "_path",
         "_ping_bytes",
         "_producer",
@@ -131,10 +128,7 @@ class Connection:
         "_refreshes",
         "_sender",
         "_sessions",
-        "_socket",
         "_targets",
-        "_writer",
-        "_written_bytes",
         "agent",
         "consumer",
         "hello_done",
@@ -142,8 +136,6 @@ class Connection:
         "identity",
         "last_active_s",
         "origin",
-        "out",
-        "parked",
         "place",
         "serves",
         "since_ms",
@@ -164,6 +156,7 @@ class Connection:
         identity: Identity | None,
         now: float,
     ) -> None:
+        super().__init__(socket, writer, metrics, limits.marks)
         self.id = id_
         self.identity = identity
         self.tenant: TenantState | None = None
@@ -177,31 +170,21 @@ class Connection:
         self.subscriptions: dict[str, Subscription] = {}
         self.serves: Mapping[str, Offer] = NOTHING
         """By agent type."""
-        self.out: list[bytes] = []
-        """WebSocket frames of this tick."""
-        self.parked: list[Joiner] = []
-        """Joins that wait for room."""
         self.place = NOWHERE
         """What it holds of limits."""
         self.last_active_s = now
         self._opened_s = now
-        self._socket = socket
         self._connections = connections
         self._sessions = sessions
         self._path = path
-        self._writer = writer
-        self._metrics = metrics
         self._limits = limits
         self._beat = Heartbeat(limits.heartbeat, random.random, now)
-        self._outbox: Outbox | None = None
-        """Made when something first waits for the reader: most readers never let it."""
         self._sender: Sender | None = None
         self._refreshes: TokenBucket | None = None
         self._targets: dict[str, Target] | None = None
         self._producer = ""
         self._incarnation: str | None = None
         self._published = 0
-        self._written_bytes = 0
         self._ping_bytes = 0
         self._errors = 0
         self._begun: object | None = None
@@ -211,86 +194,7 @@ class Connection:
         """The notice of pressure that it was told last; None: that all is normal."""
         self._closing = False
 
-    # ---- out --------------------------------------------------------------------------------------------------------
-
-    def post(self, data: bytes) -> None:
-        """Queue a WebSocket frame for the end of this tick."""
-        out = self.out
-        if not out:
-            self._writer.schedule(self)
-        out.append(data)
-
-    def post_telemetry(self, data: bytes) -> None:
-        """Queue a frame that may be shed."""
-        if self._outbox is not None and self._outbox.fate(MessageClass.TELEMETRY) is not Fate.SEND:
-            self._metrics.telemetry_shed.n += 1
-            return
-        self._metrics.deliveries.n += 1
-        self.post(data)
-
-    def post_presence(self, data: bytes) -> None:
-        """Queue a join or leave: shed like telemetry, and who was shed asks the registry."""
-        if self._outbox is not None and self._outbox.fate(MessageClass.TELEMETRY) is not Fate.SEND:
-            self._metrics.presence_shed.n += 1
-            return
-        self._metrics.presence_sent.n += 1
-        self.post(data)
-
-    def send(self, frame: object) -> None:
-        """Queue a frame of the protocol."""
-        self.post(text_frame(encode(frame)))
-
-    def flush(self) -> None:
-        """Write what the tick collected, with one call."""
-        out = self.out
-        data = out[0] if len(out) == 1 else b"".join(out)
-        out.clear()
-        socket = self._socket
-        if socket.disconnected or socket.close_sent:
-            return
-        transport = socket.transport
-        waiting = transport.get_write_buffer_size()
-        transport.write(data)
-        self._written_bytes += len(data)
-        if waiting or self._outbox is not None:
-            self._observe(waiting + len(data))
-
-    def _observe(self, waiting_bytes: int) -> None:
-        outbox = self._outbox
-        if outbox is None:
-            outbox = self._outbox = Outbox(self._limits.marks)
-        action = outbox.observe(waiting_bytes)
-        if action is Action.CATCH_UP:
-            self._fall_behind()
-        elif action is Action.READ_ON:
-            self._read_on()
-        elif outbox.flow is Flow.FLOWING and waiting_bytes == 0:
-            self._outbox = None
-
-    def on_writable(self) -> None:
-        """The socket took most of what waited."""
-        if self._outbox is not None:
-            self._observe(self._socket.transport.get_write_buffer_size())
-        self._unpark()
-
-    def has_room(self) -> bool:
-        """Whether a page of history may be queued."""
-        if self._outbox is not None and self._outbox.flow is Flow.CATCHING_UP:
-            return False
-        waiting: int = self._socket.transport.get_write_buffer_size()
-        return waiting + sum(map(len, self.out)) <= self._limits.marks.soft_bytes
-
-    @property
-    def outbound_bytes(self) -> int:
-        """Written for the client and not taken by it yet."""
-        waiting: int = self._socket.transport.get_write_buffer_size()
-        return waiting
-
-    def _unpark(self) -> None:
-        if self.parked and self.has_room():
-            parked, self.parked = self.parked, []
-            for joiner in parked:
-                joiner.pump()
+    # ---- a slow reader ----------------------------------------------------------------------------------------------
 
     def _fall_behind(self) -> None:
         """Nothing more is queued: each session goes on later, from where it stands now. Nothing more is read either:
