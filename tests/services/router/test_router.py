@@ -71,7 +71,8 @@ async def test_a_gap_record_confirms_its_position(world: World) -> None:
     gap = gap_message(session, Position.parse(lost.position), GapReason.NEVER_WRITTEN, now_ms())
     await world.log(gap)
     await world.until_confirmed(session, 1)
-    assert router.value("gaps_total", reason=GapReason.NEVER_WRITTEN) == 1
+    # Counted when the answer to that has come.
+    await until(lambda: router.value("gaps_total", reason=GapReason.NEVER_WRITTEN) == 1, "the gap is counted")
 
 
 async def test_a_poison_record_goes_to_the_dead_letters_with_the_reason_and_others_go_on(world: World) -> None:
