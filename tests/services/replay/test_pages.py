@@ -2,6 +2,7 @@
 
 import asyncio
 
+import pytest
 from tests.services.replay.rig import (
     BEGUN_MS,
     DEADLINE_S,
@@ -306,6 +307,24 @@ async def test_a_beginning_that_was_not_looked_for_is_said(world: World) -> None
     assert page.frames == frames_of(message(1, late))
     assert page.gaps == [{"type": "gap", "session": SESSION, "reason": "history_unavailable"}]
     assert world.value("starts_total", how="first_sign") == 1
+
+
+@pytest.mark.parametrize("stood", ["0000000000001-1a2b3c4d", "1764004999999-1a2b3c4d"])
+async def test_who_stood_before_the_first_message_gets_it_from_the_log(world: World, stood: str) -> None:
+    """Its epoch may be as old as the live store's first, or as young as the message: the log is not looked through for
+    longer than for a beginning.
+    """
+    world.write(*(message(seq, session="acme:planner:noise") for seq in range(1, 101)), partition=0)
+    world.now_ms = BEGUN_MS + 5_000_000
+    late = "1764005000000-1a2b3c4d"
+    (record,) = world.write(message(1, late), partition=0)
+    await world.add_to_index(record, at(1, late))
+    await world.start(beginning_scan_records=50)
+    page = await world.page(after=at(0, stood))
+    assert page.frames == frames_of(message(1, late))
+    old = stood.startswith("0")
+    unread = [one for one in page.gaps if one["type"] == "gap"]
+    assert unread == ([{"type": "gap", "session": SESSION, "reason": "history_unavailable"}] if old else [])
 
 
 async def test_without_any_sign_the_whole_log_is_looked_through(world: World) -> None:

@@ -241,23 +241,26 @@ class Locator:
         below = [entry for entry in mine if entry.position <= safe]
         start = max((entry.offset for entry in below), default=None)
         if start is None or all(entry.position[:22] != after.epoch for entry in below):
-            begun = await self._log.offset_for_time(topic, partition, after.epoch_ms - CLOCK_SKEW_MS)
+            begun = await self._log.offset_for_time(topic, partition, max(0, after.epoch_ms - CLOCK_SKEW_MS))
             start = max(begun, start or 0)
+            if after.seq == 0:  # it may have stood before a first message for long, and longer than its epoch tells
+                later = [entry for entry in mine if entry.position > str(after)]
+                return await self._beginning(topic, partition, head, later, start)
             self._metrics.lookups.labels("time").n += 1
         else:
             self._metrics.lookups.labels("index").n += 1
         return await self._place(topic, partition, start), False
 
     async def _beginning(
-        self, topic: str, partition: int, head: Head | None, mine: list[IndexEntry]
+        self, topic: str, partition: int, head: Head | None, mine: list[IndexEntry], start: int = 0
     ) -> tuple[Place, bool]:
-        """From the log's beginning, unless that is too far before the first sign of the session."""
-        whole = await self._place(topic, partition, 0)
+        """From `start`, the log's beginning, unless that is too far before the first sign of the session."""
+        whole = await self._place(topic, partition, start)
         epochs = [Position.parse(entry.position).epoch_ms for entry in mine]
         if head is not None and head.epoch:
             epochs.append(Position(head.epoch, 0).epoch_ms)
         if whole.end - whole.start > self._beginning_scan_records and epochs:
-            seen = await self._log.offset_for_time(topic, partition, min(epochs) - CLOCK_SKEW_MS)
+            seen = await self._log.offset_for_time(topic, partition, max(0, min(epochs) - CLOCK_SKEW_MS))
             if seen - whole.start > self._beginning_scan_records:
                 self._metrics.lookups.labels("first_sign").n += 1
                 return await self._place(topic, partition, seen), True
