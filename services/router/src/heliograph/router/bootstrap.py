@@ -173,7 +173,6 @@ def compose(settings: RouterSettings, stores: Stores) -> Service:
         topics,
         counted,
         positions=settings.index_positions,
-        partition_bytes=settings.index_bytes,
         sessions=settings.index_sessions,
     )
     router = Router(

@@ -1,8 +1,8 @@
 """The sparse index: where in the log a session's positions are.
 
-An entry is written for the first record of a session that this router meets, then for one every 64 positions; every 16
-where 1 MiB of its partition has passed since: sparse, and denser where a scan would have to pass much of others. Nearer
-ones would not shorten any read, which begins W positions early.
+An entry is written for the first record of a session that this router meets, then for one every 512 positions. A read
+begins W positions (1,000) early whatever the index says, so that nearer ones would shorten none by much; each takes 185
+bytes of Redis for as long as the log keeps what it leads to.
 
 A reader that looks for X starts at an entry at or below X − W, and must find X behind it. That holds for an entry of
 position P exactly when no position from P + W on was given yet when P's record had been read: the live store's head
@@ -20,7 +20,7 @@ from heliograph.core.limits import UNCONFIRMED_MESSAGES
 from heliograph.router.batch import Batch, Epoch
 from heliograph.router.metrics import RouterMetrics
 from heliograph.service.logs import RateLimitedLog, get_logger
-from heliograph.stores.ports import Head, IndexEntry, LogRecord, PositionIndex, StoreError
+from heliograph.stores.ports import Head, IndexEntry, PositionIndex, StoreError
 
 TIMEOUT_S = 2.0
 """For the entries of one batch; confirmations wait behind it."""
@@ -47,7 +47,6 @@ class Indexer:
         metrics: RouterMetrics,
         *,
         positions: int,
-        partition_bytes: int,
         sessions: int,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -55,14 +54,10 @@ class Indexer:
         self._topics = topics
         self._metrics = metrics
         self._positions = positions
-        self._near_positions = max(1, positions // 4)
-        self._partition_bytes = partition_bytes
         self._sessions = sessions
         self._clock = clock
-        self._passed: dict[tuple[str, int], int] = {}
-        """Bytes read of each partition."""
-        self._last: dict[str, tuple[str, int, int]] = {}
-        """By session: epoch and seq of its last entry, and what had passed of the partition then."""
+        self._last: dict[str, tuple[str, int]] = {}
+        """By session: epoch and seq of its last entry."""
         self._paused_until = 0.0
         self._log = RateLimitedLog(get_logger(__name__))
 
@@ -74,32 +69,27 @@ class Indexer:
         """Index what should be of a batch whose confirmation gave `heads`."""
         by_ttl: dict[float, list[tuple[str, IndexEntry]]] = {}
         for session, epoch, seq, record in batch.places:
-            if not self._due(session, epoch, seq, record, heads):
+            if not self._due(session, epoch, seq, heads):
                 continue
             topic_id = self._topics.topic_id(record.topic)
             if topic_id is None:
                 continue
-            self._remember(session, epoch, seq, record)
+            self._remember(session, epoch, seq)
             entry = IndexEntry(f"{epoch}-{seq:016d}", topic_id, record.partition, record.offset)
             by_ttl.setdefault(self._topics.retention_s(record.topic), []).append((session, entry))
         for ttl_s, entries in by_ttl.items():
             await self._write(entries, ttl_s)
 
-    def _due(self, session: str, epoch: str, seq: int, record: LogRecord, heads: Mapping[Epoch, Head]) -> bool:
-        place = (record.topic, record.partition)
-        passed = self._passed.get(place, 0) + len(record.value or b"") + 400  # and about so much of headers
-        self._passed[place] = passed
-        last_epoch, last_seq, last_passed = self._last.get(session, ("", 0, 0))
-        positions = self._positions if passed - last_passed < self._partition_bytes else self._near_positions
-        sparse = seq - last_seq < positions
-        if last_epoch == epoch and (seq <= last_seq or sparse):
+    def _due(self, session: str, epoch: str, seq: int, heads: Mapping[Epoch, Head]) -> bool:
+        last_epoch, last_seq = self._last.get(session, ("", 0))
+        if last_epoch == epoch and seq - last_seq < self._positions:
             return False
         head = heads.get((session, epoch))
         return head is not None and head.epoch == epoch and head.seq - seq < UNCONFIRMED_MESSAGES
 
-    def _remember(self, session: str, epoch: str, seq: int, record: LogRecord) -> None:
+    def _remember(self, session: str, epoch: str, seq: int) -> None:
         self._last.pop(session, None)
-        self._last[session] = (epoch, seq, self._passed[record.topic, record.partition])
+        self._last[session] = (epoch, seq)
         if len(self._last) > self._sessions:
             del self._last[next(iter(self._last))]  # the one indexed longest ago: an entry too many is the price
 

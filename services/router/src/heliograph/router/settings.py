@@ -27,10 +27,11 @@ class RouterSettings(ServiceSettings, KafkaSettings, RedisSettings):
         0.25, "Between commits under load; what was not committed is worked on again after a restart.", gt=0, le=60
     )
     index_positions: int = setting(
-        64, "A session is indexed at least every so many positions: what replay reads in vain.", unit="positions", ge=1
-    )
-    index_bytes: int = setting(
-        1024 * 1024, "And four times as often where so much of its partition passes in between.", ge=1024
+        512,
+        "A session is indexed every so many positions, 185 bytes each for as long as the log is kept: what replay reads"
+        " in vain, besides the 1,000 that it begins early.",
+        unit="positions",
+        ge=1,
     )
     index_sessions: int = setting(
         200_000, "Sessions whose last index entry is remembered, about 250 bytes each.", unit="sessions", ge=1_000

@@ -9,7 +9,8 @@ from heliograph.stores.ports import CorruptError, IndexEntry
 from heliograph.stores.redis.metadata.client import MetadataClient, store_errors
 
 ENTRIES_PER_SESSION = 2_000
-"""Some 300 KB a session at most: its first and its newest. What is between is found by a scan from its epoch's time."""
+"""Some 370 KB a session at most: its first and its newest, a million positions. What is between is found by a scan from
+its epoch's time."""
 
 SAME_POSITION = 4
 """A message written twice (a retry, a reconciled one) may be indexed twice; the earlier place serves."""
