@@ -6,9 +6,12 @@ from pathlib import Path
 import pytest
 from tests.kubernetes import images as making
 from tests.kubernetes.cluster import Cluster, NoClusterError
+from tests.kubernetes.fleet import QUICK, Fleet, Fleets, installed_for_fleets
 from tests.kubernetes.images import Images
 from tests.kubernetes.installation import Installation, Namespace
+from tests.systems import Systems
 
+from heliograph.local.tenant import DevelopmentTenant
 from heliograph.operator.kube_http import HttpKube
 from heliograph.operator.login import login
 from heliograph.operator.metrics import KubeMetrics
@@ -71,6 +74,30 @@ def installation(
         yield made
     finally:
         namespace.delete()
+
+
+@pytest.fixture
+def fleets(
+    systems: Systems, cluster: Cluster, crds: None, images: Images, tmp_path_factory: pytest.TempPathFactory
+) -> Fleets:
+    """An installation for tests that change how many edges there are."""
+    del crds
+    return systems.take("fleets", lambda: installed_for_fleets(cluster, images, tmp_path_factory.mktemp("fleets")))
+
+
+@pytest.fixture
+def tenant(fleets: Fleets) -> DevelopmentTenant:
+    """Whose clients they are."""
+    return fleets.tenant
+
+
+@pytest.fixture
+def fleet(fleets: Fleets) -> Fleet:
+    """In mode Auto with one edge, which is enough for all."""
+    found = Fleet(fleets.installation)
+    found.change(**QUICK, mode="Auto", replicas=None, rebalance=None, fallback=None)
+    found.until_settled(1)
+    return found
 
 
 @pytest.fixture

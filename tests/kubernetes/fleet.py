@@ -1,12 +1,20 @@
 """An EdgeFleet with real edges, as people and other programs handle it: kubectl, its scale, its status."""
 
+import asyncio
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import re
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from tests.kubernetes.installation import Installation
+from tests.kubernetes.cluster import Cluster
+from tests.kubernetes.images import Images
+from tests.kubernetes.installation import Installation, Namespace
+from tests.kubernetes.traffic import Traffic, shown
 
+from heliograph.local.tenant import DevelopmentTenant
 from heliograph.operator.fleets.observing import COST_ANNOTATION
 
 QUICK: dict[str, Any] = {
@@ -14,15 +22,43 @@ QUICK: dict[str, Any] = {
     "targetCPUPercent": 100,
     "aheadSeconds": 0,
     "behavior": {
+        "scaleUp": None,
         "scaleDown": {
             "stabilizationWindowSeconds": 0,
             "policies": [{"type": "Percent", "value": 100, "periodSeconds": 1}],
-        }
+        },
     },
 }
 """Does at once what others do over minutes. Of CPU more may be used than an edge can: tests' machines are busy."""
-DRAIN_S = 10
-"""What the chart's dev profile gives an edge to drain."""
+EDGE_PORT = 8080
+
+TENANT = "acme"
+LIMITS = {"connection_messages_per_s": 2_000.0, "connection_burst_messages": 4_000}
+PAIRS = 12
+
+
+@dataclass(frozen=True)
+class Fleets:
+    """An installation whose edges come and go, and its tenant."""
+
+    installation: Installation
+    tenant: DevelopmentTenant
+
+
+@contextmanager
+def installed_for_fleets(cluster: Cluster, images: Images, directory: Path) -> Iterator[Fleets]:
+    """The operator runs in it, with the rights that the chart gives it in its own namespace."""
+    namespace = Namespace(cluster, "fleets")
+    namespace.create()
+    values = ["--set", f"operator.namespaces={{{namespace.name}}}", "--set", "edge.fleet.max=3"]
+    # Who subscribes from the beginning waits for replay, which a busy machine else leaves nothing.
+    values += ["--set", "replay.resources.requests.cpu=250m"]
+    made = Installation(namespace, images, directory, values=values)
+    try:
+        made.install()
+        yield Fleets(made, made.apply_tenant(TENANT, limits=LIMITS))
+    finally:
+        namespace.delete()
 
 
 class Fleet:
@@ -45,6 +81,18 @@ class Fleet:
             if one["type"] == kind:
                 return one["status"], one["reason"]
         return "", ""
+
+    def resource_version(self) -> str:
+        found: str = self.namespace.get("edgefleet", self.name)["metadata"]["resourceVersion"]
+        return found
+
+    def metric(self, pod: str, name: str, label: str = "", port: int = EDGE_PORT) -> float:
+        """Of one pod, a metric's sum over its labels, or over those with `label`."""
+        return _sum(self.installation.metrics(pod, port), name, label)
+
+    def clients(self) -> dict[str, float]:
+        """Connections of each edge, as it counts them itself."""
+        return {name: self.metric(name, "heliograph_edge_connections") for name in sorted(self.names())}
 
     @property
     def replicas(self) -> int:
@@ -113,6 +161,46 @@ class Fleet:
             yield
         finally:
             self.namespace.kubectl("delete", "hpa", "another")
+
+
+@asynccontextmanager
+async def nothing_lost(fleet: Fleet, tenant: DevelopmentTenant, *, pairs: int = PAIRS) -> AsyncIterator[Traffic]:
+    """Whatever happens inside, no agent notices; and the log has what was delivered."""
+    installed = fleet.installation
+    traffic = Traffic(installed.url("edge"), TENANT, tenant.token(), pairs=pairs, per_s=2.0)
+    await traffic.start()
+    await _grows(traffic)
+    await _heard(traffic)
+    yield traffic
+    await _grows(traffic)
+    await traffic.stop()
+    assert not traffic.faults(), shown(traffic.faults())
+    differences = await traffic.history_faults(installed.url("replay"), sessions=6)
+    assert not differences, shown(differences)
+
+
+async def _grows(traffic: Traffic) -> None:
+    """Publishing goes on."""
+    before = traffic.published
+    async with asyncio.timeout(90):
+        while traffic.published <= before + len(traffic.pairs) and not traffic.errors:
+            await asyncio.sleep(0.05)
+
+
+async def _heard(traffic: Traffic) -> None:
+    """Everybody listens. Who begins from the first message while replay has no time for it is told of a gap: on a busy
+    machine, and before anything was done here.
+    """
+    async with asyncio.timeout(90):
+        while not all(pair.delivered for pair in traffic.pairs) and not traffic.errors:
+            await asyncio.sleep(0.05)
+    for pair in traffic.pairs:
+        pair.gaps.clear()
+
+
+def _sum(text: str, name: str, label: str) -> float:
+    samples = re.findall(rf"^{name}(?:{{([^}}]*)}})? (\S+)", text, re.MULTILINE)
+    return sum(float(value) for labels, value in samples if label in labels)
 
 
 def _is_ready(pod: Any) -> bool:

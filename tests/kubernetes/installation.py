@@ -152,6 +152,11 @@ class Installation:
         path = f"/api/v1/namespaces/{self.namespace.name}/pods/{pod}:{port}/proxy/readyz"
         return json.loads(self.cluster.kubectl("get", "--raw", path))
 
+    def metrics(self, pod: str, port: int) -> str:
+        """What one pod tells at /metrics, through the API server."""
+        path = f"/api/v1/namespaces/{self.namespace.name}/pods/{pod}:{port}/proxy/metrics"
+        return self.cluster.kubectl("get", "--raw", path)
+
     def command(self, *arguments: str, stdin: str | None = None) -> str:
         """`heliograph …` in a pod of the namespace, with the services' own settings."""
         self._desk()

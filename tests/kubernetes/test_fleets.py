@@ -3,79 +3,14 @@
 import asyncio
 import secrets
 import signal
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-from tests.kubernetes.cluster import Cluster
-from tests.kubernetes.fleet import QUICK, Fleet
-from tests.kubernetes.images import Images
-from tests.kubernetes.installation import Installation, Namespace
-from tests.kubernetes.traffic import Traffic, shown
+from tests.kubernetes.fleet import PAIRS, Fleet, nothing_lost
+from tests.kubernetes.installation import Installation
 
 from heliograph.local.services import ServiceProcess
 from heliograph.local.tenant import DevelopmentTenant
-
-TENANT = "acme"
-LIMITS = {"connection_messages_per_s": 2_000.0, "connection_burst_messages": 4_000}
-PAIRS = 12
-
-
-@pytest.fixture(scope="module")
-def installed(
-    cluster: Cluster, crds: None, images: Images, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Installation]:
-    """An installation of its own: these tests change how many edges there are. The operator runs in it, with the rights
-    that the chart gives it in its own namespace.
-    """
-    del crds
-    namespace = Namespace(cluster, "fleets")
-    namespace.create()
-    values = ["--set", f"operator.namespaces={{{namespace.name}}}", "--set", "edge.fleet.max=3"]
-    made = Installation(namespace, images, tmp_path_factory.mktemp("fleets"), values=values)
-    try:
-        made.install()
-        yield made
-    finally:
-        namespace.delete()
-
-
-@pytest.fixture(scope="module")
-def tenant(installed: Installation) -> DevelopmentTenant:
-    return installed.apply_tenant(TENANT, limits=LIMITS)
-
-
-@pytest.fixture
-def fleet(installed: Installation) -> Fleet:
-    """In mode Auto with one edge, which is enough for all."""
-    found = Fleet(installed)
-    found.change(**QUICK, mode="Auto", replicas=None)
-    found.until_settled(1)
-    return found
-
-
-@asynccontextmanager
-async def nothing_lost(fleet: Fleet, tenant: DevelopmentTenant) -> AsyncIterator[Traffic]:
-    """Whatever happens inside, no agent notices; and the log has what was delivered."""
-    installed = fleet.installation
-    traffic = Traffic(installed.url("edge"), TENANT, tenant.token(), pairs=PAIRS, per_s=2.0)
-    await traffic.start()
-    await _grows(traffic)
-    yield traffic
-    await _grows(traffic)
-    await traffic.stop()
-    assert not traffic.faults(), shown(traffic.faults())
-    differences = await traffic.history_faults(installed.url("replay"), sessions=6)
-    assert not differences, shown(differences)
-
-
-async def _grows(traffic: Traffic) -> None:
-    """Publishing goes on."""
-    before = traffic.published
-    async with asyncio.timeout(90):
-        while traffic.published <= before + len(traffic.pairs) and not traffic.errors:
-            await asyncio.sleep(0.05)
 
 
 async def test_a_fleet_grows_and_shrinks_under_live_connections_and_nothing_is_lost(
@@ -115,6 +50,19 @@ async def test_the_others_take_over_how_many_and_edges_drain_as_ever(fleet: Flee
             )
             assert (fleet.replicas, fleet.status["draining"]) == (2, 0)
         await asyncio.to_thread(fleet.until_settled, 1)
+
+
+def test_a_paused_fleet_is_left_alone_until_it_no_longer_is(fleet: Fleet) -> None:
+    fleet.namespace.kubectl("annotate", "edgefleet", fleet.name, "heliograph.dev/paused=true")
+    try:
+        fleet.until("it is said", lambda: fleet.condition("Paused") == ("True", "Paused"))
+        fleet.change(mode="Manual", replicas=2)
+        generation = fleet.namespace.get("edgefleet", fleet.name)["metadata"]["generation"]
+        fleet.until("it was seen", lambda: fleet.status["observedGeneration"] == generation)
+        assert (fleet.replicas, fleet.status["desired"]) == (1, 2)
+    finally:
+        fleet.namespace.kubectl("annotate", "edgefleet", fleet.name, "heliograph.dev/paused-")
+    fleet.until_settled(2)
 
 
 async def test_nobody_is_taken_out_during_a_rollout(fleet: Fleet, tenant: DevelopmentTenant) -> None:
