@@ -263,6 +263,28 @@ async def test_in_a_cluster_only_what_a_killed_primary_had_waits_for_its_replica
     await until(starts)
 
 
+async def test_in_a_cluster_a_primary_that_is_stopped_is_followed_by_its_replica_and_holds_up_no_other(
+    redis_cluster: Callable[..., RedisCluster], opened: Callable[[str], Awaitable[MetadataClient]]
+) -> None:
+    cluster = redis_cluster(replicas=1)
+    client = await opened(cluster.url)
+    names = names_on(cluster)
+    first, *others = names
+    use, rest = Use(client, names[first]), Use(client, *(names[server] for server in others))
+    await use.goes_on()
+    assert first.process is not None
+    first.process.signal(signal.SIGSTOP)
+    try:
+        await rest.goes_on()
+        await use.goes_on()
+    finally:
+        first.process.signal(signal.SIGCONT)
+    await use.end()
+    await rest.end()
+    assert use.failed[names[first]] > 0
+    assert not any(rest.failed.values())
+
+
 async def test_in_a_cluster_announcements_are_heard_whichever_node_is_lost(
     redis_cluster: Callable[..., RedisCluster], opened: Callable[[str], Awaitable[MetadataClient]]
 ) -> None:

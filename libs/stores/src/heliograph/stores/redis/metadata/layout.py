@@ -7,9 +7,9 @@ never while nothing does, so that an idle process costs the cluster nothing.
 import asyncio
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
 
 from redis.asyncio import BlockingConnectionPool
 from redis.exceptions import ClusterDownError, RedisError
@@ -20,9 +20,13 @@ from heliograph.stores.redis.metadata.pools import pool_of, redis_of
 
 SLOTS = 16_384
 LAYOUT_TIMEOUT_S = 1.0
-"""A node answers in a millisecond where the slots are; each one that is away costs this, until another answers."""
+"""A node answers in a millisecond where the slots are."""
+ASKED_AT_ONCE = 3
+"""Of which one is well, in most clusters, whoever of the others is away."""
 LAYOUT_AGAIN_S = 0.2
 """Not asked for more often, also while a primary is down and every command to it fails."""
+
+T = TypeVar("T")
 
 
 class Node:
@@ -48,15 +52,15 @@ class Layout:
         self._stale = True
         self._asked_s = -LAYOUT_AGAIN_S
         self._lock = asyncio.Lock()
-        self._closing: set[asyncio.Task[None]] = set()
+        self._beside: set[asyncio.Task[Any]] = set()
 
     async def close(self) -> None:
+        if self._beside:
+            await asyncio.wait(set(self._beside))  # each has a deadline
         for node in self._nodes.values():
             await node.pool.disconnect()
         self._nodes.clear()
         self._stale = True
-        for task in list(self._closing):
-            await task
 
     def lost(self) -> None:
         """It may have changed."""
@@ -97,21 +101,35 @@ class Layout:
             others = [address for address in {*self._nodes, *self._replicas} if address not in seeds]
             random.shuffle(others)
             random.shuffle(seeds)
-            problems = []
-            for host, port in [*others, *seeds]:
-                try:
-                    async with asyncio.timeout(min(self._timeout_s, LAYOUT_TIMEOUT_S)):
-                        listed = await self.at(host, port).redis.execute_command("CLUSTER", "SLOTS")
-                except (RedisError, OSError, TimeoutError) as error:
-                    problems.append(f"{type(error).__name__}: {error}")
-                    continue
-                if listed:
-                    self._take(host, listed)
-                    self._asked_s = time.monotonic()
-                    return
-                problems.append("it has no slots: CLUSTER SLOTS is empty")
+            candidates, problems = [*others, *seeds], dict[str, None]()
+            for start in range(0, len(candidates), ASKED_AT_ONCE):
+                asked = {self._background(self._ask(*address)) for address in candidates[start : start + ASKED_AT_ONCE]}
+                while asked:  # whoever answers first: one that is stuck must not stand before those that are well
+                    done, asked = await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
+                    for one in done:
+                        host, answer = one.result()
+                        if not isinstance(answer, str):
+                            self._asked_s = time.monotonic()
+                            self._take(host, answer)
+                            return
+                        problems[answer] = None
             self._asked_s = time.monotonic()
-            raise RedisConnectionError("no node says where the slots are: " + "; ".join(dict.fromkeys(problems)))
+            raise RedisConnectionError("no node says where the slots are: " + "; ".join(problems))
+
+    async def _ask(self, host: str, port: int) -> tuple[str, Any]:
+        """Its host, and what it says, or as text why it says nothing."""
+        try:
+            async with asyncio.timeout(min(self._timeout_s, LAYOUT_TIMEOUT_S)):
+                listed = await self.at(host, port).redis.execute_command("CLUSTER", "SLOTS")
+        except (RedisError, OSError, RuntimeError) as error:  # the last is uvloop's word for a broken transport
+            return host, f"{type(error).__name__}: {error}"
+        return host, listed or "a node has no slots"
+
+    def _background(self, work: Coroutine[Any, Any, T]) -> "asyncio.Task[T]":
+        task = asyncio.get_running_loop().create_task(work)
+        self._beside.add(task)
+        task.add_done_callback(self._beside.discard)
+        return task
 
     def _take(self, asked: str, listed: Sequence[Any]) -> None:
         """`asked`: the host that stands for itself as an empty one."""
@@ -125,9 +143,7 @@ class Layout:
         for address, node in list(self._nodes.items()):
             if id(node) not in kept and address not in self._location.seeds:
                 del self._nodes[address]
-                task = asyncio.get_running_loop().create_task(_closed(node))
-                self._closing.add(task)
-                task.add_done_callback(self._closing.discard)
+                self._background(_closed(node))
 
 
 def _address(asked: str, entry: Sequence[Any]) -> tuple[str, int]:
