@@ -15,6 +15,8 @@ export UV_PYTHON_INSTALL_DIR ?= $(CACHE)/python
 # Test processes side by side, and more arguments for pytest: make test WORKERS=4 ARGS='tests/core -k position'
 WORKERS ?= 2
 ARGS ?=
+# Most of what tests on a cluster do is wait, so more of them than cores go side by side.
+CLUSTER_WORKERS ?= 3
 # How long it takes: make soak MINUTES=60
 MINUTES ?= 30
 
@@ -47,7 +49,7 @@ chaos: prepare ## Faults in a random order under load (MINUTES=10, HELIOGRAPH_CH
 
 .PHONY: test-kubernetes
 test-kubernetes: prepare ## Run the tests that need a cluster: of KUBECONFIG, or started here (tests/kubernetes)
-	@$(RUN) pytest -m kubernetes $(or $(ARGS),tests/kubernetes)
+	@$(RUN) pytest -m kubernetes -n $(CLUSTER_WORKERS) --dist loadgroup --no-loadscope-reorder $(or $(ARGS),tests/kubernetes)
 
 .PHONY: demo
 demo: prepare ## Agents at work on real Kafka and Redis, an edge killed in the middle, nothing lost

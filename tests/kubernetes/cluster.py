@@ -24,6 +24,8 @@ UP_TIMEOUT_S = 1800.0
 CALL_TIMEOUT_S = 120.0
 NODES = "2"
 """Of a cluster that is started here: one of them dies in a test."""
+NODE_ATTEMPTS = 5
+"""The script asks `ip … | grep -q` whether a node has its address, which at times says no; then it fails to add it."""
 DIES = "heliograph.dev/dies"
 """Taint of the node that tests drain and kill, where there are several: what does not tolerate it stays off it."""
 
@@ -128,7 +130,14 @@ class Cluster:
     def node(self, verb: str, name: str) -> None:
         """`stop-node`: it dies at once, with its containers; `start-node` brings it back."""
         assert self.script is not None
-        run([str(self.script), verb, name], env=self.env, timeout_s=CALL_TIMEOUT_S)
+        for attempt in range(1, NODE_ATTEMPTS + 1):
+            try:
+                run([str(self.script), verb, name], env=self.env, timeout_s=CALL_TIMEOUT_S)
+            except CommandFailedError:
+                if attempt == NODE_ATTEMPTS:
+                    raise
+            else:
+                return
 
     def _keep_clear(self) -> None:
         """The node that may die is for those who say that they can stand it: others may be using the same cluster."""

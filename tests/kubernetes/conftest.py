@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from tests.kubernetes import helms
 from tests.kubernetes import images as making
 from tests.kubernetes.cluster import Cluster, NoClusterError
 from tests.kubernetes.fleet import QUICK, Fleet, Fleets, installed_for_fleets
@@ -18,17 +19,51 @@ from heliograph.operator.metrics import KubeMetrics
 from heliograph.service.metrics import Metrics
 
 HERE = Path(__file__).parent
+GROUPS = {
+    "test_chart_installed": "installation",
+    "test_agents_outside": "installation",
+    "test_operator_rights": "installation",
+    "test_helms": "installation",
+    "test_tenants": "tenants",
+    "test_tenants_faults": "tenants",
+    "test_tenants_secured": "tenants",
+    "test_fleets": "fleets",
+    "test_fleet_load": "fleets",
+    "test_chart_rendering": "charts",
+    "test_images": "charts",
+    "test_skaffold": "charts",
+    "test_compose_schema": "charts",
+    "test_documented_secrets": "charts",
+}
+"""Modules that share what each xdist worker makes for itself; any other is a group of its own."""
+LONGEST_FIRST = ("installation", "fleets", "tenants", "test_nodes", "test_upgrades", "charts")
+"""Groups in the order in which processes side by side take them (--no-loadscope-reorder), so that no long one
+comes last."""
 TEST_TIMEOUT_S = 900
 """Of one test with what it sets up: the first builds images, or, on a machine that never did, Kubernetes."""
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """All tests here want a cluster; none is part of `make test`."""
-    for item in items:
-        if HERE in item.path.parents:
-            item.add_marker(pytest.mark.kubernetes)
-            item.add_marker(pytest.mark.timeout(TEST_TIMEOUT_S))
-            item.add_marker(pytest.mark.xdist_group("kubernetes"))
+    ours = [item for item in items if HERE in item.path.parents]
+    for item in ours:
+        item.add_marker(pytest.mark.kubernetes)
+        item.add_marker(pytest.mark.timeout(TEST_TIMEOUT_S))
+        if config.getoption("loadgroup", default=False):
+            # As an xdist_group would, whose name pytest-xdist 3.8 writes where pytest 9.2 no longer looks for it.
+            item._id = type(item._id).parse(f"{item.nodeid}@{_group(item)}")
+    if len(ours) == len(items):  # not where `make test` collects them only to leave them out
+        items.sort(key=_turn)
+
+
+def _group(item: pytest.Item) -> str:
+    return GROUPS.get(item.path.stem, item.path.stem)
+
+
+def _turn(item: pytest.Item) -> int:
+    group = _group(item)
+    return LONGEST_FIRST.index(group) if group in LONGEST_FIRST else len(LONGEST_FIRST)
 
 
 @pytest.fixture(scope="session")
@@ -44,6 +79,24 @@ def cluster() -> Cluster:
 def images(cluster: Cluster) -> Images:
     """This checkout's images, on every node."""
     return making.provide(cluster)
+
+
+@pytest.fixture(scope="session")
+def helm4(cluster: Cluster) -> Cluster:
+    """The same cluster, by Helm 4."""
+    try:
+        return cluster.with_programs(helms.folder(cluster))
+    except helms.NoHelm4Error as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="module", params=["helm-3", "helm-4"])
+def each_helm(request: pytest.FixtureRequest, cluster: Cluster) -> Cluster:
+    """The cluster by its own Helm, which is 3, and by 4."""
+    if request.param == "helm-3":
+        return cluster
+    by_helm4: Cluster = request.getfixturevalue("helm4")
+    return by_helm4
 
 
 @pytest.fixture

@@ -9,10 +9,13 @@ import hashlib
 import os
 import subprocess
 from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
 from tests.kubernetes.cluster import ROOT, Cluster, NoClusterError, run
+
+from heliograph.local.cache import cache_dir, file_lock
 
 GIVEN_VARIABLE = "HELIOGRAPH_TEST_IMAGES"
 REGISTRY = "docker.io/heliograph"
@@ -65,20 +68,30 @@ def provide(cluster: Cluster, services: Iterable[str] = SERVICES) -> Images:
     if cluster.script is None:
         raise NoClusterError(f"images can't be loaded into this cluster: say {GIVEN_VARIABLE}=REGISTRY:TAG")
     images = Images(REGISTRY, content_tag())
-    for service in services:
-        if not on_every_node(images.name(service)):
-            build(cluster, service, images.name(service))
-    for name in THIRD_PARTY:
-        if not on_every_node(name):
-            run([str(cluster.script), "load", name], env=cluster.env, timeout_s=BUILD_TIMEOUT_S)
+    with loading():
+        for service in services:
+            if not on_every_node(images.name(service)):
+                build(cluster, service, images.name(service))
+        for name in THIRD_PARTY:
+            if not on_every_node(name):
+                run([str(cluster.script), "load", name], env=cluster.env, timeout_s=BUILD_TIMEOUT_S)
     return images
 
 
-def build(cluster: Cluster, service: str, name: str, *options: str) -> None:
-    """One service's image, loaded into the nodes. `options`: more of buildah's."""
+def loading() -> AbstractContextManager[None]:
+    """One process at a time loads images: the script has one place for its archive, and no node may die meanwhile."""
+    return file_lock(cache_dir() / "images.lock")
+
+
+def build(cluster: Cluster, service: str, name: str, sources: Path = ROOT) -> None:
+    """One service's image, loaded into the nodes; within `loading`.
+
+    Other `sources` are built with this checkout's Dockerfile, so that all share one layer of dependencies.
+    """
     assert cluster.script is not None
-    command = [str(cluster.script), "build", name, ".", "-f", DOCKERFILE, "--build-arg", f"SERVICE={service}"]
-    run([*command, "--timestamp", str(EPOCH_S), *options], env=cluster.env, timeout_s=BUILD_TIMEOUT_S)
+    command = [str(cluster.script), "build", name, str(sources), "-f", str(ROOT / DOCKERFILE)]
+    command += ["--build-arg", f"SERVICE={service}", "--timestamp", str(EPOCH_S)]
+    run(command, env=cluster.env, timeout_s=BUILD_TIMEOUT_S)
 
 
 def on_every_node(name: str) -> bool:

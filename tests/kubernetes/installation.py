@@ -16,6 +16,7 @@ from heliograph.local.tenant import DevelopmentTenant
 
 CHART = ROOT / "charts" / "heliograph"
 DEV_VALUES = CHART / "values-dev.yaml"
+SMALL_VALUES = ROOT / "tests" / "kubernetes" / "values" / "small.yaml"
 READY_TIMEOUT_S = 400.0
 """Alone it takes 25 s; Kafka and five Pythons at once on cores that others use too have taken minutes."""
 POLL_S = 0.25
@@ -87,6 +88,7 @@ class Installation:
     release: str = "hg"
     values: list[str] = field(default_factory=list)
     """More of helm's arguments, at every install and upgrade."""
+    chart: Path = CHART
 
     @property
     def cluster(self) -> Cluster:
@@ -95,11 +97,12 @@ class Installation:
     def object_name(self, component: str) -> str:
         return f"{self.release}-heliograph-{component}"
 
-    def helm(self, verb: str, *arguments: str, chart: Path = CHART) -> str:
-        """`helm install` or `upgrade` with the dev profile and this checkout's images."""
+    def helm(self, verb: str, *arguments: str) -> str:
+        """`helm install` or `upgrade` with the dev profile, and requests that let many of them onto a small machine."""
+        where = [self.release, str(self.chart), "--namespace", self.namespace.name]
+        values = ["--values", str(self.chart / DEV_VALUES.name), "--values", str(SMALL_VALUES)]
         images = ["--set", f"image.registry={self.images.registry}", "--set", f"image.tag={self.images.tag}"]
-        where = [self.release, str(chart), "--namespace", self.namespace.name, "--values", str(DEV_VALUES)]
-        return self.cluster.helm(verb, *where, *images, *self.values, *arguments, timeout_s=READY_TIMEOUT_S)
+        return self.cluster.helm(verb, *where, *values, *images, *self.values, *arguments, timeout_s=READY_TIMEOUT_S)
 
     def install(self, *arguments: str) -> None:
         self.helm("install", *arguments)
@@ -107,6 +110,11 @@ class Installation:
 
     def upgrade(self, *arguments: str) -> None:
         self.helm("upgrade", *arguments)
+        self.wait_ready()
+
+    def roll_back(self, *revision: str) -> None:
+        where = [self.release, *revision, "--namespace", self.namespace.name]
+        self.cluster.helm("rollback", *where, timeout_s=READY_TIMEOUT_S)
         self.wait_ready()
 
     def wait_ready(self, timeout_s: float = READY_TIMEOUT_S) -> None:
@@ -167,6 +175,28 @@ class Installation:
         tenant = DevelopmentTenant(self.directory / name, name, settings)
         self.command("tenant", "apply", "-", stdin=tenant.write().read_text(encoding="utf-8"))
         return tenant
+
+    def declare_tenant(self, keys: DevelopmentTenant, **spec: Any) -> None:
+        """The tenant of these keys as a resource, applied with kubectl and made ready by the operator."""
+        topics = {"log": {"partitions": 1}, "deferred": {"partitions": 1}}
+        body = {
+            "apiVersion": "heliograph.dev/v1alpha1",
+            "kind": "Tenant",
+            "metadata": {"name": keys.tenant},
+            "spec": {"tenant": keys.tenant, "auth": {"jwks": keys.jwks()}, "topics": topics, **spec},
+        }
+        self.namespace.apply(body)
+        self.namespace.kubectl("wait", "--for=condition=Ready", f"tenant/{keys.tenant}", "--timeout=90s")
+
+    def topics(self) -> list[str]:
+        """All of its Kafka, as a client in the cluster sees them."""
+        code = (
+            "import os; from confluent_kafka.admin import AdminClient; "
+            "servers = os.environ['HELIOGRAPH_KAFKA_BOOTSTRAP_SERVERS']; "
+            "print(*AdminClient({'bootstrap.servers': servers}).list_topics(timeout=20).topics)"
+        )
+        deployment = f"deployment/{self.object_name('router')}"
+        return self.namespace.kubectl("exec", deployment, "--", "/opt/heliograph/bin/python", "-c", code).split()
 
     @property
     def _desk_name(self) -> str:

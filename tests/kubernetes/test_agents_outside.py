@@ -1,12 +1,11 @@
 """Agents outside the cluster, while what they talk to is replaced under them."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 
 import pytest
 from tests.kubernetes.installation import Installation
-from tests.kubernetes.traffic import Traffic, shown
+from tests.kubernetes.traffic import Traffic, nothing_lost
 
 from heliograph.local.tenant import DevelopmentTenant
 
@@ -24,28 +23,6 @@ def traffic(installation: Installation, tenant: DevelopmentTenant) -> Callable[.
     return lambda **options: Traffic(installation.url("edge"), TENANT, tenant.token(), **options)
 
 
-@asynccontextmanager
-async def nothing_lost(traffic: Traffic, installation: Installation) -> AsyncIterator[None]:
-    """Whatever happens inside, no agent notices; and the log has what was delivered."""
-    await traffic.start()
-    before = traffic.published
-    await _grows(traffic, before)
-    yield
-    await asyncio.to_thread(installation.wait_ready)
-    await _grows(traffic, traffic.published)
-    await traffic.stop()
-    assert not traffic.faults(), shown(traffic.faults())
-    differences = await traffic.history_faults(installation.url("replay"), sessions=10)
-    assert not differences, shown(differences)
-
-
-async def _grows(traffic: Traffic, count: int) -> None:
-    """Publishing goes on."""
-    async with asyncio.timeout(60):
-        while traffic.published <= count + len(traffic.pairs) and not traffic.errors:
-            await asyncio.sleep(0.05)
-
-
 async def test_what_is_published_is_delivered_and_in_the_log(
     installation: Installation, traffic: Callable[..., Traffic]
 ) -> None:
@@ -53,7 +30,7 @@ async def test_what_is_published_is_delivered_and_in_the_log(
         pass
 
 
-@pytest.mark.parametrize("component", ["edge", "router", "replay", "registry"])
+@pytest.mark.parametrize("component", ["edge", "router", "replay", "registry", "operator"])
 async def test_a_pod_that_is_deleted_at_once_loses_nothing(
     component: str, installation: Installation, traffic: Callable[..., Traffic]
 ) -> None:

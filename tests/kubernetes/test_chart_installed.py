@@ -4,7 +4,6 @@ import asyncio
 import re
 import shlex
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,7 @@ from tests.kubernetes.cluster import ROOT, Cluster, run
 from tests.kubernetes.images import Images
 from tests.kubernetes.installation import DEV_VALUES, Installation, Namespace
 from tests.kubernetes.rendering import MINIMAL, VALUES, Chart
-from tests.kubernetes.traffic import Traffic, shown
+from tests.kubernetes.traffic import Traffic, nothing_lost, shown
 from tests.monitoring.alerts import all_alerts
 from tests.monitoring.naming import selectors
 
@@ -63,18 +62,8 @@ def test_the_examples_of_resources_are_taken(example: Path, namespace: Namespace
 async def test_a_tenant_applied_with_kubectl_is_served(installation: Installation, tmp_path: Path) -> None:
     """What the operator makes of it is enough for agents outside; deleted, it takes its topics along if it says so."""
     keys = DevelopmentTenant(tmp_path, "declared")
-    topic = {"partitions": 1}
-    spec = {
-        "tenant": "declared",
-        "auth": {"jwks": keys.jwks()},
-        "topics": {"log": topic, "deferred": topic},
-        "reclaimPolicy": "Delete",
-    }
-    body = {"apiVersion": "heliograph.dev/v1alpha1", "kind": "Tenant", "metadata": {"name": "declared"}, "spec": spec}
-    await asyncio.to_thread(installation.namespace.apply, body)
     try:
-        ready = ["wait", "--for=condition=Ready", "tenant/declared", "--timeout=90s"]
-        await asyncio.to_thread(installation.namespace.kubectl, *ready)
+        await asyncio.to_thread(installation.declare_tenant, keys, reclaimPolicy="Delete")
         traffic = Traffic(installation.url("edge"), "declared", keys.token(), pairs=2, per_s=10.0)
         await traffic.start()
         async with asyncio.timeout(60):
@@ -82,11 +71,11 @@ async def test_a_tenant_applied_with_kubectl_is_served(installation: Installatio
                 await asyncio.sleep(0.05)
         await traffic.stop()
         assert not traffic.faults(), shown(traffic.faults())
-        assert "heliograph.declared.log" in await asyncio.to_thread(topics, installation)
+        assert "heliograph.declared.log" in await asyncio.to_thread(installation.topics)
     finally:
         gone = ["delete", "tenant", "declared", "--timeout=90s"]
         await asyncio.to_thread(installation.namespace.kubectl, *gone)
-    assert "heliograph.declared.log" not in await asyncio.to_thread(topics, installation)
+    assert "heliograph.declared.log" not in await asyncio.to_thread(installation.topics)
 
 
 def test_helm_test_sees_a_message_all_its_way(installation: Installation) -> None:
@@ -111,80 +100,25 @@ def test_metrics_that_alerts_name_are_served(installation: Installation) -> None
     assert named - served == set()
 
 
-async def test_an_upgrade_under_live_connections_loses_nothing_and_can_be_taken_back(
+async def test_an_upgrade_with_other_values_under_live_connections_loses_nothing_and_can_be_taken_back(
     installation: Installation,
 ) -> None:
     tenant = await asyncio.to_thread(installation.apply_tenant, "upgraded")
     traffic = Traffic(installation.url("edge"), "upgraded", tenant.token(), pairs=20, per_s=4.0)
-    where = [installation.release, "--namespace", installation.namespace.name]
-    await traffic.start()
-    await asyncio.to_thread(installation.upgrade, "--set", "settings.log_level=warning")
-    await asyncio.to_thread(installation.cluster.helm, "rollback", *where)
-    await asyncio.to_thread(installation.wait_ready)
-    await traffic.stop()
-    assert not traffic.faults(), shown(traffic.faults())
+    async with nothing_lost(traffic, installation):
+        await asyncio.to_thread(installation.upgrade, "--set", "settings.log_level=warning")
+        await asyncio.to_thread(installation.roll_back)
     assert traffic.reconnects >= 2 * len(traffic.pairs), "every edge was replaced twice"
     settings = installation.namespace.get("configmap", f"{installation.release}-heliograph-settings")["data"]
     assert "HELIOGRAPH_LOG_LEVEL" not in settings
 
 
-@pytest.fixture(scope="module")
-def guest(
-    installation: Installation, images: Images, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Installation]:
-    """A second installation in the same namespace, on the first one's Kafka and Redis, without an operator."""
-    kafka, redis = installation.object_name("kafka"), installation.object_name("redis-metadata")
-    values = ["--set", f"dev.enabled=false,kafka.bootstrapServers={kafka}:9092,kafka.topicPrefix=guest"]
-    values += ["--set", f"redis.live.url=redis://{redis}:6379/5,operator.enabled=false"]
-    made = Installation(
-        installation.namespace, images, tmp_path_factory.mktemp("guest"), release="guest", values=values
-    )
-    made.install()
-    yield made
-    installation.cluster.helm("uninstall", "guest", "-n", installation.namespace.name, "--ignore-not-found")
-
-
-def test_upgrades_and_rollbacks_leave_the_number_of_edges_alone(guest: Installation) -> None:
-    edges = f"deployment/{guest.object_name('edge')}"
-
-    def replicas() -> int:
-        return int(guest.namespace.get(edges)["spec"]["replicas"])
-
-    guest.namespace.kubectl("scale", edges, "--replicas=2")
-    guest.upgrade("--set", "edge.settings.heartbeat_interval_s=9")
-    assert replicas() == 2
-    guest.cluster.helm("rollback", "guest", "--namespace", guest.namespace.name)
-    guest.wait_ready()
-    assert replicas() == 2
-
-
-def test_uninstalling_keeps_definitions_and_topics(guest: Installation, installation: Installation) -> None:
-    guest.apply_tenant("leaver")
-    guest.cluster.helm("uninstall", "guest", "--namespace", guest.namespace.name, "--wait")
-    for kind in ("deployment", "service", "configmap", "serviceaccount", "poddisruptionbudget", "networkpolicy"):
-        left = guest.namespace.kubectl("get", kind, "-l", "app.kubernetes.io/instance=guest", "-o", "name")
-        assert left == "", kind
-    assert "tenants.heliograph.dev" in guest.cluster.kubectl("get", "crds", "-o", "name")
-    assert {"guest.leaver.log", "guest.leaver.deferred"} <= set(topics(installation))
-
-
-def topics(installation: Installation) -> list[str]:
-    """All of the dev profile's Kafka, as a client in the cluster sees them."""
-    code = (
-        "import os; from confluent_kafka.admin import AdminClient; "
-        "servers = os.environ['HELIOGRAPH_KAFKA_BOOTSTRAP_SERVERS']; "
-        "print(*AdminClient({'bootstrap.servers': servers}).list_topics(timeout=20).topics)"
-    )
-    deployment = f"deployment/{installation.object_name('router')}"
-    return installation.namespace.kubectl("exec", deployment, "--", "/opt/heliograph/bin/python", "-c", code).split()
-
-
-def test_the_commands_of_the_page_on_installing_do_what_they_say(cluster: Cluster, images: Images) -> None:
+def test_the_commands_of_the_page_on_installing_do_what_they_say(each_helm: Cluster, images: Images) -> None:
     """Typed in order, in a namespace of another name, with this checkout's images.
 
     The operator is kept to that namespace: what is in others is not its own on a cluster that is shared.
     """
-    namespace = Namespace(cluster, "messaging")
+    namespace = Namespace(each_helm, "messaging")
     text = INSTALL_PAGE.read_text(encoding="utf-8")
     commands = re.findall(r"^\$ (.+)$", text, re.MULTILINE)
     assert len(commands) == 6
@@ -194,7 +128,7 @@ def test_the_commands_of_the_page_on_installing_do_what_they_say(cluster: Cluste
             if words[:2] in (["helm", "install"], ["helm", "upgrade"]):
                 words += ["--set", f"image.registry={images.registry},image.tag={images.tag}"]
                 words += ["--set", f"operator.namespaces={{{namespace.name}}}"]
-            run(words, env=cluster.env, timeout_s=TYPED_TIMEOUT_S)
+            run(words, env=each_helm.env, timeout_s=TYPED_TIMEOUT_S)
         left = "app.kubernetes.io/component,app.kubernetes.io/component!=test"  # whose log is for who reads it
         deadline = time.monotonic() + 90
         while namespace.get("pods", "-l", left)["items"]:

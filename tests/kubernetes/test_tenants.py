@@ -355,13 +355,6 @@ REFUSED_NEW: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("body", "said"), REFUSED_NEW, ids=[said for _, said in REFUSED_NEW])
-def test_a_bad_tenant_is_refused_with_words(namespace: Namespace, crds: None, body: dict[str, Any], said: str) -> None:
-    with pytest.raises(CommandFailedError) as caught:
-        namespace.kubectl("create", "-f", "-", stdin=json.dumps(body))
-    assert said in str(caught.value)
-
-
 FULL: dict[str, Any] = {
     "topics": {"log": {"partitions": 4}, "deferred": {"partitions": 4}, "telemetry": {"partitions": 4}},
     "agentTypes": {"auditor": {"log": {"partitions": 4}}},
@@ -390,6 +383,13 @@ def standing(cluster: Cluster, crds: None) -> Any:
     namespace.kubectl("create", "-f", "-", stdin=json.dumps(tenant("standing", **FULL)))
     yield namespace
     namespace.delete()
+
+
+@pytest.mark.parametrize(("body", "said"), REFUSED_NEW, ids=[said for _, said in REFUSED_NEW])
+def test_a_bad_tenant_is_refused_with_words(standing: Namespace, body: dict[str, Any], said: str) -> None:
+    with pytest.raises(CommandFailedError) as caught:
+        standing.kubectl("create", "-f", "-", stdin=json.dumps(body))
+    assert said in str(caught.value)
 
 
 @pytest.mark.parametrize(("change", "said"), REFUSED_CHANGES, ids=[json.dumps(change) for change, _ in REFUSED_CHANGES])

@@ -8,10 +8,12 @@ its place, a gap; and afterwards, a history that is not what was delivered.
 import asyncio
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import httpx
+from tests.kubernetes.installation import Installation
 
 from heliograph.cli.history import NDJSON, read_history
 from heliograph.client import Client, ClientSettings, Gap, Message
@@ -78,6 +80,13 @@ class Traffic:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await asyncio.gather(*(client.close() for client in self._clients))
 
+    async def grow(self, timeout_s: float = 60.0) -> None:
+        """Return once every pair has published another one, or about so many; or one has got an error."""
+        wanted = self.published + len(self.pairs)
+        async with asyncio.timeout(timeout_s):
+            while self.published <= wanted and not self.errors:
+                await asyncio.sleep(0.05)
+
     @property
     def published(self) -> int:
         return sum(len(pair.published) for pair in self.pairs)
@@ -132,6 +141,20 @@ class Traffic:
                     pair.gaps.append(item)
         except Exception as error:  # noqa: BLE001 - as above
             self.errors.append(error)
+
+
+@asynccontextmanager
+async def nothing_lost(traffic: Traffic, installation: Installation, sessions: int = 10) -> AsyncIterator[None]:
+    """Whatever happens inside, no agent notices; and the log has, of so many sessions, what was delivered."""
+    await traffic.start()
+    await traffic.grow()
+    yield
+    await asyncio.to_thread(installation.wait_ready)
+    await traffic.grow()
+    await traffic.stop()
+    assert not traffic.faults(), shown(traffic.faults())
+    differences = await traffic.history_faults(installation.url("replay"), sessions)
+    assert not differences, shown(differences)
 
 
 async def _pause(event: asyncio.Event, seconds: float) -> None:
