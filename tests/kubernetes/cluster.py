@@ -25,7 +25,9 @@ CALL_TIMEOUT_S = 120.0
 NODES = "2"
 """Of a cluster that is started here: one of them dies in a test."""
 NODE_ATTEMPTS = 5
-"""The script asks `ip … | grep -q` whether a node has its address, which at times says no; then it fails to add it."""
+"""On a busy machine the script at times fails to add an address that a node has, or begins a kubelet before its runtime
+can answer, and that kubelet ends."""
+NODE_READY_S = 40.0
 DIES = "heliograph.dev/dies"
 """Taint of the node that tests drain and kill, where there are several: what does not tolerate it stays off it."""
 
@@ -127,17 +129,30 @@ class Cluster:
         names = sorted(node["metadata"]["name"] for node in self.get("nodes")["items"])
         return names[-1] if self.script is not None and len(names) > 1 else None
 
-    def node(self, verb: str, name: str) -> None:
-        """`stop-node`: it dies at once, with its containers; `start-node` brings it back."""
-        assert self.script is not None
+    def stop_node(self, name: str) -> None:
+        """It dies at once, with its containers."""
+        self._script("stop-node", name)
+
+    def start_node(self, name: str) -> None:
+        """Bring it back, and return once it is ready."""
+        ready = ["wait", "--for=condition=Ready", f"node/{name}", f"--timeout={NODE_READY_S:g}s"]
         for attempt in range(1, NODE_ATTEMPTS + 1):
+            started = False
             try:
-                run([str(self.script), verb, name], env=self.env, timeout_s=CALL_TIMEOUT_S)
+                self._script("start-node", name)
+                started = True
+                self.kubectl(*ready)
             except CommandFailedError:
                 if attempt == NODE_ATTEMPTS:
                     raise
+                if started:
+                    self.stop_node(name)
             else:
                 return
+
+    def _script(self, *arguments: str) -> None:
+        assert self.script is not None
+        run([str(self.script), *arguments], env=self.env, timeout_s=CALL_TIMEOUT_S)
 
     def _keep_clear(self) -> None:
         """The node that may die is for those who say that they can stand it: others may be using the same cluster."""

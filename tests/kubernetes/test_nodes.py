@@ -25,7 +25,7 @@ TENANT = "acme"
 SPREAD = ("edge", "router", "replay", "registry")
 """Components with two pods, one on each node."""
 NODE_TIMEOUT_S = 90.0
-"""Until the cluster has noticed that a node is gone (20 s), or that it is back."""
+"""Until the cluster has noticed that a node is gone: 20 s, and more on a busy machine."""
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +140,7 @@ async def test_a_node_that_dies_takes_nothing_along_and_fleet_and_operator_go_on
     async with nothing_lost(load, installed):
         gone = await asyncio.to_thread(left_on, installed, mortal)
         try:
-            await asyncio.to_thread(cluster.node, "stop-node", mortal)
+            await asyncio.to_thread(cluster.stop_node, mortal)
             await load.grow()  # before the cluster has noticed
             command = ["wait", "--for=condition=Ready=Unknown", f"node/{mortal}", f"--timeout={NODE_TIMEOUT_S:g}s"]
             await asyncio.to_thread(cluster.kubectl, *command)
@@ -149,9 +149,7 @@ async def test_a_node_that_dies_takes_nothing_along_and_fleet_and_operator_go_on
             await asyncio.to_thread(fleet.change, min=3)  # which only a living operator sees
             await asyncio.to_thread(fleet.until_settled, 3)
         finally:
-            await asyncio.to_thread(cluster.node, "start-node", mortal)
-        command = ["wait", "--for=condition=Ready", f"node/{mortal}", f"--timeout={NODE_TIMEOUT_S:g}s"]
-        await asyncio.to_thread(cluster.kubectl, *command)
+            await asyncio.to_thread(cluster.start_node, mortal)
         await asyncio.to_thread(
             installed.until, "pods of before are gone", lambda: not set(gone) & set(left_on(installed, mortal))
         )
