@@ -4,12 +4,13 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from tests.services.operator import fleet_rig, tenant_rig
-from tests.services.operator.fake_kube import FakeKube, FakeWatcher
+from tests.services.operator import tenant_rig
+from tests.services.operator.fake_kube import FakeWatcher
+from tests.services.operator.fleet_rig import FleetRig
 
 from heliograph.operator.bootstrap import compose
 from heliograph.operator.fleets.reconciler import FleetReconciler
-from heliograph.operator.kube import DEPLOYMENTS, EDGE_FLEETS, TENANTS
+from heliograph.operator.kube import TENANTS
 from heliograph.operator.metrics import FleetMetrics, KubeMetrics, TenantMetrics
 from heliograph.operator.recorder import Recorder
 from heliograph.operator.settings import OperatorSettings
@@ -19,7 +20,6 @@ from heliograph.operator.tenants.status import CONDITIONS
 from heliograph.service.health import Liveness, Readiness
 from heliograph.service.lifecycle import Service, serve
 from heliograph.service.metrics import Metrics
-from heliograph.stores.memory.metadata import MemoryConnectionStore, MemoryEdgeOrders
 
 START_TIMEOUT_S = 20.0
 
@@ -27,7 +27,9 @@ START_TIMEOUT_S = 20.0
 @asynccontextmanager
 async def running_operator(port: int) -> AsyncIterator[Service]:
     """Ready, and done with its first looks."""
-    kube, metrics, readiness, liveness = FakeKube(), Metrics("operator"), Readiness(), Liveness()
+    edges = FleetRig()  # two edges that are as they should be
+    await edges.running(10, 10)
+    kube, metrics, readiness, liveness = edges.kube, Metrics("operator"), Readiness(), Liveness()
     KubeMetrics(metrics).request("get", "tenants", 200)  # HttpKube's; the one in memory counts no requests
     recorder = Recorder(kube, metrics, lambda: 1_000_000.0)
     stores = tenant_rig.Rig().stores
@@ -44,19 +46,16 @@ async def running_operator(port: int) -> AsyncIterator[Service]:
     )
     fleets = FleetReconciler(
         kube,
-        MemoryConnectionStore(),
-        MemoryEdgeOrders(),
+        edges.connections,
+        edges.orders,
         recorder,
         FleetMetrics(metrics),
         interval_s=1.0,
         busy_interval_s=1.0,
+        clock=lambda: edges.now,
+        wall=lambda: edges.now,
     )
     await kube.create(TENANTS, "team", {"metadata": {"name": "acme"}, "spec": tenant_rig.spec_of()})
-    labels = {"app": "edge"}
-    template = {"selector": {"matchLabels": labels}, "replicas": 2, "template": {}}
-    await kube.create(DEPLOYMENTS, fleet_rig.NAMESPACE, {"metadata": {"name": "edge"}, "spec": template})
-    fleet = {"deploymentRef": {"name": "edge"}, "min": 2, "max": 4, "targetConnections": 100}
-    await kube.create(EDGE_FLEETS, fleet_rig.NAMESPACE, {"metadata": {"name": "edge"}, "spec": fleet})
     service = compose(
         OperatorSettings(host="127.0.0.1", port=port, drain_timeout_s=1.0),
         kube,
