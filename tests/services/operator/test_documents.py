@@ -54,9 +54,10 @@ async def test_every_metric_that_is_told_is_served() -> None:
     metrics = rig.metrics
     settings = OperatorSettings(port=0)
     compose(settings, rig.kube, None, [], metrics, Readiness(), Liveness(), nothing, nothing)  # type: ignore[arg-type]
-    from heliograph.operator.metrics import KubeMetrics
+    from heliograph.operator.metrics import FleetMetrics, KubeMetrics
 
     KubeMetrics(metrics)
+    FleetMetrics(metrics)
     served = set(re.findall(r"^# TYPE (\S+)", metrics.render()[0].decode(), re.MULTILINE))
     assert set(re.findall(r"`(heliograph_operator_[a-z_]+)`", PAPER)) - served == set()
     assert status.READY in CONDITIONS
