@@ -7,6 +7,7 @@ import pytest
 from tests.services.router.helpers import PARTITIONS, MemoryWorld, RealWorld, World, now_ms, until
 
 from heliograph.core.deferral import TURN_S
+from heliograph.core.limits import PRODUCER_RING
 from heliograph.core.messages import MessageClass
 from heliograph.core.partitions import partition_of
 from heliograph.protocol.messages import Message, record_headers, record_value
@@ -112,6 +113,21 @@ async def test_one_that_the_live_path_had_taken_is_written_from_the_stored_frame
     assert (found.position, found.time_ms) == (first.position, first.time_ms)
     await until(lambda: router.value("deferred_pending") == 0)
     assert router.value("deferred_repeats_total") == 1
+
+
+async def test_one_that_was_sent_again_and_taken_long_ago_is_not_delivered_once_more(world: World) -> None:
+    """Its partition of the deferred topic had no leader for a while: its client had no answer, went to another edge."""
+    session = world.session()
+    count = PRODUCER_RING + 10
+    for number in range(1, count + 1):
+        await append(world, control(session, number))
+    await defer(world, control(session, 3))
+    router = await world.router()
+    await until(lambda: router.value("deferred_repeats_total") == 1)
+    assert len(await in_place(world, session, count)) == count
+    await until(lambda: router.value("deferred_pending") == 0)
+    assert len({message.message_id for message in await world.messages(session)}) == count
+    assert router.value("deferred_delivered_total") == router.value("deferred_by_id_total") == 0
 
 
 async def test_where_the_producers_memory_is_gone_it_is_judged_by_its_id(world: World) -> None:

@@ -9,6 +9,8 @@ each is appended in its producer's order. The live store judges it like any publ
                              reconciling, writes it from the stored frame; a retry's frame would differ
     not its turn             an earlier one of its producer is on its way: wait for that, for a while. The same where
                              the producer is not known: its first one may be the one that is on its way
+    taken long ago           nothing is left to do: a counter takes only the next, so its client, which had no answer
+                             from the edge that deferred it, sent it again, and that one was taken
     can't be judged          the memory of its producer is gone: judge it by its message id, which it always has
     refused for now          try again later; others of its producer wait behind it
     never                    its id is another message's: set it aside
@@ -37,7 +39,7 @@ AFTER: Mapping[str, Step] = {
     "duplicate": Step.DONE,
     "out_of_order": Step.WAIT_TURN,
     "producer_unknown": Step.WAIT_TURN,
-    "producer_seq_expired": Step.JUDGE_BY_ID,
+    "producer_seq_expired": Step.DONE,
     "producer_seq_reused": Step.JUDGE_BY_ID,
     "message_id_reused": Step.SET_ASIDE,
     "backlog": Step.RETRY,
@@ -53,7 +55,7 @@ that never comes was lost with the live store, after it was acknowledged as acce
 def after(status: str, *, confirmed: bool, waited_s: float) -> Step:
     """What to do after the answer `status`. `confirmed`: of a duplicate, whether the log has it."""
     step = AFTER[status]
-    if step is Step.DONE and not confirmed:
+    if status == "duplicate" and not confirmed:
         return Step.FOLLOW
     if step is Step.WAIT_TURN and waited_s >= TURN_S:
         return Step.JUDGE_BY_ID

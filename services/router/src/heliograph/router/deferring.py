@@ -215,7 +215,7 @@ class Deferrer:
         if step is Step.SET_ASIDE:
             await self._set_aside(item, answer.status.value, CODES[answer.status.value].meaning)
             return
-        position = str(Position(answer.epoch, answer.seq))
+        position = str(Position(answer.epoch, answer.seq)) if answer.epoch else ""
         if answer.status is AppendStatus.OK:
             metrics.deferred_delivered.n += 1
             message.position = position
