@@ -150,11 +150,9 @@ class Reconciler:
         limit = SESSIONS_PER_SHARD + len(self._blocked.get(shard, {}))
         dirty = await self._live.dirty(shard, now_ms - self._limits.age_ms, limit)
         blocked = self._blocked[shard] = {}
-        seen: set[str] = set()
-        for session in (*self._due_again(shard, now_ms), *(session for session, _since_ms in dirty)):
-            if session in self._watches or session in seen:
+        for session in dict.fromkeys((*self._due_again(shard, now_ms), *(session for session, _since_ms in dirty))):
+            if session in self._watches:
                 continue
-            seen.add(session)
             topic, reason = self._topic_of(session)
             if topic is None:
                 blocked[session] = reason
