@@ -1,6 +1,5 @@
 """An EdgeFleet with real edges, as people and other programs handle it: kubectl, its scale, its status."""
 
-import asyncio
 import json
 import re
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -163,28 +162,24 @@ class Fleet:
             self.namespace.kubectl("delete", "hpa", "another")
 
 
+GROW_S = 90.0
+"""For another message of everybody: the fleets' edges come and go on a busy machine."""
+
+
 @asynccontextmanager
 async def nothing_lost(fleet: Fleet, tenant: DevelopmentTenant, *, pairs: int = PAIRS) -> AsyncIterator[Traffic]:
     """Whatever happens inside, no agent notices; and the log has what was delivered."""
     installed = fleet.installation
     traffic = Traffic(installed.url("edge"), TENANT, tenant.token(), pairs=pairs, per_s=2.0)
     await traffic.start()
-    await _grows(traffic)
+    await traffic.grow(GROW_S)
     await traffic.heard()
     yield traffic
-    await _grows(traffic)
+    await traffic.grow(GROW_S)
     await traffic.stop()
     assert not traffic.faults(), shown(traffic.faults())
     differences = await traffic.history_faults(installed.url("replay"), sessions=6)
     assert not differences, shown(differences)
-
-
-async def _grows(traffic: Traffic) -> None:
-    """Publishing goes on."""
-    before = traffic.published
-    async with asyncio.timeout(90):
-        while traffic.published <= before + len(traffic.pairs) and not traffic.errors:
-            await asyncio.sleep(0.05)
 
 
 def _sum(text: str, name: str, label: str) -> float:

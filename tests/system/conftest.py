@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from tests.system.rig import Rig
+from tests.system.rig import Rig, started
 from tests.systems import Systems
 
 from heliograph.local.providers import throwaway_kafka, throwaway_redis
@@ -18,13 +18,9 @@ def running_rig(directory: Path) -> Iterator[Rig]:
         throwaway_kafka(directory / "kafka") as kafka,
         throwaway_redis(directory / "redis", appendonly=True) as redis,
         throwaway_redis(directory / "metadata", appendonly=True) as metadata,
+        started(Rig(directory, kafka, redis, metadata)) as rig,
     ):
-        rig = Rig(directory, kafka, redis, metadata)
-        try:
-            rig.start()
-            yield rig
-        finally:
-            rig.end()
+        yield rig
 
 
 @pytest.fixture

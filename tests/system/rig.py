@@ -9,10 +9,10 @@ import random
 import secrets
 import signal
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 from redis.asyncio import Redis as Client
@@ -254,6 +254,19 @@ class Rig:
         """A metric's sum over its labels, or over those with `label`; 0 where it has none."""
         lines = [line for line in service.metrics().splitlines() if line.split("{")[0].split(" ")[0] == name]
         return sum(float(line.rpartition(" ")[2]) for line in lines if label in line)
+
+
+AnyRig = TypeVar("AnyRig", bound=Rig)
+
+
+@contextmanager
+def started(rig: AnyRig) -> Iterator[AnyRig]:
+    """The rig, running; its processes are killed in the end, also where it did not come up."""
+    try:
+        rig.start()
+        yield rig
+    finally:
+        rig.end()
 
 
 async def until(

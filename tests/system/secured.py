@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.secured import SecureKafka, SecureRedis, secure_kafka, secure_redis
-from tests.system.rig import Rig
+from tests.system.rig import Rig, started
 
 from heliograph.stores.redis.rights import Store, acl_rules
 
@@ -51,10 +51,6 @@ def running_secure_rig(directory: Path) -> Iterator[SecureRig]:
         secure_redis(directory / "live", acl_rules("live")) as live,
         secure_redis(directory / "metadata", acl_rules("metadata")) as metadata,
         secure_redis(directory / "token", acl_rules("token")) as token,
+        started(SecureRig(directory, kafka, {"live": live, "metadata": metadata, "token": token})) as rig,
     ):
-        rig = SecureRig(directory, kafka, {"live": live, "metadata": metadata, "token": token})
-        try:
-            rig.start()
-            yield rig
-        finally:
-            rig.end()
+        yield rig

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from tests.system.history import Outcome
 from tests.system.load import Run, load
-from tests.system.rig import DELIVERY_TIMEOUT_S, TENANT, Rig
+from tests.system.rig import DELIVERY_TIMEOUT_S, TENANT, Rig, started
 from tests.systems import Systems
 
 from heliograph.local.errors import CannotProvideError
@@ -37,13 +37,9 @@ def stack(systems: Systems, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         throwaway_kafka_cluster(directory / "kafka") as kafka,
         throwaway_redis(directory / "redis", appendonly=True) as redis,
         throwaway_redis(directory / "metadata", appendonly=True) as metadata,
+        started(Rig(directory, kafka, redis, metadata, readers=1)) as rig,
     ):
-        rig = Rig(directory, kafka, redis, metadata, readers=1)
-        try:
-            rig.start()
-            yield rig
-        finally:
-            rig.end()
+        yield rig
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 import redis as redis_client
 from tests.system.history import EpochTold, Outcome
 from tests.system.load import Run, load
-from tests.system.rig import Rig, until
+from tests.system.rig import Rig, started, until
 from tests.systems import Systems
 
 from heliograph.local import RedisServer
@@ -29,13 +29,9 @@ def running_rig(directory: Path) -> Iterator[Rig]:
         throwaway_kafka(directory / "kafka") as kafka,
         throwaway_redis_cluster(directory / "redis", replicas=1, appendonly=True) as cluster,
         throwaway_redis_sentinel(directory / "metadata", appendonly=True) as metadata,
+        started(Rig(directory, kafka, cluster, metadata, readers=1)) as rig,
     ):
-        rig = Rig(directory, kafka, cluster, metadata, readers=1)
-        try:
-            rig.start()
-            yield rig
-        finally:
-            rig.end()
+        yield rig
 
 
 @pytest.fixture

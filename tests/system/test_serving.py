@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 from redis.asyncio import Redis as Client
 from tests.system.history import History
-from tests.system.rig import Rig, until
+from tests.system.rig import Rig, started, until
 from tests.system.serving import Serving, serving
 from tests.systems import Systems
 
@@ -37,12 +37,10 @@ def patient(systems: Systems, tmp_path_factory: pytest.TempPathFactory) -> Itera
         throwaway_redis(directory / "metadata", appendonly=True) as metadata,
     ):
         lease_s = f"{LEASE_S:g}"
-        rig = Rig(directory, kafka, redis, metadata, lease_s=lease_s, edge_lease_s=lease_s, dispatch_lease_s="4")
-        try:
-            rig.start()
+        with started(
+            Rig(directory, kafka, redis, metadata, lease_s=lease_s, edge_lease_s=lease_s, dispatch_lease_s="4")
+        ) as rig:
             yield rig
-        finally:
-            rig.end()
 
 
 @pytest.fixture
