@@ -11,13 +11,16 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 VALID = datetime.timedelta(days=1)
+NAME = x509.DNSName("localhost")
+ADDRESS = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
 
 
-def certificate(folder: Path) -> Path:
-    """One for 127.0.0.1 and localhost in `cert.pem`, which is answered; its private key in `key.pem` beside it."""
+def certificate(folder: Path, *hosts: x509.GeneralName) -> Path:
+    """One for `hosts` (NAME and ADDRESS unless given) in `cert.pem`, which is answered; its private key in `key.pem`
+    beside it.
+    """
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-    hosts = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
     now = datetime.datetime.now(datetime.UTC)
     made = (
         x509.CertificateBuilder()
@@ -27,7 +30,7 @@ def certificate(folder: Path) -> Path:
         .serial_number(1)
         .not_valid_before(now - VALID)
         .not_valid_after(now + VALID)
-        .add_extension(x509.SubjectAlternativeName(hosts), critical=False)
+        .add_extension(x509.SubjectAlternativeName(hosts or (NAME, ADDRESS)), critical=False)
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         .sign(key, hashes.SHA256())
     )

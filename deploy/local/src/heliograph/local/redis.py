@@ -3,8 +3,10 @@
 import re
 import shutil
 import socket
+import ssl
 import subprocess
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
@@ -22,6 +24,28 @@ NOTHING = '""'
 """An empty value in a file of settings."""
 
 Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Tls:
+    """What a server has that speaks TLS and nothing else, to clients and to other servers: files in PEM."""
+
+    certificate: Path
+    key: Path
+    ca: Path
+    host: str = LOOPBACK
+    """Whom the certificate is for: clients come by this name, and servers are told to others by it."""
+
+    def settings(self, port: int) -> dict[str, str]:
+        return {
+            "port": "0",
+            "tls-port": str(port),
+            "tls-cert-file": str(self.certificate),
+            "tls-key-file": str(self.key),
+            "tls-ca-cert-file": str(self.ca),
+            "tls-auth-clients": "no",
+            "tls-replication": "yes",
+        }
 
 
 class RedisServer:
@@ -42,20 +66,24 @@ class RedisServer:
         password: str = "",
         keeps_settings: bool = False,
         sentinel: bool = False,
+        tls: Tls | None = None,
     ) -> None:
         self.directory = directory.resolve()
         self.port = port or free_port()
+        self.password = password
+        self.tls = tls
         self._appendonly = appendonly
         self._settings = settings or {}
         self._detached = detached
-        self._password = password
         self._keeps_settings = keeps_settings or sentinel
         self._sentinel = sentinel
         self.process: ServerProcess | None = None
 
     @property
     def url(self) -> str:
-        return f"redis://{credentials(self._password)}{LOOPBACK}:{self.port}/0"
+        if self.tls is None:
+            return f"redis://{credentials(self.password)}{LOOPBACK}:{self.port}/0"
+        return f"rediss://{credentials(self.password)}{self.tls.host}:{self.port}/0?ssl_ca_certs={self.tls.ca}"
 
     @property
     def running(self) -> bool:
@@ -86,8 +114,10 @@ class RedisServer:
 
     def _all_settings(self) -> dict[str, str]:
         settings = {"bind": LOOPBACK, "port": str(self.port), "dir": str(self.directory), "logfile": ""}
-        if self._password:
-            settings["requirepass"] = self._password
+        if self.tls is not None:
+            settings |= self.tls.settings(self.port)
+        if self.password:
+            settings["requirepass"] = self.password
         if not self._sentinel:
             settings |= {
                 "save": "",
@@ -108,7 +138,7 @@ class RedisServer:
         if self.process is None:
             raise NotReadyError("redis", "was not started")
         pid = self.process.pid
-        self.process.wait_until(lambda: serving_pid(self.port, self._password) == pid, timeout_s)
+        self.process.wait_until(lambda: serving_pid(self.port, self.password, self.tls) == pid, timeout_s)
 
     def stop(self) -> None:
         if self.process is not None:
@@ -139,16 +169,13 @@ def credentials(password: str) -> str:
     return f":{quote(password, safe='')}@" if password else ""
 
 
-def serving_pid(port: int, password: str = "") -> int | None:
+def serving_pid(port: int, password: str = "", tls: Tls | None = None) -> int | None:
     """Pid of the Redis that serves `port`, so that another one which took the port isn't mistaken for ours.
 
     None while nobody answers, or while it still loads its data.
     """
     try:
-        with (
-            socket.create_connection((LOOPBACK, port), timeout=SOCKET_TIMEOUT_S) as sock,
-            sock.makefile("rb") as answers,
-        ):
+        with _connected(port, tls) as sock, sock.makefile("rb") as answers:
             if password:
                 sock.sendall(b"*2\r\n$4\r\nAUTH\r\n$%d\r\n%s\r\n" % (len(password.encode()), password.encode()))
                 answers.readline()
@@ -161,6 +188,17 @@ def serving_pid(port: int, password: str = "") -> int | None:
     except OSError:
         pass
     return None
+
+
+def _connected(port: int, tls: Tls | None) -> socket.socket:
+    sock = socket.create_connection((LOOPBACK, port), timeout=SOCKET_TIMEOUT_S)
+    if tls is None:
+        return sock
+    try:
+        return ssl.create_default_context(cafile=tls.ca).wrap_socket(sock, server_hostname=tls.host)
+    except OSError:
+        sock.close()
+        raise
 
 
 def redis_problem() -> str | None:

@@ -14,7 +14,7 @@ from redis.crc import key_slot
 
 from heliograph.local.errors import NotReadyError
 from heliograph.local.ports import LOOPBACK, free_ports
-from heliograph.local.redis import READY_TIMEOUT_S, RedisServer, credentials
+from heliograph.local.redis import READY_TIMEOUT_S, RedisServer, Tls, credentials
 from heliograph.local.redis_sentinel import asked, each, replication
 
 PRIMARIES = 3
@@ -27,7 +27,10 @@ MIGRATE_TIMEOUT_MS = 5_000
 
 
 class RedisCluster:
-    """`directory` holds a folder for each node. `replicas`: of each primary."""
+    """`directory` holds a folder for each node. `replicas`: of each primary.
+
+    `tls`: of all nodes, which then speak nothing else, and are named to clients by its host.
+    """
 
     def __init__(
         self,
@@ -38,12 +41,24 @@ class RedisCluster:
         appendonly: bool = False,
         settings: dict[str, str] | None = None,
         password: str = "",
+        tls: Tls | None = None,
     ) -> None:
         self._password = password
+        self._tls = tls
         self._primaries = primaries
         self._formed = False
         count = primaries * (1 + replicas)
         ports = free_ports(2 * count)  # the bus is 10,000 above the port elsewhere, which may be past the last one
+
+        named = (
+            {
+                "tls-cluster": "yes",
+                "cluster-announce-hostname": tls.host,
+                "cluster-preferred-endpoint-type": "hostname",
+            }
+            if tls
+            else {}
+        )
 
         def node(port: int, bus_port: int) -> RedisServer:
             return RedisServer(
@@ -59,10 +74,12 @@ class RedisCluster:
                     "cluster-require-full-coverage": "no",
                     "cluster-replica-validity-factor": "0",  # however long it was without its primary
                     "repl-diskless-sync-delay": "0",
+                    **named,
                     **({"masterauth": password} if password else {}),
                     **(settings or {}),
                 },
                 password=password,
+                tls=tls,
             )
 
         self._bus_ports = dict(zip(ports[:count], ports[count:], strict=True))
@@ -70,8 +87,10 @@ class RedisCluster:
 
     @property
     def url(self) -> str:
-        hosts = ",".join(f"{LOOPBACK}:{node.port}" for node in self.nodes)
-        return f"redis+cluster://{credentials(self._password)}{hosts}"
+        tls = self._tls
+        hosts = ",".join(f"{tls.host if tls else LOOPBACK}:{node.port}" for node in self.nodes)
+        scheme, query = ("rediss", f"?ssl_ca_certs={tls.ca}") if tls else ("redis", "")
+        return f"{scheme}+cluster://{credentials(self._password)}{hosts}{query}"
 
     @property
     def running(self) -> bool:
@@ -123,10 +142,10 @@ class RedisCluster:
 
     def _sees_all(self, node: RedisServer) -> bool:
         with suppress(redis.RedisError, OSError):
-            info = asked(node.port, self._password, lambda client: client.execute_command("CLUSTER INFO"))
+            info = asked(node, lambda client: client.execute_command("CLUSTER INFO"))
             found = _fields(info)
             nodes = self._table(node)
-            link = asked(node.port, self._password, replication)
+            link = asked(node, replication)
             return (
                 found["cluster_state"] == "ok"
                 and found["cluster_slots_ok"] == str(SLOTS)
@@ -220,7 +239,7 @@ class RedisCluster:
                 client.response_callbacks.clear()
             return client.execute_command(command, *arguments)
 
-        return asked(node.port, self._password, ask)
+        return asked(node, ask)
 
     def _table(self, node: RedisServer) -> dict[str, set[str]]:
         """Node id → flags, as `node` sees them."""

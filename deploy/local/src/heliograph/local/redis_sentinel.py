@@ -16,7 +16,7 @@ import redis
 from heliograph.local.errors import NotReadyError
 from heliograph.local.ports import LOOPBACK, free_ports
 from heliograph.local.processes import ServerProcess
-from heliograph.local.redis import READY_TIMEOUT_S, SOCKET_TIMEOUT_S, RedisServer, credentials
+from heliograph.local.redis import READY_TIMEOUT_S, SOCKET_TIMEOUT_S, RedisServer, Tls, credentials
 
 MASTER = "main"
 SENTINELS = 3
@@ -28,7 +28,10 @@ FAILOVER_TIMEOUT_MS = 6_000
 
 
 class RedisSentinel:
-    """`directory` holds a folder for each process. `password`: of both servers; sentinels have one of their own."""
+    """`directory` holds a folder for each process. `password`: of both servers; sentinels have one of their own.
+
+    `tls`: of all of them, which then speak nothing else, and name each other by its host.
+    """
 
     def __init__(
         self,
@@ -38,9 +41,12 @@ class RedisSentinel:
         settings: dict[str, str] | None = None,
         password: str = "",
         sentinel_password: str = "",
+        tls: Tls | None = None,
     ) -> None:
         self._password = password
         self._sentinel_password = sentinel_password
+        self._tls = tls
+        host = tls.host if tls else LOOPBACK
         first, second, *ports = free_ports(2 + SENTINELS)
 
         def server(port: int, own: dict[str, str]) -> RedisServer:
@@ -50,34 +56,46 @@ class RedisSentinel:
                 appendonly=appendonly,
                 settings={
                     "repl-diskless-sync-delay": "0",
+                    **({"replica-announce-ip": host} if tls else {}),
                     **({"masterauth": password} if password else {}),
                     **(settings or {}),
                     **own,
                 },
                 password=password,
                 keeps_settings=True,
+                tls=tls,
             )
 
         def sentinel(port: int) -> RedisServer:
+            names = {"sentinel resolve-hostnames": "yes", "sentinel announce-hostnames": "yes"}
             watched = {
-                f"sentinel monitor {MASTER}": f"{LOOPBACK} {first} {QUORUM}",
+                **(names if tls else {}),
+                f"sentinel monitor {MASTER}": f"{host} {first} {QUORUM}",
                 f"sentinel down-after-milliseconds {MASTER}": str(DOWN_AFTER_MS),
                 f"sentinel failover-timeout {MASTER}": str(FAILOVER_TIMEOUT_MS),
                 **({f"sentinel auth-pass {MASTER}": password} if password else {}),
                 **({"sentinel sentinel-pass": sentinel_password} if sentinel_password else {}),
             }
             return RedisServer(
-                directory / f"sentinel-{port}", port, settings=watched, password=sentinel_password, sentinel=True
+                directory / f"sentinel-{port}",
+                port,
+                settings=watched,
+                password=sentinel_password,
+                sentinel=True,
+                tls=tls,
             )
 
-        self.servers = [server(first, {}), server(second, {"replicaof": f"{LOOPBACK} {first}"})]
+        self.servers = [server(first, {}), server(second, {"replicaof": f"{host} {first}"})]
         self.sentinels = [sentinel(port) for port in ports]
 
     @property
     def url(self) -> str:
-        hosts = ",".join(f"{LOOPBACK}:{sentinel.port}" for sentinel in self.sentinels)
-        query = f"?sentinel_password={self._sentinel_password}" if self._sentinel_password else ""
-        return f"redis+sentinel://{credentials(self._password)}{hosts}/{MASTER}{query}"
+        tls, password = self._tls, self._sentinel_password
+        hosts = ",".join(f"{tls.host if tls else LOOPBACK}:{sentinel.port}" for sentinel in self.sentinels)
+        said = [f"ssl_ca_certs={tls.ca}"] if tls else []
+        said += [f"sentinel_password={password}"] if password else []
+        scheme, query = "rediss" if tls else "redis", f"?{'&'.join(said)}" if said else ""
+        return f"{scheme}+sentinel://{credentials(self._password)}{hosts}/{MASTER}{query}"
 
     @property
     def running(self) -> bool:
@@ -117,7 +135,7 @@ class RedisSentinel:
 
     def _linked(self) -> bool:
         with suppress(redis.RedisError, OSError):
-            links = [asked(server.port, self._password, replication) for server in self.servers]
+            links = [asked(server, replication) for server in self.servers]
             # None follows the other where both were killed in the middle of a failover: sentinels put that right.
             masters = [link for link in links if link["role"] == "master"]
             return len(masters) == len(links) or any(link.get("master_link_status") == "up" for link in links)
@@ -126,14 +144,14 @@ class RedisSentinel:
     def _in_order(self) -> bool:
         with suppress(redis.RedisError, OSError):
             primary, replica = self.primary, self.replica
-            link = asked(replica.port, self._password, replication)
+            link = asked(replica, replication)
             if link.get("master_port") != primary.port or link.get("master_link_status") != "up":
                 return False
             return all(self._knows(sentinel, primary) for sentinel in self.sentinels)
         return False
 
     def _knows(self, sentinel: RedisServer, primary: RedisServer) -> bool:
-        seen = asked(sentinel.port, self._sentinel_password, lambda client: client.sentinel_master(MASTER))
+        seen = asked(sentinel, lambda client: client.sentinel_master(MASTER))
         return bool(
             seen["port"] == primary.port
             and seen["is_master"]
@@ -162,9 +180,7 @@ class RedisSentinel:
         for sentinel in self.sentinels:
             if sentinel.running:
                 found = asked(
-                    sentinel.port,
-                    self._sentinel_password,
-                    lambda client: client.execute_command("SENTINEL GET-MASTER-ADDR-BY-NAME", MASTER),
+                    sentinel, lambda client: client.execute_command("SENTINEL GET-MASTER-ADDR-BY-NAME", MASTER)
                 )
                 return next(server for server in self.servers if server.port == int(found[1]))
         raise NotReadyError("sentinel", "does not run")
@@ -176,20 +192,16 @@ class RedisSentinel:
 
     def fail_over(self) -> None:
         """In order, as an operator of the Redis does it: begun, not awaited."""
-        asked(
-            self.sentinels[0].port,
-            self._sentinel_password,
-            lambda client: client.execute_command("SENTINEL FAILOVER", MASTER),
-        )
+        asked(self.sentinels[0], lambda client: client.execute_command("SENTINEL FAILOVER", MASTER))
 
 
 def replication(client: Any) -> Any:
     return client.info("replication")
 
 
-def asked(port: int, password: str, ask: Callable[[Any], Any]) -> Any:
+def asked(server: RedisServer, ask: Callable[[Any], Any]) -> Any:
     """What a server on this machine answers, over a connection of its own."""
-    with redis.Redis(LOOPBACK, port, password=password or None, socket_timeout=SOCKET_TIMEOUT_S, protocol=2) as client:
+    with redis.Redis.from_url(server.url, socket_timeout=SOCKET_TIMEOUT_S, protocol=2) as client:
         return ask(client)
 
 
