@@ -11,7 +11,8 @@ from typing import Any
 import yaml
 
 ROOT = Path(__file__).parents[2]
-ALERTS = ROOT / "charts" / "heliograph" / "files" / "alerts"
+FILES = ROOT / "charts" / "heliograph" / "files"
+ALERTS = FILES / "alerts"
 CASES = Path(__file__).parent / "cases"
 
 NAMESPACE = "messaging"
@@ -35,15 +36,22 @@ def expression(alert: Alert, namespace: str = NAMESPACE) -> str:
     return str(alert["expr"]).replace("$ns", f'"{namespace}"')
 
 
-def annotations(alert: Alert) -> dict[str, str]:
-    return {
-        "summary": alert["summary"],
-        "description": alert["description"],
-        "runbook_url": f"{RUNBOOKS}#{alert['alert'].lower()}",
-    }
+def annotations(alert: Alert, runbooks: str = RUNBOOKS) -> dict[str, str]:
+    said = {"summary": alert["summary"], "description": alert["description"]}
+    if runbooks:
+        return {**said, "runbook_url": f"{runbooks}#{alert['alert'].lower()}"}
+    return {**said, "runbook": runbook_texts()[alert["alert"]]}
 
 
-def groups(prefix: str = "hg-heliograph", namespace: str = NAMESPACE) -> list[dict[str, Any]]:
+def runbook_texts() -> dict[str, str]:
+    """By alert: what it carries where nobody said where the page is."""
+    found: dict[str, str] = yaml.safe_load((FILES / "runbooks.yaml").read_text(encoding="utf-8"))
+    return found
+
+
+def groups(
+    prefix: str = "hg-heliograph", namespace: str = NAMESPACE, *, runbooks: str = RUNBOOKS
+) -> list[dict[str, Any]]:
     """Rule groups, as the chart renders them for a release of that name."""
     return [
         {
@@ -54,7 +62,7 @@ def groups(prefix: str = "hg-heliograph", namespace: str = NAMESPACE) -> list[di
                     "expr": expression(alert, namespace),
                     **({"for": alert["for"]} if "for" in alert else {}),
                     "labels": {"severity": alert["severity"]},
-                    "annotations": annotations(alert),
+                    "annotations": annotations(alert, runbooks),
                 }
                 for alert in listed
             ],

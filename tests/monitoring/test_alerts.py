@@ -5,8 +5,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
-from tests.monitoring.alerts import NAMESPACE, all_alerts, cases, groups, promtool_tests
+from tests.monitoring.alerts import NAMESPACE, RUNBOOKS, all_alerts, cases, groups, promtool_tests
 
 from heliograph.local.prometheus import Programs
 
@@ -39,9 +40,10 @@ def hold(programs: Programs, directory: Path, tests: Iterable[dict[str, Any]]) -
     assert promtool(programs, "test", "rules", *map(str, files)).count("SUCCESS") == len(files)
 
 
-def test_prometheus_takes_the_rules(prometheus_programs: Programs, tmp_path: Path) -> None:
+@pytest.mark.parametrize("runbooks", [RUNBOOKS, ""], ids=["linked", "carried"])
+def test_prometheus_takes_the_rules(runbooks: str, prometheus_programs: Programs, tmp_path: Path) -> None:
     rules = tmp_path / "rules.yaml"
-    rules.write_text(yaml.safe_dump({"groups": groups()}), encoding="utf-8")
+    rules.write_text(yaml.safe_dump({"groups": groups(runbooks=runbooks)}), encoding="utf-8")
     assert f"SUCCESS: {len(all_alerts())} rules found" in promtool(prometheus_programs, "check", "rules", str(rules))
 
 

@@ -2,7 +2,7 @@
 
 import re
 
-from tests.monitoring.alerts import ROOT, all_alerts
+from tests.monitoring.alerts import ROOT, all_alerts, runbook_texts
 from tests.monitoring.everything import everything_served
 from tests.monitoring.naming import SUFFIXES
 
@@ -33,6 +33,23 @@ def test_runbooks_lead_to_sections_that_exist() -> None:
     for name, text in runbooks().items():
         assert set(re.findall(r"\]\(#([^)]+)\)", text)) <= anchors, name
     assert {alert["alert"].lower() for alert in all_alerts()} <= anchors
+
+
+def test_alerts_can_carry_their_runbooks_word_for_word() -> None:
+    """As text of one line a part, that Prometheus takes as it is; links say where they lead."""
+    carried = runbook_texts()
+    assert list(carried) == list(runbooks())
+    for name, text in carried.items():
+        assert [line.partition(": ")[0] for line in text.splitlines()] == PARTS, name
+        assert not re.search(r"\]\(|\*\*|\{\{", text), name
+        assert words(re.sub(r" \(docs/\S+\.md(#[\w-]+)?\)", "", text)) == words(runbooks()[name]), name
+        for path in re.findall(r"\(docs/([\w-]+\.md)", text):
+            assert (PAGE.parent / path).is_file()
+
+
+def words(text: str) -> list[str]:
+    """Without marks and the targets of links."""
+    return re.findall(r"\w+", re.sub(r"\]\([^)]*\)", "]", text))
 
 
 def anchor(heading: str) -> str:

@@ -52,7 +52,7 @@ def is_it_fine() -> list[Panel]:
         ),
         series(
             "Alerts",
-            "Heliograph's alerts that fire, in all namespaces. Each has a runbook in docs/operations.md.",
+            "Heliograph's alerts that fire, in all namespaces. Each carries its runbook, or a link to it.",
             COUNT,
             Query(
                 'count by (alertname, severity) (ALERTS{alertname=~"Heliograph.+", alertstate="firing"})',

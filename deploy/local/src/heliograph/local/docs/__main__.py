@@ -1,6 +1,6 @@
 """`python -m heliograph.local.docs [--check]`: write the generated files, or say which are out of date.
 
-They are docs/reference, the chart's custom resource definitions and dashboards, and tables in its README, in
+They are docs/reference, the chart's custom resource definitions, dashboards and runbooks, and tables in its README, in
 docs/install.md and in docs/operations.md.
 """
 
@@ -12,6 +12,7 @@ from heliograph.local.dashboards.rendering import rendered as rendered_dashboard
 from heliograph.local.docs.capacity import capacity_tables
 from heliograph.local.docs.chart import filled, install_page, readme
 from heliograph.local.docs.reference import as_yaml, rendered
+from heliograph.local.docs.runbooks import NAME, runbooks_file
 from heliograph.operator.crds import CRDS
 
 DIRECTORY = Path(__file__).parents[6] / "docs"
@@ -33,6 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
     files: dict[Path, str] = {options.directory / name: text for name, text in rendered().items()}
     files |= {options.crds / name: as_yaml(make()) for name, make in CRDS.items()}
     files |= {DASHBOARD_DIRECTORY / name: text for name, text in rendered_dashboards().items()}
+    files[CHART / "files" / NAME] = runbooks_file(OPERATIONS_PAGE)
     files[CHART / "README.md"] = readme(CHART)
     files[INSTALL_PAGE] = install_page(INSTALL_PAGE, CHART)
     files[OPERATIONS_PAGE] = filled(OPERATIONS_PAGE, "capacity", capacity_tables())
