@@ -246,12 +246,35 @@ def test_the_operator_may_what_it_needs_and_no_more(chart: Chart) -> None:
 
 
 def test_an_operator_of_some_namespaces_has_a_role_in_each_and_none_besides(chart: Chart) -> None:
-    rendered = chart.render(values=CASES["everything"])
+    rendered = chart.render("operator.namespaceDeletion=false", values=CASES["everything"])
     assert rendered.names("ClusterRole") == {"messaging-hg-heliograph-crds"}, "that of the job before upgrades"
+    assert rendered.all("ValidatingAdmissionPolicy") == []
     assert [role["metadata"]["namespace"] for role in rendered.all("Role")] == ["messaging", "agents"]
     for binding in rendered.all("RoleBinding"):
         assert binding["subjects"][0]["namespace"] == "messaging"
     assert rendered.environment("operator")["HELIOGRAPH_WATCH_NAMESPACES"] == "messaging,agents"
+
+
+def test_what_may_let_tenants_of_deleted_namespaces_go_may_nothing_else_and_not_elsewhere(chart: Chart) -> None:
+    rendered = chart.render(values=CASES["everything"])
+    (rule,) = rendered.get("ClusterRole", "-operator")["rules"]
+    assert rule["resources"] == ["tenants"]
+    assert set(rule["verbs"]) == {"get", "list", "watch", "patch"}
+    policy = rendered.all("ValidatingAdmissionPolicy")[0]["spec"]
+    assert policy["validations"][0]["expression"] == "request.namespace in ['messaging', 'agents']"
+    account = f"system:serviceaccount:messaging:{rendered.pod('operator')['serviceAccountName']}"
+    assert account in policy["matchConditions"][0]["expression"]
+    everywhere = chart.render("operator.namespaceDeletion=true")
+    assert everywhere.all("ValidatingAdmissionPolicy") == [], "its ClusterRole has that already"
+    assert len(everywhere.get("ClusterRole", "-operator")["rules"]) > 1
+
+
+def test_the_charts_own_fleet_is_its_operators_whatever_labels_that_wants(chart: Chart) -> None:
+    rendered = chart.render(values=CASES["everything"])
+    assert rendered.environment("operator")["HELIOGRAPH_WATCH_LABELS"] == "environment=staging"
+    assert rendered.all("EdgeFleet")[0]["metadata"]["labels"]["environment"] == "staging"
+    taken = chart.render("operator.matchLabels.app\\.kubernetes\\.io/part-of=more")
+    assert taken.all("EdgeFleet")[0]["metadata"]["labels"]["app.kubernetes.io/part-of"] == "more"
 
 
 def test_the_job_that_applies_definitions_runs_before_upgrades_only_and_can_be_left_out(chart: Chart) -> None:

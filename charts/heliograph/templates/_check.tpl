@@ -82,7 +82,7 @@
   "host" "0.0.0.0, always" "port" "the component's own" "drain_timeout_s" "drain.timeoutSeconds" "drain_notice_s" "edge.drain.noticeSeconds"
   "redis_url" "redis.live" "metadata_redis_url" "redis.metadata" "token_redis_url" "redis.token" "virtual_shards" "redis.virtualShards"
   "kafka_bootstrap_servers" "kafka.bootstrapServers" "kafka_properties" "kafka.properties" "topic_prefix" "kafka.topicPrefix"
-  "edge_name" "the pod's name" "router_name" "the pod's name" "advertise_address" "the pod's address" "watch_namespaces" "operator.namespaces" -}}
+  "edge_name" "the pod's name" "router_name" "the pod's name" "advertise_address" "the pod's address" "watch_namespaces" "operator.namespaces" "watch_labels" "operator.matchLabels" -}}
 {{- range $path, $settings := dict "settings" .Values.settings "edge.settings" .Values.edge.settings "router.settings" .Values.router.settings "replay.settings" .Values.replay.settings "registry.settings" .Values.registry.settings "operator.settings" .Values.operator.settings -}}
 {{- range $name, $value := $settings -}}
 {{- if hasKey $values $name -}}

@@ -29,6 +29,8 @@ class FakeKube:
         self.reads = 0
         self.before: Callable[[str, Kind, str], None] = lambda verb, kind, name: None
         """Called before every request; what it raises is the answer."""
+        self.closed: set[str] = set()
+        """Namespaces that nobody has rights in, as where a Role went with its namespace."""
         self.watchers: list[FakeWatcher] = []
         self._version = itertools.count(1)
         self._created = itertools.count()
@@ -36,11 +38,13 @@ class FakeKube:
     # ---- Kube -------------------------------------------------------------------------------------------------------
 
     async def get(self, kind: Kind, namespace: str, name: str) -> Object | None:
+        self._allow("get", kind, namespace)
         self.before("get", kind, name)
         self.reads += 1
         return copy.deepcopy(self.objects.get((kind, namespace, name)))
 
     async def all_of(self, kind: Kind, namespace: str | None = None, *, labels: str = "") -> list[Object]:
+        self._allow("list", kind, namespace)
         self.before("list", kind, "")
         self.reads += 1
         return [
@@ -129,8 +133,13 @@ class FakeKube:
         return [write for write in done if events or write[1] != EVENTS.kind]
 
     def _write(self, verb: str, kind: Kind, namespace: str, name: str, subresource: str = "") -> None:
+        self._allow(verb, kind, namespace)
         self.before(verb, kind, name)
         self.writes.append((verb, f"{kind.kind}/{subresource}" if subresource else kind.kind, namespace, name))
+
+    def _allow(self, verb: str, kind: Kind, namespace: str | None) -> None:
+        if namespace in self.closed:
+            raise KubeError("kube_forbidden", f"{verb} {kind.plural} in {namespace}: no right to", 403)
 
     def _existing(self, kind: Kind, namespace: str, name: str) -> Object:
         try:

@@ -56,6 +56,8 @@ class FleetRig:
 
     def __init__(self) -> None:
         self.now = BEGIN
+        self.labels: dict[str, str] = {}
+        """That fleets must have to be the operator's."""
         self.kube = FakeKube()
         self.connections = AwayConnections(lambda: int(self.now * 1000))
         self.orders = MemoryEdgeOrders(lambda: int(self.now * 1000))
@@ -80,6 +82,7 @@ class FleetRig:
             self.orders,
             Recorder(kube, self.metrics, lambda: self.now),
             FleetMetrics(self.metrics),
+            labels=self.labels,
             interval_s=5.0,
             busy_interval_s=1.0,
             clock=lambda: self.now,

@@ -70,7 +70,7 @@ class Rig:
         )
         self.urls: dict[str, Any] = {}
         self.metrics = Metrics("operator", process=False)
-        defaults: dict[str, Any] = {"namespaces": (), "adoption": True, "refresh_s": 300.0}
+        defaults: dict[str, Any] = {"namespaces": (), "labels": {}, "adoption": True, "refresh_s": 300.0}
         self.reconciler = TenantReconciler(
             self.kube,
             Recorder(self.kube, self.metrics, lambda: 1_000_000.0),
@@ -107,9 +107,9 @@ class Rig:
         return found
 
     async def make(self, name: str = "acme", namespace: str = "team", **spec: Any) -> Object:
-        """A Tenant, not looked at yet; `annotations` are its metadata's."""
-        annotations = spec.pop("annotations", {})
-        body = {"metadata": {"name": name, "annotations": annotations}, "spec": spec_of(**spec)}
+        """A Tenant, not looked at yet; `annotations` and `labels` are its metadata's."""
+        metadata = {"name": name, "annotations": spec.pop("annotations", {}), "labels": spec.pop("labels", {})}
+        body = {"metadata": metadata, "spec": spec_of(**spec)}
         return await self.kube.create(TENANTS, namespace, body)
 
     async def change(self, change: Callable[[Object], None], name: str = "acme", namespace: str = "team") -> None:

@@ -428,6 +428,20 @@ async def test_nobody_is_asked_unless_the_fleet_says_so(rig: FleetRig) -> None:
     assert [standing.shed for standing in await rig.orders.standing(full)] == [None, None]
 
 
+async def test_a_fleet_without_the_labels_is_another_operators(rig: FleetRig) -> None:
+    rig.labels = {"environment": "staging"}
+    rig.reconciler = rig.operator()
+    (watch,) = rig.reconciler.watches
+    assert watch.labels == "environment=staging"
+    await rig.deployment(1)
+    await rig.fleet()
+    await rig.reconciler.reconcile(KEY)
+    assert "status" not in rig.kube.one(EDGE_FLEETS, NAMESPACE, FLEET)
+    await rig.kube.patch(EDGE_FLEETS, NAMESPACE, FLEET, {"metadata": {"labels": rig.labels}})
+    await rig.reconciler.reconcile(KEY)
+    assert rig.kube.one(EDGE_FLEETS, NAMESPACE, FLEET)["status"]["desired"] >= 1
+
+
 # ---- papers --------------------------------------------------------------------------------------------------------
 
 ROOT = Path(__file__).parents[3]

@@ -139,6 +139,34 @@ async def test_an_api_server_that_is_away_does_not_end_the_process_and_is_shown(
         await until(lambda: service.readiness.degraded() == [])
 
 
+async def test_a_namespace_whose_rights_are_gone_is_shown_and_keeps_no_other_one_waiting() -> None:
+    kube, seen = FakeKube(), Seen()
+    for namespace in ("a", "b"):
+        await kube.create(TENANTS, namespace, {"metadata": {"name": "one"}})
+    options = {"watch_namespaces": ("a", "b"), "resync_interval_s": 0.1}
+    async with running(kube, FakeWatcher(kube, ("a", "b")), seen, **options) as service:
+        kube.closed.add("a")
+        await until(lambda: service.readiness.degraded() == ["lists"])
+        seen.looks.clear()
+        await until(lambda: len(seen.looks) >= 3)
+        assert set(seen.looks[1:]) == {Key("Tenant", "b", "one")}, "but for one that was due already"
+        assert service.readiness.ready
+        assert service.liveness.failure is None
+        kube.closed.clear()
+        await until(lambda: service.readiness.degraded() == [])
+        await until(lambda: Key("Tenant", "a", "one") in seen.looks[1:])
+
+
+async def test_a_watch_that_is_stuck_is_found_while_another_namespace_has_no_rights() -> None:
+    kube, seen = FakeKube(), Seen()
+    watcher = FakeWatcher(kube, ("a", "b"))
+    kube.closed.add("a")
+    async with running(kube, watcher, seen, watch_namespaces=("a", "b")) as service:
+        watcher.stalled = True
+        await kube.create(TENANTS, "b", {"metadata": {"name": "unheard"}})
+        await until(lambda: service.liveness.failure is not None)
+
+
 async def test_a_look_that_can_not_be_ended_ends_the_process() -> None:
     kube, seen = FakeKube(), Seen()
     seen.gate.clear()

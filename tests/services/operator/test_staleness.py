@@ -43,6 +43,17 @@ def test_what_went_while_the_watch_began_anew_is_noticed_by_the_second_list_with
     assert judge.behind_s(500.0) == 0
 
 
+def test_namespaces_are_judged_each_by_its_own_list() -> None:
+    judge, elsewhere = Staleness(), ("Tenant", "b", "one")
+    for one in (ONE, elsewhere):
+        judge.told(one, "5", gone=False)
+    for now in (10.0, 20.0, 30.0):
+        assert judge.listed("Tenant", {elsewhere: "5"}, now, "b") == [], "nothing is said of others"
+    assert judge.behind_s(500.0) == 0
+    judge.listed("Tenant", {}, 40.0, "b")
+    assert judge.listed("Tenant", {}, 50.0, "b") == [elsewhere]
+
+
 def test_kinds_are_judged_each_by_its_own_list() -> None:
     judge = Staleness()
     judge.told(ONE, "5", gone=False)

@@ -556,3 +556,68 @@ async def test_a_look_that_another_operator_got_ahead_of_is_a_conflict_and_harms
 async def test_a_tenant_that_is_gone_is_forgotten() -> None:
     rig = Rig()
     assert await rig.look("never") is None
+
+
+async def test_a_namespace_whose_rights_are_gone_does_not_keep_the_operator_from_starting() -> None:
+    rig = Rig(namespaces=("gone", "team"))
+    rig.kube.closed.add("gone")
+    await rig.make()
+    await rig.reconciler.start()
+    await rig.look()
+    assert rig.condition("Ready")[0] == "True"
+
+
+# ---- several operators in one cluster -------------------------------------------------------------------------------
+
+OURS = {"environment": "staging"}
+
+
+async def test_with_labels_only_tenants_that_have_them_are_looked_at() -> None:
+    rig = Rig(labels=OURS)
+    await rig.make(labels={**OURS, "team": "a"})
+    await rig.make("other", tenant="other", labels={"environment": "production"})
+    await rig.reconciler.start()
+    assert rig.told == [Key("Tenant", "team", "acme")]
+    for name in ("acme", "other"):
+        await rig.look(name)
+    assert rig.condition("Ready")[0] == "True"
+    assert "status" not in rig.body("other")
+    assert "finalizers" not in rig.body("other")["metadata"]
+    await rig.kube.delete(TENANTS, "team", "other")  # nothing of ours holds it
+    assert (TENANTS, "team", "other") not in rig.kube.objects
+
+
+async def test_a_tenant_that_loses_the_label_is_left_as_it_is_to_whoever_it_is_now() -> None:
+    rig = Rig(labels=OURS)
+    await rig.make(labels=OURS)
+    await rig.look()
+    await rig.kube.patch(TENANTS, "team", "acme", {"metadata": {"labels": {"environment": "production"}}})
+    rig.kube.written()
+    await rig.look()
+    assert rig.kube.written() == []
+    assert await rig.record() is not None
+    another = Rig(rig.kube, rig.stores, labels={"environment": "production"})
+    await another.look()
+    assert another.condition("Ready")[0] == "True"
+    await rig.kube.delete(TENANTS, "team", "acme")
+    await rig.look()
+    assert (TENANTS, "team", "acme") in rig.kube.objects
+    await another.look()
+    assert (TENANTS, "team", "acme") not in rig.kube.objects
+
+
+@pytest.mark.parametrize("where", ["team", "others"])
+async def test_a_tenant_that_another_operators_resource_has_is_a_conflict(where: str) -> None:
+    """Also where it may be adopted, and in the namespace of the other one: that one is there, if not seen."""
+    rig = Rig()
+    await rig.make()
+    await rig.look()
+    one = Rig(rig.kube, rig.stores, labels=OURS)
+    await one.make("mine", where, labels=OURS, annotations={"heliograph.dev/adopt": "true"})
+    await one.reconciler.start()
+    await one.look("mine", where)
+    assert one.condition("Ready", "mine", where)[:2] == ("False", "Conflict")
+    await rig.kube.delete(TENANTS, "team", "acme")
+    await rig.look()
+    await one.look("mine", where)
+    assert one.condition("Ready", "mine", where)[0] == "True"

@@ -49,6 +49,10 @@ REPLICA_SETS = Kind("apps", "v1", "replicasets", "ReplicaSet")
 HORIZONTAL_POD_AUTOSCALERS = Kind("autoscaling", "v2", "horizontalpodautoscalers", "HorizontalPodAutoscaler")
 
 
+FORBIDDEN = 403
+"""Status where rights are missing: in one of several namespaces, as it is gone."""
+
+
 class KubeError(HeliographError):
     """The API server did not do what it was asked. `status`: its HTTP status, 0 where it gave none.
 
@@ -106,6 +110,16 @@ def annotations_of(body: Mapping[str, Any]) -> Mapping[str, str]:
 def is_true(body: Mapping[str, Any], annotation: str) -> bool:
     """Whether an annotation of an object says `true`, as `kubectl annotate … NAME=true` writes it."""
     return annotations_of(body).get(annotation) == "true"
+
+
+def has_labels(body: Mapping[str, Any], wanted: Mapping[str, str]) -> bool:
+    """Whether an object has all of these labels."""
+    return wanted.items() <= (body["metadata"].get("labels") or {}).items()
+
+
+def selector(labels: Mapping[str, str]) -> str:
+    """These labels as a label selector; none takes everything."""
+    return ",".join(f"{name}={value}" for name, value in labels.items())
 
 
 PAUSED = f"{GROUP}/paused"

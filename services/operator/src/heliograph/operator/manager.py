@@ -8,7 +8,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable, Sequence
 
-from heliograph.operator.kube import Kind, Kube, KubeError, Object
+from heliograph.operator.kube import FORBIDDEN, Kind, Kube, KubeError, Object
 from heliograph.operator.queue import Work, WorkQueue
 from heliograph.operator.reconciler import Key, Reconciler, Requeue
 from heliograph.operator.staleness import ObjectKey, Staleness
@@ -106,21 +106,28 @@ class Manager:
                 self._liveness.fail(f"a look at an object has not ended after {running_s:.0f} s")
 
     async def _check(self, *, resync: bool) -> None:
+        refused: KubeError | None = None
         try:
-            for kind, labels in self._watched.items():
-                found = [
-                    body for where in self._namespaces for body in await self._kube.all_of(kind, where, labels=labels)
-                ]
-                self._listed(kind, found, resync=resync)
+            for where in self._namespaces:
+                for kind, labels in self._watched.items():
+                    try:
+                        self._listed(kind, where, await self._kube.all_of(kind, where, labels=labels), resync=resync)
+                    except KubeError as error:
+                        if error.status != FORBIDDEN or where is None:
+                            raise
+                        refused = error  # the namespace is gone, and the rights there with it: others go on
         except KubeError as error:
             self._condition.degraded(error)
             return
-        self._condition.ok()
+        if refused is not None:
+            self._condition.degraded(refused)
+        else:
+            self._condition.ok()
         behind_s = self._staleness.behind_s(self._clock())
         if behind_s >= self._stuck_s:
             self._liveness.fail(f"the watch has not told of {self._staleness.example()} for {behind_s:.0f} s")
 
-    def _listed(self, kind: Kind, found: Iterable[Object], *, resync: bool) -> None:
+    def _listed(self, kind: Kind, where: str | None, found: Iterable[Object], *, resync: bool) -> None:
         versions: dict[ObjectKey, str] = {}
         for body in found:
             metadata = body["metadata"]
@@ -128,7 +135,7 @@ class Manager:
             if resync and kind.kind in self._reconcilers:
                 key = Key(kind.kind, metadata["namespace"], metadata["name"])
                 self.queue.add(key, self._uniform() * self._resync_s / 2)
-        for _, namespace, name in self._staleness.listed(kind.kind, versions, self._clock()):
+        for _, namespace, name in self._staleness.listed(kind.kind, versions, self._clock(), where):
             self._enqueue(kind, {"metadata": {"namespace": namespace, "name": name}}, gone=True)
 
     def _enqueue(self, kind: Kind, body: Object, *, gone: bool) -> None:

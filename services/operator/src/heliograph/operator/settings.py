@@ -1,6 +1,25 @@
 """The operator's settings, besides those that services share."""
 
+import re
+from typing import Annotated
+
+from pydantic import AfterValidator
+
 from heliograph.service.settings import CommaList, KafkaSettings, RedisSettings, ServiceSettings, setting
+
+LABEL = re.compile(
+    r"([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-\w.]{0,61}[A-Za-z0-9])?"
+    r"=([A-Za-z0-9]([-\w.]{0,61}[A-Za-z0-9])?)?",
+    re.ASCII,
+)
+"""`name=value`, as Kubernetes takes them."""
+
+
+def _check_labels(values: tuple[str, ...]) -> tuple[str, ...]:
+    for value in values:
+        if not LABEL.fullmatch(value):
+            raise ValueError("must be name=value, or several with commas between them")
+    return values
 
 
 class OperatorSettings(ServiceSettings, KafkaSettings, RedisSettings):
@@ -9,6 +28,11 @@ class OperatorSettings(ServiceSettings, KafkaSettings, RedisSettings):
     port: int = setting(8084, "Probes and metrics; the others have 8080 to 8082.", unit="TCP port", ge=0, le=65_535)
     watch_namespaces: CommaList = setting(
         (), "Namespaces whose resources are its own. Empty: all of them, which needs a ClusterRole."
+    )
+    watch_labels: Annotated[CommaList, AfterValidator(_check_labels)] = setting(
+        (),
+        "Labels, as in environment=staging, that Tenants and EdgeFleets must have to be its own: for several operators "
+        "in one cluster. Empty: it looks after all.",
     )
     workers: int = setting(
         8,
@@ -67,3 +91,7 @@ class OperatorSettings(ServiceSettings, KafkaSettings, RedisSettings):
     )
     jwks_timeout_s: float = setting(10.0, "Of one fetch, redirects included.", gt=0, le=60)
     jwks_max_bytes: int = setting(262_144, "Of a key set: 64 large keys are 100 KB.", ge=1_024, le=16_777_216)
+
+    def labels(self) -> dict[str, str]:
+        """`watch_labels` by name."""
+        return dict(label.split("=", 1) for label in self.watch_labels)

@@ -35,13 +35,15 @@ class Staleness:
             self._told[key] = version
         self._behind.pop(key, None)
 
-    def listed(self, kind: str, listed: Mapping[ObjectKey, str], now: float) -> list[ObjectKey]:
-        """A list of all objects of a kind shows these versions.
+    def listed(
+        self, kind: str, listed: Mapping[ObjectKey, str], now: float, namespace: str | None = None
+    ) -> list[ObjectKey]:
+        """A list of all objects of a kind, in one namespace or (None) all, shows these versions.
 
         Answers those that the watch told of and that are gone, as two lists in a row say: where a watch begins anew, an
         object that went meanwhile is never told of.
         """
-        known = {key for key in (*self._told, *self._behind) if key[0] == kind}
+        known = {key for key in (*self._told, *self._behind) if key[0] == kind and namespace in (None, key[1])}
         gone: list[ObjectKey] = []
         for key in known | listed.keys():
             told, noted = self._told.get(key), self._behind.get(key)

@@ -2,7 +2,8 @@
 
 Its `on.event` handlers only tell that something changed: they store nothing in objects, put no finalizers or
 annotations on them, and need no peering, no timers, no daemons. It runs in a thread with an event loop of its own:
-kopf takes over signals where it runs in the main thread, and ends every other task of its loop when it stops.
+kopf takes over signals where it runs in the main thread, and ends every other task of its loop when it stops. Each of
+several namespaces has such a thread: one that is gone, and the rights there with it, ends no other one's watch.
 
 This must never miss that watching ended: it begins again, is counted, and shown in readiness.
 """
@@ -29,7 +30,7 @@ RESTART = BackoffPolicy(base_s=1.0, cap_s=30.0, healthy_s=60.0)
 """Of watching that ended: an API server that is away is kopf's own to wait for; this is what it gave up on."""
 
 STOP_TIMEOUT_S = 3.0
-"""For the thread to end; it is a daemon thread, the process does not wait longer."""
+"""For the threads to end; they are daemon threads, the process does not wait longer."""
 
 Changed = Callable[[Kind, Object, bool], None]
 """Told the kind, the object, and whether it is gone; on the event loop of whoever started the watcher."""
@@ -77,47 +78,75 @@ class KopfWatcher:
         self._times = times
         self._page_objects = page_objects
         self._stop = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._threads: list[threading.Thread] = []
+        self._problems: dict[str | None, object] = {}
+        """What ended watching a namespace (None: all), where it has not begun again."""
 
     async def start(self, watched: Mapping[Kind, str], changed: Changed) -> None:
         loop = asyncio.get_running_loop()
         self._stop.clear()
-        self._thread = threading.Thread(
-            target=self._run, args=(dict(watched), changed, loop), name="watching", daemon=True
-        )
-        self._thread.start()
+        for where in self._namespaces or (None,):
+            name = "watching" if where is None else f"watching {where}"
+            arguments = (where, dict(watched), changed, loop)
+            self._threads.append(threading.Thread(target=self._run, args=arguments, name=name, daemon=True))
+            self._threads[-1].start()
 
     async def stop(self) -> None:
         self._stop.set()
-        thread, self._thread = self._thread, None
-        if thread is not None:
-            await asyncio.get_running_loop().run_in_executor(None, thread.join, STOP_TIMEOUT_S)
+        threads, self._threads = self._threads, []
+        deadline = time.monotonic() + STOP_TIMEOUT_S
+        for thread in threads:
+            left_s = max(0.0, deadline - time.monotonic())
+            await asyncio.get_running_loop().run_in_executor(None, thread.join, left_s)
 
-    def _run(self, watched: Mapping[Kind, str], changed: Changed, loop: asyncio.AbstractEventLoop) -> None:
+    def _stands(self, where: str | None, problem: object) -> None:
+        """A watch began (None), or has ended by this."""
+        self._problems.pop(where, None)
+        if problem is not None:
+            self._problems[where] = problem
+        if self._problems:
+            self._condition.degraded(next(iter(self._problems.values())))
+        else:
+            self._condition.ok()
+
+    def _run(
+        self,
+        where: str | None,
+        watched: Mapping[Kind, str],
+        changed: Changed,
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
         backoff = Backoff(RESTART, random.random)
 
-        def tell(state: Callable[..., None], *error: object) -> None:
+        def tell(problem: object) -> None:
             if not self._stop.is_set():
-                loop.call_soon_threadsafe(state, *error)
+                loop.call_soon_threadsafe(self._stands, where, problem)
 
         while not self._stop.is_set():
             backoff.succeeded(time.monotonic())
-            tell(self._condition.ok)
+            tell(None)
             problem: object = "watching ended by itself"
             try:
                 with asyncio.Runner() as runner:
-                    runner.run(self._watch(watched, changed, loop))
+                    runner.run(self._watch(where, watched, changed, loop))
             except Exception as error:  # noqa: BLE001 - whatever ended it, it begins again; it is shown and counted
                 problem = error
             if self._stop.is_set():
                 return
             delay_s = backoff.failed(time.monotonic())
             self._metrics.restarted()
-            log.error("watching_ended", error=describe_error(problem), again_in_s=round(delay_s, 3))
-            tell(self._condition.degraded, problem)
+            fields = {"namespace": where} if where is not None else {}
+            log.error("watching_ended", **fields, error=describe_error(problem), again_in_s=round(delay_s, 3))
+            tell(problem)
             self._stop.wait(delay_s)
 
-    async def _watch(self, watched: Mapping[Kind, str], changed: Changed, loop: asyncio.AbstractEventLoop) -> None:
+    async def _watch(
+        self,
+        where: str | None,
+        watched: Mapping[Kind, str],
+        changed: Changed,
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
         logging.getLogger("kopf").setLevel(logging.WARNING)  # it tells of every event otherwise
         logging.getLogger("kopf._core.reactor.running").setLevel(logging.ERROR)  # that it leaves signals to us
         registry = kopf.OperatorRegistry()
@@ -131,8 +160,8 @@ class KopfWatcher:
             kopf.on.event(kind.group, kind.version, kind.plural, registry=registry, id=kind.plural)(
                 self._handler(kind, changed, loop)
             )
-        where = {"namespaces": self._namespaces} if self._namespaces else {"clusterwide": True}
-        await kopf.operator(registry=registry, settings=settings, standalone=True, stop_flag=self._stop, **where)
+        scope = {"namespaces": [where]} if where is not None else {"clusterwide": True}
+        await kopf.operator(registry=registry, settings=settings, standalone=True, stop_flag=self._stop, **scope)
 
     def _handler(self, kind: Kind, changed: Changed, loop: asyncio.AbstractEventLoop) -> Callable[..., Any]:
         async def handler(event: Mapping[str, Any], **_: Any) -> None:

@@ -7,7 +7,7 @@ was draining serves again once its order has run out.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,7 +20,7 @@ from heliograph.operator.fleets import status as says
 from heliograph.operator.fleets.acting import Actor, ChangedMeanwhileError, Scaled
 from heliograph.operator.fleets.observing import View, look, other_owner
 from heliograph.operator.fleets.spec import FleetSpec, parse_spec
-from heliograph.operator.kube import EDGE_FLEETS, PAUSED, Kind, Kube, KubeError, Object, is_true
+from heliograph.operator.kube import EDGE_FLEETS, PAUSED, Kind, Kube, KubeError, Object, has_labels, is_true, selector
 from heliograph.operator.metrics import FleetMetrics
 from heliograph.operator.reconciler import Key, Requeue, Watch, own_key
 from heliograph.operator.recorder import Recorder, Severity, rfc3339
@@ -61,17 +61,21 @@ class FleetReconciler:
         recorder: Recorder,
         metrics: FleetMetrics,
         *,
+        labels: Mapping[str, str],
         interval_s: float,
         busy_interval_s: float,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
-        """`interval_s` between looks at a fleet, `busy_interval_s` while one of its edges goes."""
+        """`labels` that a fleet must have to be seen; `interval_s` between looks at one, `busy_interval_s` while one of
+        its edges goes.
+        """
         self._kube = kube
         self._connections = connections
         self._orders = orders
         self._recorder = recorder
         self._metrics = metrics
+        self._labels = labels
         self._actor = Actor(kube, orders, recorder, metrics)
         self._interval_s = interval_s
         self._busy_interval_s = busy_interval_s
@@ -88,14 +92,14 @@ class FleetReconciler:
         """Fleets alone. Deployments and pods are read at each look, which come every few seconds: to watch every pod
         of a cluster for that would cost it more, and us rights to see them.
         """
-        return (Watch(EDGE_FLEETS, own_key(EDGE_FLEETS)),)
+        return (Watch(EDGE_FLEETS, own_key(EDGE_FLEETS), selector(self._labels)),)
 
     async def start(self) -> None:
         """Nothing has to be known of all fleets together."""
 
     async def reconcile(self, key: Key) -> Requeue | None:
         fleet = await self._kube.get(EDGE_FLEETS, key.namespace, key.name)
-        if fleet is None or "deletionTimestamp" in fleet["metadata"]:
+        if fleet is None or "deletionTimestamp" in fleet["metadata"] or not has_labels(fleet, self._labels):
             self._remembered.pop(key, None)
             self._metrics.gone(str(key))
             return None

@@ -7,11 +7,24 @@ While Kafka is away, what needs no topics is applied all the same: keys, limits,
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from heliograph.core.errors import InvalidValueError
 from heliograph.operator.conditions import Condition, Truth
-from heliograph.operator.kube import CONFIG_MAPS, PAUSED, SECRETS, TENANTS, Kind, Kube, KubeError, Object, is_true
+from heliograph.operator.kube import (
+    CONFIG_MAPS,
+    FORBIDDEN,
+    PAUSED,
+    SECRETS,
+    TENANTS,
+    Kind,
+    Kube,
+    KubeError,
+    Object,
+    has_labels,
+    is_true,
+    selector,
+)
 from heliograph.operator.metrics import TenantMetrics
 from heliograph.operator.reconciler import Key, Requeue, Watch
 from heliograph.operator.recorder import Recorder
@@ -28,7 +41,7 @@ from heliograph.operator.tenants.status import PAUSED as PAUSED_CONDITION
 from heliograph.operator.tenants.status import QUOTAS_APPLIED, READY, TOPICS_READY
 from heliograph.operator.tenants.stores import TenantStores
 from heliograph.operator.tenants.telling import Telling
-from heliograph.stores.ports import CorruptError, StoreError
+from heliograph.stores.ports import CorruptError, Owner, StoreError
 
 
 class TenantReconciler:
@@ -45,16 +58,20 @@ class TenantReconciler:
         keys: KeySource,
         *,
         namespaces: Sequence[str],
+        labels: Mapping[str, str],
         adoption: bool,
         refresh_s: float,
         uniform: Callable[[], float],
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`namespaces`: those whose Tenants are seen, empty for all. `refresh_s`: of keys from URLs."""
+        """`namespaces`: those whose Tenants are seen, empty for all; `labels`: those that they must have. `refresh_s`:
+        of keys from URLs.
+        """
         self._kube = kube
         self._stores = stores
         self._keys = keys
         self._namespaces = tuple(namespaces)
+        self._labels = labels
         self._adoption = adoption
         self._refresh_s = refresh_s
         self._uniform = uniform
@@ -69,19 +86,25 @@ class TenantReconciler:
     def watches(self) -> Sequence[Watch]:
         label = f"{WATCHED_LABEL}=true"
         return (
-            Watch(TENANTS, self._changed),
+            Watch(TENANTS, self._changed, selector(self._labels)),
             Watch(SECRETS, self._referring(SECRETS), label),
             Watch(CONFIG_MAPS, self._referring(CONFIG_MAPS), label),
         )
 
     async def start(self) -> None:
         for namespace in self._namespaces or (None,):
-            for body in await self._kube.all_of(TENANTS, namespace):
+            try:
+                found = await self._kube.all_of(TENANTS, namespace, labels=selector(self._labels))
+            except KubeError as error:
+                if error.status != FORBIDDEN or namespace is None:
+                    raise
+                continue  # it is gone, and the rights there with it: that must not keep others waiting
+            for body in found:
                 self._claims.put(body)
 
     async def reconcile(self, key: Key) -> Requeue | None:
         body = await self._kube.get(TENANTS, key.namespace, key.name)
-        if body is None:
+        if body is None or not has_labels(body, self._labels):
             self._claims.drop(key)
             self._metrics.gone(f"{key.namespace}/{key.name}")
             return None
@@ -167,7 +190,7 @@ class TenantReconciler:
             me,
             self._claims.of_tenant(me.tenant),
             owner,
-            sees_owner=owner is None or not self._namespaces or owner.namespace in self._namespaces,
+            sees_owner=owner is None or await self._sees(owner, me.uid),
             had_it=had_it,
             has_data=owner is None and not had_it and not adopts and await self._has_data(me.tenant),
             adopts=adopts,
@@ -185,6 +208,23 @@ class TenantReconciler:
             return True
         await self._refuse(look, judgement)
         return False
+
+    async def _sees(self, owner: Owner, uid: str) -> bool:
+        """Whether the resource that has a tenant would be known here, if it were still there. Raises KubeError.
+
+        `uid`: whose look it is.
+        """
+        if self._namespaces and owner.namespace not in self._namespaces:
+            return False
+        if not self._labels or owner.retained or owner.uid == uid:
+            return True
+        try:
+            body = await self._kube.get(TENANTS, owner.namespace, owner.name)
+        except KubeError as error:
+            if error.status != FORBIDDEN:
+                raise
+            return True
+        return body is None or body["metadata"]["uid"] != owner.uid or has_labels(body, self._labels)
 
     async def _has_data(self, tenant: str) -> bool:
         try:
