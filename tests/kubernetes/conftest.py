@@ -30,6 +30,7 @@ GROUPS = {
     "test_fleets": "fleets",
     "test_fleet_load": "fleets",
     "test_chart_rendering": "charts",
+    "test_foreign_kinds": "charts",
     "test_images": "charts",
     "test_skaffold": "charts",
     "test_compose_schema": "charts",

@@ -9,6 +9,7 @@ import jsonschema
 import pytest
 import yaml
 from tests.local.papers import ROOT, relative_links
+from tests.structural import unknown
 
 from heliograph.operator.crds import CRDS
 
@@ -16,7 +17,6 @@ EXAMPLES = ROOT / "deploy" / "examples"
 CHART = ROOT / "charts" / "heliograph"
 VALUES = json.loads((CHART / "values.schema.json").read_text(encoding="utf-8"))
 DEFINITIONS = {made["spec"]["names"]["kind"]: made for made in (make() for make in CRDS.values())}
-BEYOND_SCHEMA = {"apiVersion", "kind", "metadata"}
 
 
 def documents(folder: str) -> Iterator[tuple[Path, dict[str, Any]]]:
@@ -62,23 +62,6 @@ def test_resources_fit_their_definitions_and_have_no_field_besides(path: Path, d
     assert document["apiVersion"] == f"heliograph.dev/{version['name']}"
     jsonschema.Draft4Validator(schema).validate(document)  # exclusive bounds are flags, as in OpenAPI 3.0
     assert list(unknown(document, schema)) == []
-
-
-def unknown(value: Any, schema: dict[str, Any], place: str = "") -> Iterator[str]:
-    """Fields that a structural schema does not have: the API server would drop them."""
-    if isinstance(value, list):
-        for one in value:
-            yield from unknown(one, schema.get("items", {}), f"{place}[]")
-    elif isinstance(value, dict):
-        rest, open_ = schema.get("additionalProperties"), schema.get("x-kubernetes-preserve-unknown-fields")
-        for name, inner in value.items():
-            if not place and name in BEYOND_SCHEMA:
-                continue
-            known = schema.get("properties", {}).get(name, rest if isinstance(rest, dict) else None)
-            if known is not None:
-                yield from unknown(inner, known, f"{place}.{name}")
-            elif not open_:
-                yield f"{place}.{name}"
 
 
 def test_a_field_too_many_would_be_seen() -> None:

@@ -1,6 +1,7 @@
-// Whether the Prometheus operator's own types take what is on standard input: a field that they don't know is an error.
+// Whether types of the Prometheus operator and of Flux take what is on standard input: a field that they don't know is an
+// error.
 //
-// Its definitions are not part of a cluster for tests, and their schemas are served by no registry; the types that they
+// Their definitions are not part of a cluster for tests, and their schemas are served by no registry; the types that they
 // are generated from are.
 package main
 
@@ -9,6 +10,7 @@ import (
 	"io"
 	"os"
 
+	flux "github.com/fluxcd/helm-controller/api/v2"
 	monitoring "github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring/v1"
 	"sigs.k8s.io/yaml"
 )
@@ -32,6 +34,7 @@ func check(from io.Reader) error {
 		return err
 	}
 	kinds := map[string]any{
+		"HelmRelease":    &flux.HelmRelease{},
 		"PodMonitor":     &monitoring.PodMonitor{},
 		"ServiceMonitor": &monitoring.ServiceMonitor{},
 		"PrometheusRule": &monitoring.PrometheusRule{},
