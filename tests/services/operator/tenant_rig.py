@@ -1,6 +1,7 @@
 """A reconciler of Tenants on the fake API server and memory stores, looked at step by step."""
 
 import copy
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +15,7 @@ from heliograph.operator.tenants.fetching import FetchError
 from heliograph.operator.tenants.keys import KeySource
 from heliograph.operator.tenants.reconciler import TenantReconciler
 from heliograph.operator.tenants.status import CONDITIONS
-from heliograph.operator.tenants.stores import NamedLogAdmin, TenantStores
+from heliograph.operator.tenants.stores import AWAY_FOR_S, NamedLogAdmin, TenantStores
 from heliograph.protocol.tenants import Tenant, decode_tenant
 from heliograph.service.metrics import Metrics
 from heliograph.stores.keys import Topics
@@ -59,7 +60,7 @@ class Rig:
         self.live_server = MemoryLiveServer(lambda: 1_000, virtual_shards=SHARDS)
         self.stores = stores or TenantStores(
             topics=Topics("hg"),
-            admin=NamedLogAdmin(MemoryLogAdmin(self.log)),
+            admin=NamedLogAdmin(MemoryLogAdmin(self.log), itertools.count(0.0, AWAY_FOR_S).__next__),
             access=self.access,
             tenants=MemoryTenantStore(),
             connections=MemoryConnectionStore(),

@@ -2,6 +2,7 @@
 
 import base64
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,8 +14,10 @@ from heliograph.operator.kube import CONFIG_MAPS, SECRETS, TENANTS, KubeError, O
 from heliograph.operator.reconciler import Key
 from heliograph.operator.tenants.crd import WATCHED_LABEL
 from heliograph.operator.tenants.look import FINALIZER
+from heliograph.operator.tenants.stores import NamedLogAdmin
 from heliograph.protocol.tenants import Tenant, encode_tenant
-from heliograph.stores.ports import Owner, StoreError
+from heliograph.stores.memory.log import MemoryLogAdmin
+from heliograph.stores.ports import LogAdmin, Owner, StoreError, TopicInfo
 from heliograph.stores.redis.metadata import MetadataClient, RedisTenantStore
 
 LABELS = {WATCHED_LABEL: "true"}
@@ -66,13 +69,24 @@ async def test_what_we_wrote_ourselves_is_no_news_and_what_others_wrote_is() -> 
     assert rig.told == [Key("Tenant", "team", "acme")]
 
 
+class ReadOnly:
+    """A LogAdmin that is only asked."""
+
+    def __init__(self, admin: LogAdmin) -> None:
+        self.describe, self.messages = admin.describe, admin.messages
+
+    def __getattr__(self, name: str) -> Any:
+        raise AssertionError(f"{name} of something that is as it should be")
+
+
 async def test_a_look_that_finds_all_as_it_should_be_writes_nothing() -> None:
     rig = Rig()
     await rig.make(access=None)
     await rig.look()
     rig.kube.written()
     version = await rig.stores.tenants.version()
-    for operator in (rig, Rig(rig.kube, rig.stores)):  # the same one, and one that was restarted
+    only_asked = replace(rig.stores, admin=ReadOnly(rig.stores.admin), access=ReadOnly(rig.stores.admin))
+    for operator in (rig, Rig(rig.kube, only_asked)):  # the same one, and one that was restarted
         await operator.reconciler.start()
         await operator.look()
         assert operator.kube.written(events=True) == []
@@ -326,6 +340,32 @@ async def test_deletion_waits_for_kafka_unless_it_is_forced() -> None:
     await rig.look()
     assert (TENANTS, "team", "acme") not in rig.kube.objects
     assert f"topic {LOG}" in rig.kube.events("LeftBehind")[0]["message"]
+
+
+class Asked(MemoryLogAdmin):
+    """Counts how often it is asked for topics."""
+
+    times = 0
+
+    async def describe(self, topics: Sequence[str]) -> dict[str, TopicInfo]:
+        self.times += 1
+        return await super().describe(topics)
+
+
+async def test_where_kafka_is_gone_for_good_it_is_not_asked_for_each_of_many_topics() -> None:
+    """Each would take its time-out, and all of them more than a look has."""
+    before = Rig()
+    types = {f"type-{number}": {"log": {"partitions": 1}} for number in range(20)}
+    await before.make(reclaimPolicy="Delete", agentTypes=types, annotations={"heliograph.dev/force-finalize": "true"})
+    await before.look()
+    await before.kube.delete(TENANTS, "team", "acme")
+    before.log.available = False
+    asked = Asked(before.log)
+    await Rig(before.kube, replace(before.stores, admin=NamedLogAdmin(asked))).look()
+    assert (TENANTS, "team", "acme") not in before.kube.objects
+    assert asked.times == 1
+    (left,) = before.kube.events("LeftBehind")
+    assert all(f"topic hg.acme.type-{number}.log" in left["message"] for number in range(20))
 
 
 async def test_where_the_metadata_store_is_gone_for_good_force_lets_a_tenant_go_as_well() -> None:

@@ -9,7 +9,7 @@ from heliograph.operator.recorder import Recorder, Severity
 from heliograph.operator.tenants.claims import claimant
 from heliograph.operator.tenants.look import FINALIZER, FORCE_FINALIZE, Look
 from heliograph.operator.tenants.record import record_of
-from heliograph.operator.tenants.removal import Removal
+from heliograph.operator.tenants.removal import Removal, Step
 from heliograph.operator.tenants.status import READY
 from heliograph.operator.tenants.stores import TenantStores
 from heliograph.operator.tenants.telling import Telling
@@ -47,22 +47,36 @@ class Ending:
             except InvalidValueError:
                 record = None  # its status tells which topics it had
             steps, topics = self._removal.steps(owner, spec, record, look.status)
-            for what, step in steps:
-                try:
-                    await step()
-                except StoreError as error:
-                    if not force:
-                        text = (
-                            f"{what} could not be removed: {error.message}. Annotate {FORCE_FINALIZE}=true to leave it"
-                        )
-                        look.found.conditions = [Condition(READY, Truth.FALSE, "DeletionBlocked", text)]
-                        await self._telling.tell(look)
-                        raise
-                    left.append(what)
+            left += await self._take(look, steps, force=force)
             await self._said_goodbye(look, topics, delete=delete, left=list(dict.fromkeys(left)))
         remaining = [one for one in finalizers if one != FINALIZER]
         patch = {"metadata": {"finalizers": remaining, "resourceVersion": look.metadata["resourceVersion"]}}
         await self._kube.patch(TENANTS, look.metadata["namespace"], look.metadata["name"], patch)
+
+    async def _take(self, look: Look, steps: Sequence[Step], *, force: bool) -> list[str]:
+        """All steps; with `force`, which could not be taken. Raises StoreError without.
+
+        A Kafka that is away is asked once, not for each topic: there may be more than a look has time for.
+        """
+        left: list[str] = []
+        away = False
+        for step in steps:
+            if step.of_log and away:
+                left.append(step.what)
+                continue
+            try:
+                await step.take()
+            except StoreError as error:
+                if not force:
+                    text = (
+                        f"{step.what} could not be removed: {error.message}. Annotate {FORCE_FINALIZE}=true to leave it"
+                    )
+                    look.found.conditions = [Condition(READY, Truth.FALSE, "DeletionBlocked", text)]
+                    await self._telling.tell(look)
+                    raise
+                left.append(step.what)
+                away = away or (step.of_log and error.code == "log_unavailable")
+        return left
 
     async def _said_goodbye(self, look: Look, topics: Sequence[str], *, delete: bool, left: Sequence[str]) -> None:
         if left:

@@ -6,6 +6,7 @@ nobody has the name while something of it is left.
 
 import functools
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from heliograph.operator.tenants.access import Access
@@ -18,7 +19,16 @@ from heliograph.stores.ports import Owner, StoreError
 FOR_EVER_MS = 1 << 60
 """After any time."""
 
-Step = tuple[str, Callable[[], Awaitable[None]]]
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One thing that goes."""
+
+    what: str
+    take: Callable[[], Awaitable[None]]
+    """Raises StoreError."""
+    of_log: bool = False
+    """Kafka is asked."""
 
 
 class Removal:
@@ -37,18 +47,20 @@ class Removal:
         """
         name, delete = spec["tenant"], spec.get("reclaimPolicy") == "Delete"
         topics = self._own_topics(record, spec, status)
-        steps: list[Step] = [("its record", lambda: self._drop_record(name))]
+        steps = [Step("its record", lambda: self._drop_record(name))]
         if status.get("access") or delete:
-            steps.append(("the access of its consumers", lambda: self._drop_access(name, status)))
+            steps.append(Step("the access of its consumers", lambda: self._drop_access(name, status), of_log=True))
         if delete:
-            steps += [(f"topic {topic}", functools.partial(self._drop_topic, topic)) for topic in topics]
             steps += [
-                ("its hot windows", lambda: self._drop_windows(name)),
-                ("its sessions' expiries", lambda: self._drop_expiries(name)),
-                ("what its workers held", lambda: self._drop_serving(name)),
+                Step(f"topic {topic}", functools.partial(self._drop_topic, topic), of_log=True) for topic in topics
+            ]
+            steps += [
+                Step("its hot windows", lambda: self._drop_windows(name)),
+                Step("its sessions' expiries", lambda: self._drop_expiries(name)),
+                Step("what its workers held", lambda: self._drop_serving(name)),
             ]
         after = None if delete else retaining(owner)
-        steps.append(("whose it is", lambda: self._disown(name, owner, after)))
+        steps.append(Step("whose it is", lambda: self._disown(name, owner, after)))
         return steps, topics
 
     def _own_topics(self, record: Tenant | None, spec: Mapping[str, Any], status: Mapping[str, Any]) -> list[str]:

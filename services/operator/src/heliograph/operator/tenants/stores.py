@@ -1,6 +1,7 @@
 """What tenants are kept in, apart from Kubernetes: the ports that the reconciler works on."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -23,15 +24,42 @@ class LogError(StoreError):
     """Kafka could not be asked, or its answer was no: told apart from other stores' errors by who was asked."""
 
 
-class NamedLogAdmin:
-    """A LogAdmin whose errors are LogErrors."""
+AWAY_FOR_S = 5.0
+"""Until a Kafka that did not answer is asked again."""
 
-    def __init__(self, admin: LogAdmin) -> None:
+
+class NamedLogAdmin:
+    """A LogAdmin whose errors are LogErrors, and that waits for a Kafka that is away once, not once for each Tenant.
+
+    To notice that it is away takes ten seconds. With hundreds of Tenants, workers that all wait for that would hold up
+    what needs no Kafka: a suspension, a key that is withdrawn. So one look asks, and the others are told what was so.
+    """
+
+    def __init__(self, admin: LogAdmin, clock: Callable[[], float] = time.monotonic) -> None:
+        """`clock`: s."""
         self._admin = admin
+        self._clock = clock
+        self._away = ""
+        """Why it is taken to be away; empty: it is not."""
+        self._asked_at = float("-inf")
+        self._asking = False
 
     async def describe(self, topics: Sequence[str]) -> dict[str, TopicInfo]:
-        with _named():
-            return await self._admin.describe(topics)
+        """Every look begins with it."""
+        if self._away and (self._asking or self._clock() < self._asked_at + AWAY_FOR_S):
+            raise LogError("log_unavailable", self._away)
+        self._asking = True
+        try:
+            with _named():
+                found = await self._admin.describe(topics)
+        except LogError as error:
+            self._away = error.message if error.code == "log_unavailable" else ""
+            raise
+        finally:
+            self._asking = False
+            self._asked_at = self._clock()
+        self._away = ""
+        return found
 
     async def create(self, topic: TopicSpec) -> None:
         with _named():
