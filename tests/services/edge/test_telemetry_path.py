@@ -15,7 +15,7 @@ from heliograph.edge.publishing import PublishLimits, PublishPath
 from heliograph.edge.quotas import QuotaLeases
 from heliograph.edge.tenants import Target, TenantState
 from heliograph.protocol.frames import Publish
-from heliograph.protocol.tenants import Tenant
+from heliograph.protocol.tenants import Tenant, TracingSettings
 from heliograph.service.health import Readiness
 from heliograph.service.metrics import Metrics
 from heliograph.service.serving import ServeMarks
@@ -27,6 +27,7 @@ from heliograph.stores.memory.log import MemoryLog, MemoryLogWriter
 from heliograph.stores.memory.metadata import MemoryConnectionStore, MemoryQuotaStore
 
 SESSION = "acme:planner:1"
+ACME = Tenant("acme")
 TRACED = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
@@ -47,7 +48,7 @@ class Told:
 
 
 class Bench:
-    def __init__(self) -> None:
+    def __init__(self, tenant: Tenant = ACME) -> None:
         unused: Any = None
         registry = Metrics("edge", process=False)
         self.metrics = EdgeMetrics(registry)
@@ -58,9 +59,9 @@ class Bench:
         leases = QuotaLeases(MemoryQuotaStore(), MemoryConnectionStore(), self.metrics, Readiness().condition("quotas"))
         log = MemoryLogWriter(MemoryLog())
         self.path = PublishPath(self.live, log, self.metrics, self.tracing, PublishLimits(1.0, 10))
-        tenant = TenantState(Tenant("acme"), Topics("heliograph"), 256, leases)
+        state = TenantState(tenant, Topics("heliograph"), 256, leases)
         kind = ServeMarks(unused, Metrics("edge", process=False)).kind("acme:planner")
-        self.target = Target(SESSION, tenant, "topic", 0, b"key", kind)
+        self.target = Target(SESSION, state, "topic", 0, b"key", kind)
         self.told = Told()
 
     def publish(self, ack: AckMode | None = None) -> None:
@@ -110,6 +111,17 @@ async def test_one_that_is_dropped_is_told_where_it_asked_and_its_span_says_why(
     bench.publish(AckMode.ACCEPTED)
     assert (bench.told.answers, bench.dropped(reason), bench.published) == ([code], 2, 0)
     assert bench.spans() == [reason, code]
+
+
+@pytest.mark.parametrize(("ratio", "shown"), [(0.0, None), (1.0, "1")])
+async def test_its_payload_is_on_its_span_as_often_as_the_tenant_says(ratio: float, shown: str | None) -> None:
+    bench = Bench(Tenant("acme", tracing=TracingSettings(payload_sample_ratio=ratio)))
+    await bench.live.start()
+    bench.publish()
+    await until(lambda: bench.published == 1)
+    assert bench.spans() == [None]
+    (span,) = bench.exporter.get_finished_spans()
+    assert dict(span.attributes or {}).get("heliograph.payload") == shown
 
 
 async def test_it_can_not_be_asked_to_be_durable(bench: Bench) -> None:
