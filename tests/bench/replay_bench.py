@@ -30,12 +30,13 @@ from heliograph.core.sessions import SessionKey
 from heliograph.local import KafkaServer
 from heliograph.protocol.messages import Message, record_headers, record_value
 from heliograph.protocol.tenants import Tenant
-from heliograph.replay.bootstrap import collect_garbage_less
+from heliograph.replay.bootstrap import YOUNG
 from heliograph.replay.metrics import ReplayMetrics
 from heliograph.replay.places import Locator
 from heliograph.replay.reading import Limits, Query, SessionRead
 from heliograph.replay.rendering import lines
 from heliograph.replay.scanning import Sources
+from heliograph.service.garbage import collect_garbage_less
 from heliograph.service.health import Readiness
 from heliograph.service.metrics import Metrics
 from heliograph.service.topic_watch import TopicWatch
@@ -225,7 +226,7 @@ def main() -> None:
     parser.add_argument("--others", type=int, default=1_000_000)
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
-    collect_garbage_less()
+    collect_garbage_less(YOUNG)
     with kafka(options.bootstrap) as bootstrap:
         kept = asyncio.run(run(bootstrap, options.messages, options.others, options.rounds))
     raise SystemExit(0 if kept else 1)

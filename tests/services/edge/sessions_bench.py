@@ -110,11 +110,12 @@ class Reader:
         self.parked: list[Any] = []
         self.room = True
         self.telemetry = 0
+        self.waits = False
 
-    def post(self, data: bytes) -> None:
+    def post(self, data: bytes, *, late: bool = False) -> None:
         self.out.append(data)
 
-    def post_telemetry(self, data: bytes) -> None:
+    def post_telemetry(self, data: bytes, *, late: bool = False) -> None:
         self.telemetry += 1
 
     def send(self, frame: object) -> None:

@@ -1,11 +1,16 @@
 """How long a connection may stay: time-outs, heartbeats, errors, tokens."""
 
 import asyncio
+import gc
+import weakref
 
 import pytest
 from tests.services.edge.client import RawClient, masked
 from tests.services.edge.rig import World, until
 from websockets.frames import Opcode
+
+from heliograph.edge.websocket import ClientSocket
+from heliograph.service.http_protocol import GuardedHttpProtocol
 
 SESSION = "acme:planner:1"
 
@@ -210,3 +215,36 @@ async def test_an_error_of_the_edge_itself_costs_one_connection(world: World, mo
         await client.send({"type": "unsubscribe", "session": SESSION})
         assert (await client.closed(), client.close_reason) == (1011, "internal")
     assert (await other.publish(SESSION))["durable"] is True
+
+
+async def test_a_connection_that_ended_leaves_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither itself nor what its handshake needed waits for the garbage collector, which looks through everything only
+    after very long (`heliograph.service.garbage`)."""
+    made: list[weakref.ref[object]] = []
+
+    def kept(cls: type) -> None:
+        begin = cls.__init__  # type: ignore[misc]
+
+        def noting(self: object, *arguments: object, **named: object) -> None:
+            begin(self, *arguments, **named)
+            made.append(weakref.ref(self))
+
+        monkeypatch.setattr(cls, "__init__", noting)
+
+    kept(ClientSocket)
+    kept(GuardedHttpProtocol)
+    edge = await world.edge()
+    gc.collect()
+    gc.disable()
+    try:
+        clients = [await edge.client() for _ in range(3)]
+        for client in clients:
+            await client.subscribe(SESSION)
+            await client.publish(SESSION)
+        assert len(made) == 6
+        await clients[0].close()
+        await clients[1].send(b"binary, which is not in this protocol")
+        clients[2].abort()
+        await until(lambda: not any(one() for one in made), "the end of all that was made for them")
+    finally:
+        gc.enable()

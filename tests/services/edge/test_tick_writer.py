@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from heliograph.edge.websocket import FLUSH_SLICE, TickWriter
+from heliograph.edge.tick_writer import CROWD_SLICE, FLUSH_SLICE, TickWriter
 
 
 class Reader:
@@ -13,12 +13,15 @@ class Reader:
     def __init__(self, writer: TickWriter, log: list["Reader"]) -> None:
         self._writer = writer
         self._log = log
+        self.waits = False
         self.out: list[int] = []
         self.written: list[list[int]] = []
 
-    def post(self, frame: int) -> None:
+    def post(self, frame: int, *, late: bool = False) -> None:
         if not self.out:
-            self._writer.schedule(self)
+            (self._writer.schedule_late if late else self._writer.schedule)(self)
+        elif self.waits and not late:
+            self._writer.hurry(self)
         self.out.append(frame)
 
     def flush(self) -> None:
@@ -95,3 +98,46 @@ async def test_nobody_waits_for_ever_behind_those_who_come_later(writer: TickWri
             reader.post(1)
         await turns()
     assert all(reader.written for reader in first)
+
+
+async def test_whoever_comes_in_the_tick_of_a_crowd_goes_before_it(writer: TickWriter, log: list[Reader]) -> None:
+    crowd = [Reader(writer, log) for _ in range(FLUSH_SLICE * 20)]
+    for reader in crowd:
+        reader.post(1, late=True)
+    bystander = Reader(writer, log)
+    bystander.post(1)
+    await turns()
+    assert log[0] is bystander
+    assert len(log) == CROWD_SLICE + 1
+    await turns(60)
+    assert log[1:] == crowd, "each once, the first first"
+
+
+async def test_what_is_for_one_of_a_crowd_alone_does_not_wait_for_the_crowd(
+    writer: TickWriter, log: list[Reader]
+) -> None:
+    crowd = [Reader(writer, log) for _ in range(FLUSH_SLICE * 20)]
+    for reader in crowd:
+        reader.post(1, late=True)
+    crowd[-1].post(2)
+    await turns()
+    assert log[0] is crowd[-1]
+    assert crowd[-1].written == [[1, 2]], "in order, and with one write"
+    await turns(60)
+    assert log[1:] == crowd[:-1], "nobody twice"
+
+
+async def test_one_that_came_out_of_a_crowd_may_stand_in_the_next(writer: TickWriter, log: list[Reader]) -> None:
+    crowd = [Reader(writer, log) for _ in range(FLUSH_SLICE * 4)]
+    last = crowd[-1]
+    for reader in crowd:
+        reader.post(1, late=True)
+    last.post(2)
+    await turns()
+    for reader in crowd:
+        reader.post(3, late=True)
+    await turns(20)
+    assert last.written == [[1, 2], [3]]
+    for reader in crowd[:-1]:
+        assert [frame for write in reader.written for frame in write] == [1, 3]
+    assert all(log.count(reader) <= 2 for reader in crowd), "each was written to as often as it had something"

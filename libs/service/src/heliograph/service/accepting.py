@@ -16,7 +16,7 @@ from heliograph.service.sockets import NO_ROOM, OpenSockets
 PAUSE_S = 0.25
 """Until the next try after the system said no: somebody may have left."""
 
-AT_ONCE = 8
+AT_ONCE = 3
 """Accepted in one turn of the event loop. Each is a handshake in the turns that follow, a millisecond of them: a storm
 of clients then holds up who is connected by some 10 ms, and waits in the kernel meanwhile."""
 

@@ -37,11 +37,13 @@ from heliograph.edge.session_routes import SessionRoutes
 from heliograph.edge.sessions import Sessions
 from heliograph.edge.settings import EdgeSettings
 from heliograph.edge.standing_orders import OrderTaker
+from heliograph.edge.tick_writer import TickWriter
 from heliograph.edge.usage import Usage
-from heliograph.edge.websocket import ClientSocket, TickWriter
+from heliograph.edge.websocket import ClientSocket
 from heliograph.protocol.frames import CONNECT_PATH
 from heliograph.service.background import BackgroundTasks
 from heliograph.service.expiries import ExpiryDirectory
+from heliograph.service.garbage import collect_garbage_less
 from heliograph.service.health import Liveness, Readiness
 from heliograph.service.http import create_app
 from heliograph.service.lifecycle import Component, Service, open_sockets
@@ -167,7 +169,9 @@ class EdgeApp:
 
 async def build(settings: EdgeSettings) -> Service:
     """The edge on real stores."""
-    return compose(settings, real_stores(settings))
+    stores = real_stores(settings)
+    collect_garbage_less()
+    return compose(settings, stores)
 
 
 def compose(settings: EdgeSettings, stores: Stores) -> Service:

@@ -37,8 +37,9 @@ from heliograph.edge.status import tell_status
 from heliograph.edge.subscribing import forbidden, subscribe, unsubscribe
 from heliograph.edge.subscription import Subscription, parse_start
 from heliograph.edge.tenants import Target, TenantState
+from heliograph.edge.tick_writer import TickWriter
 from heliograph.edge.usage import session_retry_ms
-from heliograph.edge.websocket import ClientSocket, TickWriter
+from heliograph.edge.websocket import ClientSocket
 from heliograph.protocol.codes import CLOSES, CODES, CloseCode, RevokeReason
 from heliograph.protocol.frames import (
     Ack,
@@ -117,6 +118,7 @@ class Connection(Outlet):
         "_closing",
         "_connections",
         "_errors",
+        "_held",
         "_incarnation",
         "_limits",
         "_noticed",
@@ -187,6 +189,8 @@ class Connection(Outlet):
         self._published = 0
         self._ping_bytes = 0
         self._errors = 0
+        self._held: list[bytes] | None = None
+        """What came behind a `hello` that waits for its turn."""
         self._begun: object | None = None
         """What it was sending at the last look and had not ended, since `_begun_s`."""
         self._begun_s = 0.0
@@ -222,10 +226,14 @@ class Connection(Outlet):
         self._metrics.frames_in.n += 1
         if self._closing:
             return
+        if self._held is not None:
+            self._held.append(data)
+            return
         if not is_utf8(data):
             self._metrics.errors.labels("invalid_utf8").n += 1
             self.close(CloseCode.INVALID_UTF8)
             return
+        frame = None
         try:
             frame = decode_client_frame(data)
             if type(frame) is Publish:
@@ -234,12 +242,16 @@ class Connection(Outlet):
                 pass
             else:
                 self._control(frame)
-        except FrameError as error:
+        except Exception as error:  # noqa: BLE001 - told or logged, by its kind
+            self._failed(frame, error)
+
+    def _failed(self, frame: object, error: Exception) -> None:
+        if isinstance(error, FrameError):
             self._bad_frame(error.code, error.message, error.request_id)
-        except InvalidValueError as error:
+        elif isinstance(error, InvalidValueError):
             self.refuse(getattr(frame, "id", None), error.code, error.message)
-        except Exception:
-            log.exception("frame_failed", connection=self.id)
+        else:
+            log.error("frame_failed", connection=self.id, exc_info=error)
             self.close(CloseCode.INTERNAL)
 
     def on_binary(self) -> None:
@@ -249,7 +261,11 @@ class Connection(Outlet):
 
     def _control(self, frame: object) -> None:
         if type(frame) is Hello:
-            greet(self, self._connections, frame)
+            if self.hello_done:
+                raise FrameError("hello_repeated", CODES["hello_repeated"].meaning, frame.id)
+            self._held = []
+            self._socket.pause_reading()
+            self._connections.hellos.enter(lambda: self._greet(frame))
         elif not self.hello_done:
             raise FrameError("hello_expected", CODES["hello_expected"].meaning, getattr(frame, "id", None))
         elif type(frame) is Subscribe:
@@ -266,6 +282,19 @@ class Connection(Outlet):
         else:
             assert type(frame) is Status
             tell_status(self, self._connections, frame)
+
+    def _greet(self, frame: Hello) -> None:
+        """It is this `hello`'s turn; then that of what was sent behind it."""
+        held, self._held = self._held or [], None
+        if self._closing:
+            return
+        try:
+            greet(self, self._connections, frame)
+        except Exception as error:  # noqa: BLE001 - told or logged, by its kind
+            self._failed(frame, error)
+        self._socket.resume_reading()
+        for data in held:
+            self.on_text(data)
 
     def _bad_frame(self, code: str, message: str, request_id: int | None) -> None:
         self._metrics.errors.labels(code).n += 1

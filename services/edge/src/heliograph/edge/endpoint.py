@@ -19,7 +19,8 @@ from heliograph.edge.metrics import EdgeMetrics
 from heliograph.edge.origins import Origins
 from heliograph.edge.publishing import PublishPath
 from heliograph.edge.sessions import Sessions
-from heliograph.edge.websocket import EXTENSION, ClientSocket, TickWriter
+from heliograph.edge.tick_writer import TickWriter
+from heliograph.edge.websocket import EXTENSION, ClientSocket
 from heliograph.protocol.codes import CODES, CloseCode
 from heliograph.protocol.frames import SUBPROTOCOL, Reconnect
 from heliograph.service.http import PROBLEM, problem

@@ -7,7 +7,7 @@ from heliograph.edge.access import close_of_refused
 from heliograph.edge.admission import retry_after_ms
 from heliograph.edge.subscribing import subscribe
 from heliograph.protocol.codes import CODES, CloseCode
-from heliograph.protocol.frames import FrameError, Hello, Reconnect, check_name
+from heliograph.protocol.frames import Hello, Reconnect, check_name
 from heliograph.service.tokens import TokenError
 
 if TYPE_CHECKING:
@@ -18,10 +18,8 @@ if TYPE_CHECKING:
 def greet(connection: "Connection", connections: "Connections", frame: Hello) -> None:
     """Welcome a connection, and take its first subscriptions; or refuse and close it.
 
-    Raises FrameError for a second `hello`, InvalidValueError for a name that is none: both leave it as it was.
+    Raises InvalidValueError for a name that is none, and leaves it as it was.
     """
-    if connection.hello_done:
-        raise FrameError("hello_repeated", CODES["hello_repeated"].meaning, frame.id)
     for field, value in (("producer", frame.producer), ("consumer", frame.consumer), ("agent", frame.agent)):
         if value is not None:
             check_name(field, value)

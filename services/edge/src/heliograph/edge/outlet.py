@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from heliograph.core.messages import MessageClass
 from heliograph.core.outbox import Action, Fate, Flow, Outbox, OutboxMarks
 from heliograph.edge.metrics import EdgeMetrics
-from heliograph.edge.websocket import ClientSocket, TickWriter
+from heliograph.edge.tick_writer import TickWriter
+from heliograph.edge.websocket import ClientSocket
 from heliograph.protocol.frames import encode
 from heliograph.protocol.websocket import text_frame
 
@@ -20,13 +21,15 @@ if TYPE_CHECKING:
 class Outlet:
     """What a connection sends by."""
 
-    __slots__ = ("_marks", "_metrics", "_outbox", "_socket", "_writer", "_written_bytes", "out", "parked")
+    __slots__ = ("_marks", "_metrics", "_outbox", "_socket", "_writer", "_written_bytes", "out", "parked", "waits")
 
     def __init__(self, socket: ClientSocket, writer: TickWriter, metrics: EdgeMetrics, marks: OutboxMarks) -> None:
         self.out: list[bytes] = []
         """WebSocket frames of this tick."""
         self.parked: list[Joiner] = []
         """Joins that wait for room."""
+        self.waits = False
+        """In the writer's line of crowds."""
         self._socket = socket
         self._writer = writer
         self._metrics = metrics
@@ -35,28 +38,33 @@ class Outlet:
         """Made when something first waits for the reader: most readers never let it."""
         self._written_bytes = 0
 
-    def post(self, data: bytes) -> None:
-        """Queue a WebSocket frame for the end of this tick."""
+    def post(self, data: bytes, *, late: bool = False) -> None:
+        """Queue a WebSocket frame for this tick's end; `late`, since it goes to a crowd, behind what is for few."""
         out = self.out
         if not out:
-            self._writer.schedule(self)
+            if late:
+                self._writer.schedule_late(self)
+            else:
+                self._writer.schedule(self)
+        elif self.waits and not late:
+            self._writer.hurry(self)
         out.append(data)
 
-    def post_telemetry(self, data: bytes) -> None:
-        """Queue a frame that may be shed."""
+    def post_telemetry(self, data: bytes, *, late: bool = False) -> None:
+        """Queue a frame that may be shed; `late` where it goes to a crowd."""
         if self._outbox is not None and self._outbox.fate(MessageClass.TELEMETRY) is not Fate.SEND:
             self._metrics.telemetry_shed.n += 1
             return
         self._metrics.deliveries.n += 1
-        self.post(data)
+        self.post(data, late=late)
 
-    def post_presence(self, data: bytes) -> None:
+    def post_presence(self, data: bytes, *, late: bool = False) -> None:
         """Queue a join or leave: shed like telemetry, and who was shed asks the registry."""
         if self._outbox is not None and self._outbox.fate(MessageClass.TELEMETRY) is not Fate.SEND:
             self._metrics.presence_shed.n += 1
             return
         self._metrics.presence_sent.n += 1
-        self.post(data)
+        self.post(data, late=late)
 
     def send(self, frame: object) -> None:
         """Queue a frame of the protocol."""

@@ -14,7 +14,7 @@ from heliograph.core.positions import EPOCH_LENGTH, RUN_STARTS, Position
 from heliograph.edge.joiner import Cursor, History, Joiner, position_of
 from heliograph.edge.metrics import EdgeMetrics
 from heliograph.edge.subscription import Subscription, epoch_frame, gap_frame
-from heliograph.edge.websocket import TickWriter
+from heliograph.edge.tick_writer import FLUSH_SLICE, TickWriter
 from heliograph.protocol.frames import PRESENCE_START, encode
 from heliograph.protocol.messages import FRAME_START, TELEMETRY_START
 from heliograph.protocol.websocket import text_frame
@@ -188,11 +188,23 @@ class Sessions:
                     live = hub.live
                     self.metrics.deliveries.n += len(live)
                     data = text_frame(frame)
-                    schedule = self._writer.schedule
+                    writer = self._writer
+                    if len(live) > FLUSH_SLICE:
+                        crowd = writer.crowd
+                        for connection in live:
+                            out = connection.out
+                            if not out:
+                                connection.waits = True
+                                crowd.append(connection)
+                            out.append(data)
+                        writer.wake()
+                        return
                     for connection in live:
                         out = connection.out
                         if not out:
-                            schedule(connection)
+                            writer.schedule(connection)
+                        elif connection.waits:
+                            writer.hurry(connection)
                         out.append(data)
                     return
                 self.send_on(hub, frame)
@@ -202,15 +214,18 @@ class Sessions:
                     self._irregular(hub, position, frame)
         elif frame.startswith(TELEMETRY_START):
             data = text_frame(frame)
+            late = len(hub.live) > FLUSH_SLICE
             for connection in hub.live:
-                connection.post_telemetry(data)
+                connection.post_telemetry(data, late=late)
             if hub.subscriptions is not None:
                 self._count_shed(hub.subscriptions.values())
         elif frame.startswith(PRESENCE_START):
             data = text_frame(frame)
-            for subscription in hub.presence or ():
+            watchers = hub.presence or ()
+            late = len(watchers) > FLUSH_SLICE
+            for subscription in watchers:
                 if subscription.answered:
-                    subscription.connection.post_presence(data)
+                    subscription.connection.post_presence(data, late=late)
         else:
             self.metrics.corrupt_frames.n += 1
 
@@ -359,27 +374,29 @@ class Sessions:
         """Send a frame at the hub's position to every live subscriber that hasn't got it yet."""
         data = text_frame(frame)
         ahead = hub.ahead
+        late = len(hub.live) > FLUSH_SLICE
         if ahead is None:
             self.metrics.deliveries.n += len(hub.live)
             for connection in hub.live:
-                connection.post(data)
+                connection.post(data, late=late)
             return
         position = position_of(frame)
         for connection in hub.live:
             has = ahead.get(connection)
             if has is None or position > has:
                 self.metrics.deliveries.n += 1
-                connection.post(data)
+                connection.post(data, late=late)
         hub.ahead = {one: has for one, has in ahead.items() if has > position} or None
 
     def tell(self, hub: SessionHub, frame: object, up_to: Position) -> None:
         """Send a frame about the session to every live subscriber that isn't at or past `up_to` already."""
         data = text_frame(encode(frame))
         ahead = hub.ahead or {}
+        late = len(hub.live) > FLUSH_SLICE
         for connection in hub.live:
             has = ahead.get(connection)
             if has is None or has < up_to:
-                connection.post(data)
+                connection.post(data, late=late)
 
     def _irregular(self, hub: SessionHub, position: Position, frame: bytes) -> None:
         last = hub.last

@@ -1,8 +1,8 @@
 """uvicorn's sans-I/O WebSocket protocol, with the two ends of the hot path cut short.
 
 Inbound, a complete text frame is handed to the connection at once: no queue, no task. Outbound, a connection collects
-frames during a tick of the event loop and `TickWriter` writes them with one call at its end. The ASGI application only
-decides about the handshake and then sleeps until the connection is gone.
+frames during a tick of the event loop and a `TickWriter` writes them with one call at its end. The ASGI application
+only decides about the handshake and then sleeps until the connection is gone.
 
 Nothing here knows what a frame says.
 """
@@ -12,7 +12,6 @@ import fcntl
 import socket
 import sys
 import termios
-from collections import deque
 from typing import Any, Protocol
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
@@ -69,6 +68,7 @@ class ClientSocket(WebSocketsSansIOProtocol):
         """From here on `owner` gets what arrives; what the handshake alone needed is let go."""
         self.owner = owner
         self.scope["headers"] = []
+        del self.scope["extensions"][EXTENSION]
         del self.request
         if self.transport.is_closing() or self.disconnected:
             self._tell_closed()
@@ -149,6 +149,8 @@ class ClientSocket(WebSocketsSansIOProtocol):
         if self.seat is not None:
             self.seat.leave()
         self._tell_closed()
+        # A generator that holds its own `ServerProtocol`: see `heliograph.service.garbage`.
+        self.conn.parser.close()
 
     @property
     def offered_bytes(self) -> int | None:
@@ -193,53 +195,3 @@ class ClientSocket(WebSocketsSansIOProtocol):
         extensions: dict[str, Any] = self.scope.setdefault("extensions", {})
         extensions[EXTENSION] = self
         await super().run_asgi()
-
-
-class Writer(Protocol):
-    """Something that writes what it collected, once, at the end of a tick."""
-
-    def flush(self) -> None: ...
-
-
-FLUSH_SLICE = 64
-"""Connections written to before others get a turn of the loop: a write is some 12 µs, so about a millisecond. A publish
-passes some four turns of the loop on its way to a subscriber."""
-
-
-class TickWriter:
-    """Calls `flush` of every connection that collected frames, once, at the end of the loop's tick.
-
-    Where these are many, a frame for ten thousand subscribers, it takes them in slices, and reads, answers and delivers
-    to others in between: those of a later tick come before what is left of an earlier one, in slices as well. What a
-    connection is to get stays in order, since it keeps its frames itself and is flushed of all at once.
-    """
-
-    __slots__ = ("_left", "_loop", "_scheduled", "dirty")
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self._scheduled = False
-        self._left: deque[Writer] = deque()
-        """What was left of earlier ticks, oldest first."""
-        self.dirty: list[Writer] = []
-
-    def schedule(self, connection: Writer) -> None:
-        """`connection.flush()` runs at this tick's end, or soon. Call it with the first frame since its last flush."""
-        self.dirty.append(connection)
-        if not self._scheduled:
-            self._scheduled = True
-            self._loop.call_soon(self._flush)
-
-    def _flush(self) -> None:
-        self._scheduled = False
-        dirty, self.dirty = self.dirty, []
-        left = self._left
-        if left or len(dirty) > FLUSH_SLICE:
-            left.extend(dirty[FLUSH_SLICE:])
-            del dirty[FLUSH_SLICE:]
-            dirty += [left.popleft() for _ in range(min(FLUSH_SLICE, len(left)))]
-        for connection in dirty:
-            connection.flush()
-        if left and not self._scheduled:
-            self._scheduled = True
-            self._loop.call_soon(self._flush)

@@ -1,7 +1,6 @@
 """Replay's composition root: the only place that builds real things."""
 
 import asyncio
-import gc
 import importlib.metadata
 import random
 import secrets
@@ -21,6 +20,7 @@ from heliograph.replay.settings import ReplaySettings
 from heliograph.replay.slots import ReadSlots
 from heliograph.service.background import BackgroundTasks
 from heliograph.service.expiries import ExpiryDirectory
+from heliograph.service.garbage import collect_garbage_less
 from heliograph.service.health import Condition, Liveness, Readiness
 from heliograph.service.http import create_app
 from heliograph.service.lifecycle import Component, Service
@@ -43,6 +43,10 @@ VERSION = importlib.metadata.version("heliograph-replay")
 
 WATCH_S = 0.5
 """Between looks at whether the live store is there."""
+
+YOUNG = 50_000
+"""Containers that live until the garbage collector looks: a read makes some 20 a record, all gone with their batch and
+in no cycle. Looking through them every 700, Python's default, costs a quarter of a read's CPU."""
 
 
 @dataclass
@@ -99,17 +103,11 @@ def real_stores(settings: ReplaySettings) -> Stores:
     )
 
 
-def collect_garbage_less() -> None:
-    """A read makes some 20 containers a record, all gone with their batch and in no cycle: looking through them every
-    700 allocations costs a quarter of a read's CPU."""
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 100)
-
-
 async def build(settings: ReplaySettings) -> Service:
     """Replay on real stores."""
-    collect_garbage_less()
-    return compose(settings, real_stores(settings))
+    stores = real_stores(settings)
+    collect_garbage_less(YOUNG)
+    return compose(settings, stores)
 
 
 def compose(settings: ReplaySettings, stores: Stores) -> Service:
