@@ -118,12 +118,30 @@ async def test_replay_that_answers_nonsense_is_as_if_it_were_away(bench: Bench) 
     assert reader.kinds() == ["subscribed", "gap", "message"]
 
 
+@pytest.mark.parametrize("more", [False, True])
+async def test_earliest_without_the_log_is_told_before_the_first_message_that_some_may_be_missing(
+    bench: Bench, more: bool
+) -> None:
+    """Also where the window begins with the first message of its epoch: the live store may have lost epochs before."""
+    reader, _ = bench.subscribe(Start.EARLIEST)
+    await bench.store.answer(StoreError("history_unavailable", "no replay"))
+    await bench.store.answer(page(1, 2, head=3 if more else None, more=more))
+    answer, gap, *messages = reader.frames
+    assert (answer["type"], answer["recovered"]) == ("subscribed", False)
+    assert gap == {"type": "gap", "session": NAME, "reason": "history_unavailable"}, "up to the next message"
+    assert [message["payload"] for message in messages] == [1, 2]
+    if more:
+        await bench.store.answer(page(3))
+    assert reader.kinds().count("gap") == 1
+    assert bench.metrics.gaps.labels("history_unavailable").n == 1
+
+
 async def test_a_loss_is_told_at_each_return_and_not_only_at_the_first(bench: Bench) -> None:
     """Without the log, and with nothing of it in the window either, there is no gap to name."""
     reader, subscription = bench.subscribe(Start.EARLIEST)
     await bench.store.answer(StoreError("history_unavailable", "no replay"))
     await bench.store.answer(page(3))
-    assert reader.kinds() == ["subscribed", "gap", "message"]
+    assert reader.kinds() == ["subscribed", "gap", "gap", "message"]
     reader.out.clear()
     last = bench.sessions.detach(subscription)
     assert last == at(3)

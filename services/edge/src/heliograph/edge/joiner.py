@@ -178,6 +178,10 @@ class Sink(Protocol):
 
     def gap(self, gap: Gap) -> None: ...
 
+    def unread(self) -> None:
+        """Called behind `begin`: what there was before the first message that comes is not known, since the log can't
+        be read. Only for a start at the earliest message."""
+
     def epoch(self, after: Position, epoch: str, *, certain: bool) -> None: ...
 
     def live(self, at: Position | None, *, recovered: bool) -> None: ...
@@ -200,7 +204,8 @@ class Joiner:
         self._session = session
         self._cursor = start if isinstance(start, Cursor) else None
         """Looked up before anything else; live frames of that time are on the pages that are read then."""
-        self._join: Join[bytes] = Join(Start.EARLIEST if isinstance(start, Cursor) else start)
+        self._start = Start.EARLIEST if isinstance(start, Cursor) else start
+        self._join: Join[bytes] = Join(self._start)
         self._sink = sink
         self._history = history
         self._spawn = spawn
@@ -239,7 +244,8 @@ class Joiner:
             await asyncio.sleep(random.uniform(*RETRY_S))  # noqa: S311 - a pace, no secret
         else:
             self._cursor = None
-            self._join = Join(position or Start.EARLIEST)
+            self._start = position or Start.EARLIEST
+            self._join = Join(self._start)
             if not self.over:
                 self._sink.found(position)
         self._reading = False
@@ -273,7 +279,10 @@ class Joiner:
                 continue
             if not self._begun and not isinstance(action, Live):
                 self._begun = True
-                sink.begin(recovered=not any(_tells_loss(one) for one in actions))
+                unread = self._log_failed and self._start is Start.EARLIEST
+                sink.begin(recovered=not unread and not any(_tells_loss(one) for one in actions))
+                if unread:
+                    sink.unread()
             if isinstance(action, Send):
                 sink.joined([frame for _, frame in action.entries])
             elif isinstance(action, Gap):

@@ -114,6 +114,9 @@ class Repair:
         self._sessions.tell(self._hub, gap_frame(self._hub.name, gap), end)
         self._hub.stand_at(end)
 
+    def unread(self) -> None:
+        """As `found`."""
+
     def epoch(self, after: Position, epoch: str, *, certain: bool) -> None:
         begin = Position(epoch, 0)
         self._sessions.tell(self._hub, epoch_frame(self._hub.name, after, epoch, certain=certain), begin)

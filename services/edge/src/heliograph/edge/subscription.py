@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from heliograph.core.history import Gap, Start
+from heliograph.core.history import Gap, Start, Why
 from heliograph.core.positions import BEFORE_ALL, Position
 from heliograph.edge.joiner import Cursor, Joiner, position_of
 from heliograph.protocol import frames
@@ -126,6 +126,11 @@ class Subscription:
         self.sessions.metrics.gaps.labels(gap.why.value).n += 1
         self.connection.send(gap_frame(self.session, gap))
 
+    def unread(self) -> None:
+        self.told_loss = True
+        self.sessions.metrics.gaps.labels(Why.HISTORY_UNAVAILABLE.value).n += 1
+        self.connection.send(frames.Gap(self.session, Why.HISTORY_UNAVAILABLE.value))
+
     def epoch(self, after: Position, epoch: str, *, certain: bool) -> None:
         if not self.answered:  # `latest`, and the head that was asked for is of an epoch that is over
             self._answer(after, recovered=True)
@@ -135,8 +140,8 @@ class Subscription:
     def live(self, at: Position | None, *, recovered: bool) -> None:
         if not self.answered:
             self._answer(at or BEFORE_ALL, recovered=recovered)
-        elif not recovered and not self.told_loss:
-            self.connection.send(frames.Gap(self.session, "history_unavailable"))
+        if not recovered and not self.told_loss:
+            self.unread()
         self.sessions.attach(self, at)
 
     def _answer(self, position: Position, *, recovered: bool) -> None:
