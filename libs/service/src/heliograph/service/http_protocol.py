@@ -12,7 +12,7 @@ import json
 import random
 import sys
 import termios
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +30,8 @@ HEAD_BYTES = 64 * 1024
 
 PROBES = (b"/livez", b"/readyz", b"/metrics")
 """Answered also where no client is: who asks decides whether to restart it."""
+
+PROBE_REQUESTS = tuple(b"GET " + path for path in PROBES)
 
 RETRY_S = (1, 5)
 """Told to who finds no room: a number in between, each another one."""
@@ -99,6 +101,8 @@ class GuardedHttpProtocol(HttpToolsProtocol):
     """Of the part of a request that is awaited."""
     _awaits_head = False
     _awaits_body = False
+    _is_new = True
+    """Nothing has come yet."""
     _unread: asyncio.TimerHandle | None = None
     """Set while the client doesn't take its answer."""
 
@@ -123,6 +127,26 @@ class GuardedHttpProtocol(HttpToolsProtocol):
     # ---- in ---------------------------------------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
+        new, self._is_new = self._is_new, False
+        if new and len(self._guard.upgrades) and data.startswith(b"GET ") and not data.startswith(PROBE_REQUESTS):
+            # One more of a crowd: already to read what it asks for takes its time.
+            self._nothing_awaited()
+            self._take_turn(lambda: self._feed(data, waited=True))
+        else:
+            self._feed(data)
+
+    def _take_turn(self, go: Callable[[], None]) -> None:
+        self.transport.pause_reading()
+        self._guard.upgrades.enter(lambda: self._go_on(go))
+
+    def _go_on(self, go: Callable[[], None]) -> None:
+        if self.transport.is_closing():
+            return
+        go()
+        if not self.transport.is_closing():
+            self.transport.resume_reading()
+
+    def _feed(self, data: bytes, *, waited: bool = False) -> None:
         self._unset_keepalive_if_required()
         if not self._awaits_head and (self.cycle is None or self.cycle.response_complete):
             self._await_head()
@@ -130,10 +154,11 @@ class GuardedHttpProtocol(HttpToolsProtocol):
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
             self._nothing_awaited()
-            if self._should_upgrade():
-                self.transport.pause_reading()
-                behind = data[upgrade.args[0] :]
-                self._guard.upgrades.enter(lambda: self._upgrade(behind))
+            behind = data[upgrade.args[0] :]
+            if self._should_upgrade() and waited:
+                self._upgrade(behind)
+            elif self._should_upgrade():
+                self._take_turn(lambda: self._upgrade(behind))
             else:
                 self._unsupported_upgrade_warning()
             return
@@ -168,8 +193,6 @@ class GuardedHttpProtocol(HttpToolsProtocol):
         super().on_message_complete()
 
     def _upgrade(self, behind: bytes) -> None:
-        if self.transport.is_closing():
-            return
         seat, self._seat = self._seat, None
         self.handle_websocket_upgrade()
         protocol: Any = self.transport.get_protocol()
@@ -178,8 +201,6 @@ class GuardedHttpProtocol(HttpToolsProtocol):
         self.parser = None  # type: ignore[assignment]
         if behind:
             protocol.data_received(behind)
-        if not self.transport.is_closing():
-            self.transport.resume_reading()
 
     def _await_head(self) -> None:
         self._nothing_awaited()
