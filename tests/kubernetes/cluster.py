@@ -40,10 +40,17 @@ class CommandFailedError(Exception):
     """A command that should have worked; the message has what it said."""
 
 
-def run(command: Sequence[str], *, env: Mapping[str, str], stdin: str | None = None, timeout_s: float) -> str:
+def run(
+    command: Sequence[str],
+    *,
+    env: Mapping[str, str],
+    stdin: str | None = None,
+    timeout_s: float,
+    directory: Path = ROOT,
+) -> str:
     """Standard output; CommandFailedError with the end of what was said where the command fails."""
     done = subprocess.run(
-        command, env=env, input=stdin, capture_output=True, text=True, timeout=timeout_s, check=False, cwd=ROOT
+        command, env=env, input=stdin, capture_output=True, text=True, timeout=timeout_s, check=False, cwd=directory
     )
     if done.returncode:
         said = (done.stderr.strip() or done.stdout.strip())[-4000:]
@@ -104,6 +111,10 @@ class Cluster:
     def with_programs(self, directory: Path) -> "Cluster":
         """The same cluster, for programs of this folder before those of the same name on PATH."""
         return replace(self, env={**self.env, "PATH": os.pathsep.join([str(directory), self.env["PATH"]])})
+
+    def program(self, name: str) -> str:
+        """Where it is."""
+        return shutil.which(name, path=self.env["PATH"]) or name
 
     def kubectl(self, *arguments: str, stdin: str | None = None, timeout_s: float = CALL_TIMEOUT_S) -> str:
         return run(["kubectl", *arguments], env=self.env, stdin=stdin, timeout_s=timeout_s)

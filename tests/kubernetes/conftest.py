@@ -91,6 +91,15 @@ def helm4(cluster: Cluster) -> Cluster:
         pytest.skip(str(error))
 
 
+@pytest.fixture(scope="session")
+def newest_helm(cluster: Cluster) -> Cluster:
+    """The same cluster, by Helm 4 where it is to be had: what everything else does by Helm 3."""
+    try:
+        return cluster.with_programs(helms.folder(cluster))
+    except helms.NoHelm4Error:
+        return cluster
+
+
 @pytest.fixture(scope="module", params=["helm-3", "helm-4"])
 def each_helm(request: pytest.FixtureRequest, cluster: Cluster) -> Cluster:
     """The cluster by its own Helm, which is 3, and by 4."""

@@ -1,8 +1,10 @@
 """The chart on a cluster: what it applies is valid, `helm test` passes, and it is upgraded, rolled back and removed."""
 
 import asyncio
+import json
+import os
 import re
-import shlex
+import sys
 import time
 from pathlib import Path
 
@@ -10,19 +12,21 @@ import pytest
 import yaml
 from tests.kubernetes.cluster import ROOT, Cluster, run
 from tests.kubernetes.images import Images
-from tests.kubernetes.installation import DEV_VALUES, Installation, Namespace
+from tests.kubernetes.installation import CHART, DEV_VALUES, Installation, Namespace
 from tests.kubernetes.rendering import MINIMAL, VALUES, Chart
 from tests.kubernetes.traffic import Traffic, nothing_lost, shown
+from tests.local.papers import blocks, commands
 from tests.monitoring.alerts import all_alerts
 from tests.monitoring.naming import selectors
 
+from heliograph.local.ports import LOOPBACK, free_port
 from heliograph.local.tenant import DevelopmentTenant
 
 INSTALL_PAGE = ROOT / "docs" / "install.md"
 FOREIGN = {"PodMonitor", "ServiceMonitor", "PrometheusRule", "HTTPRoute"}
 """Kinds whose definitions are other projects': checked as rendered, a cluster may have none of them."""
 TYPED_TIMEOUT_S = 400.0
-"""Of a command of a page: `helm test` waits for its pod."""
+"""Of a page's commands: some wait for pods."""
 
 
 @pytest.mark.parametrize(
@@ -86,6 +90,35 @@ def test_helm_test_sees_a_message_all_its_way(installation: Installation) -> Non
     assert "all is well" in said
 
 
+def test_the_notes_name_commands_that_work_on_what_was_installed(installation: Installation) -> None:
+    """But for `helm test`, which has been typed above, and the tenant's file, which is nobody's yet."""
+    namespace, release = installation.namespace.name, installation.release
+    notes = installation.cluster.helm("get", "notes", release, "--namespace", namespace)
+    listed = re.findall(r"^   (\w.*)$", notes, re.MULTILINE)
+    assert f"helm test {release} --namespace {namespace} --logs" in listed
+    assert any(command.startswith(f"kubectl --namespace {namespace} apply -f tenant.yaml") for command in listed)
+    typed = [command for command in listed if command.startswith("kubectl") and "tenant.yaml" not in command]
+    assert len(typed) == 2
+    *_, node_port = [run(["bash", "-c", one], env=installation.cluster.env, timeout_s=60) for one in typed]
+    assert installation.url("edge").endswith(f":{node_port}")
+
+
+@pytest.mark.parametrize(
+    ("sets", "said"),
+    [
+        ("operator.enabled=false", "heliograph tenant apply tenant.yaml"),
+        ("edge.service.type=ClusterIP", "port-forward service/noted-heliograph-edge 8080:80"),
+        ("ingress.enabled=true,ingress.host=a.example,ingress.tlsSecret=s", "connect to https://a.example."),
+        ("httpRoute.enabled=true,httpRoute.parentRefs[0].name=g,httpRoute.hostnames[0]=b.example", "to b.example"),
+        ("edge.service.type=LoadBalancer", "get service noted-heliograph-edge"),
+    ],
+)
+def test_the_notes_say_where_clients_connect(sets: str, said: str, cluster: Cluster, namespace: Namespace) -> None:
+    where = ["noted", str(CHART), "--namespace", namespace.name, "--values", str(MINIMAL), "--set", sets]
+    notes = json.loads(cluster.helm("install", *where, "--dry-run=client", "-o", "json"))["info"]["notes"]
+    assert said in notes
+
+
 def test_metrics_that_alerts_name_are_served(installation: Installation) -> None:
     named = {selector.name for alert in all_alerts() for selector in selectors(alert["expr"]) if not selector.pattern}
     served: set[str] = {"up"}
@@ -113,22 +146,37 @@ async def test_an_upgrade_with_other_values_under_live_connections_loses_nothing
     assert "HELIOGRAPH_LOG_LEVEL" not in settings
 
 
-def test_the_commands_of_the_page_on_installing_do_what_they_say(each_helm: Cluster, images: Images) -> None:
-    """Typed in order, in a namespace of another name, with this checkout's images.
+def test_the_commands_of_the_page_on_installing_do_what_they_say(
+    newest_helm: Cluster, images: Images, tmp_path: Path
+) -> None:
+    """Typed in order into one shell, in a namespace of another name, with this checkout's images.
 
     The operator is kept to that namespace: what is in others is not its own on a cluster that is shared.
     """
-    namespace = Namespace(each_helm, "messaging")
-    text = INSTALL_PAGE.read_text(encoding="utf-8")
-    commands = re.findall(r"^\$ (.+)$", text, re.MULTILINE)
-    assert len(commands) == 6
+    namespace = Namespace(newest_helm, "messaging")
+    (tenant,) = (block for block in blocks(INSTALL_PAGE, "yaml") if "kind: Tenant" in block.text)
+    (tmp_path / "first.yaml").write_text(tenant.text, encoding="utf-8")
+    (tmp_path / "charts").symlink_to(ROOT / "charts")
+    settings = f"image.registry={images.registry},image.tag={images.tag},operator.namespaces={{{namespace.name}}}"
+    helm = (
+        f'case "$1" in install|upgrade) set -- "$@" --set "{settings}" ;; esac\nexec {newest_helm.program("helm")} "$@"'
+    )
+    path = os.pathsep.join([str(Path(sys.executable).parent), newest_helm.env["PATH"]])
+    for name, does in (("helm", helm), ("uv", 'shift\nexec "$@"')):  # `uv run` is this test's own environment
+        program(tmp_path / "bin" / name, does)
+    typed = [command for block in blocks(INSTALL_PAGE, "text") for command in commands(block)]
+    assert len(typed) == 16
+    port = str(free_port())
+    script = "\n".join(["set -euo pipefail", "trap 'kill $(jobs -p)' EXIT", *typed])
+    script = re.sub(r"\bmessaging\b", namespace.name, script).replace("8080", port)
     try:
-        for command in commands:
-            words = [namespace.name if word == "messaging" else word for word in shlex.split(command)]
-            if words[:2] in (["helm", "install"], ["helm", "upgrade"]):
-                words += ["--set", f"image.registry={images.registry},image.tag={images.tag}"]
-                words += ["--set", f"operator.namespaces={{{namespace.name}}}"]
-            run(words, env=each_helm.env, timeout_s=TYPED_TIMEOUT_S)
+        said = run(
+            ["bash", "-c", script],
+            env={**newest_helm.env, "PATH": f"{tmp_path / 'bin'}{os.pathsep}{path}", "NO_PROXY": LOOPBACK},
+            timeout_s=TYPED_TIMEOUT_S,
+            directory=tmp_path,
+        )
+        assert '{"text": "hello"}' in said, "which `tail` prints"
         left = "app.kubernetes.io/component,app.kubernetes.io/component!=test"  # whose log is for who reads it
         deadline = time.monotonic() + 90
         while namespace.get("pods", "-l", left)["items"]:
@@ -136,3 +184,10 @@ def test_the_commands_of_the_page_on_installing_do_what_they_say(each_helm: Clus
             time.sleep(0.5)
     finally:
         namespace.delete()
+        namespace.release_tenants()
+
+
+def program(path: Path, does: str) -> None:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{does}\n", encoding="utf-8")
+    path.chmod(0o755)

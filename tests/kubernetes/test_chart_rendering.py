@@ -14,10 +14,12 @@ import yaml
 from tests.kubernetes.cluster import ROOT, Cluster
 from tests.kubernetes.installation import CHART, DEV_VALUES
 from tests.kubernetes.rendering import MINIMAL, VALUES, Chart
+from tests.local.papers import Block, blocks
 from tests.monitoring.alerts import RUNBOOKS, groups
 
 SNAPSHOTS = Path(__file__).parent / "snapshots"
 CASES = {"minimal": MINIMAL, "everything": VALUES / "everything.yaml", "bare": VALUES / "bare.yaml", "dev": DEV_VALUES}
+INSTALL_PAGE = ROOT / "docs" / "install.md"
 SERVICES = ("edge", "router", "replay", "registry", "operator")
 
 
@@ -64,6 +66,18 @@ def _snapshot(case: str) -> str:
 def test_the_examples_of_values_render(example: Path, chart: Chart) -> None:
     rendered = chart.render(values=example)
     assert {"edge", "router", "replay", "registry", "operator"} <= rendered.names("Deployment")
+
+
+@pytest.mark.parametrize(
+    "block", [block for block in blocks(INSTALL_PAGE, "yaml") if "\nkind:" not in block.text], ids=str
+)
+def test_values_that_the_page_on_installing_shows_render(block: Block, chart: Chart, tmp_path: Path) -> None:
+    shown = yaml.safe_load(block.text)
+    values = tmp_path / "values.yaml"
+    values.write_text(
+        yaml.safe_dump({**yaml.safe_load(MINIMAL.read_text(encoding="utf-8")), **shown}), encoding="utf-8"
+    )
+    assert chart.render(values=values).objects
 
 
 def test_the_examples_for_gitops_have_values_that_the_chart_takes(chart: Chart, tmp_path: Path) -> None:
@@ -338,6 +352,14 @@ def test_monitoring_is_there_when_it_is_wanted(kind: str, chart: Chart) -> None:
     assert not {"PodMonitor", "ServiceMonitor", "PrometheusRule"} & {item["kind"] for item in chart.render().objects}
     rendered = chart.render(f"monitoring.monitor={kind}", "monitoring.rules.enabled=true")
     assert len(rendered.all(kind)) == len(rendered.all("PrometheusRule")) == 1
+    wanted = rendered.all(kind)[0]["spec"]["selector"]["matchLabels"].items()
+    if kind == "PodMonitor":
+        found = [rendered.get("Deployment", f"-{name}")["spec"]["template"] for name in SERVICES]
+        assert all(one["spec"]["containers"][0]["ports"][0]["name"] == "http" for one in found)
+    else:
+        found = rendered.all("Service")
+        assert all(one["spec"]["ports"][0]["name"] == "http" for one in found)
+    assert all(wanted <= one["metadata"]["labels"].items() for one in found)
 
 
 def test_dashboards_are_config_maps_that_grafanas_sidecar_finds(chart: Chart) -> None:

@@ -19,8 +19,8 @@ COMMANDS = [
         r"^\$ kubectl (.*create secret generic .*)$", paper.read_text(encoding="utf-8"), re.MULTILINE
     )
 ]
-KEYS = {"kafka-ca": {"ca.crt"}, "acme-keys": {"jwks"}}
-"""By the Secret's name; of users `username` and `password`, of a Redis `url`."""
+KEYS = {"kafka-ca": {"ca.crt"}, "redis-ca": {"ca.crt"}, "acme-keys": {"jwks"}}
+"""By the Secret's name; of users `username` and `password`, of the others of Redis `url`."""
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -36,7 +36,7 @@ def test_a_secret_is_made_as_shown(command: str, namespace: Namespace, tmp_path:
     made = cluster.kubectl(*words[:at], *words[at + 2 :], "--dry-run=client", "-o", "yaml")
     namespace.kubectl("apply", "--dry-run=server", "-f", "-", stdin=made)
     secret: dict[str, Any] = yaml.safe_load(made)
-    wanted = {"url"} if "redis" in name else KEYS.get(name, {"username", "password"})
+    wanted = KEYS.get(name, {"url"} if "redis" in name else {"username", "password"})
     assert set(secret["data"]) == wanted
 
 
@@ -51,6 +51,11 @@ def test_those_keys_are_where_the_chart_looks(cluster: Cluster) -> None:
         "heliograph-redis-live": {"url"},
         "heliograph-redis-metadata": {"url"},
     }
-    volume = next(one for one in rendered.pod("edge")["volumes"] if one["name"] == "kafka-ca")
-    assert volume["secret"]["secretName"] == "kafka-ca"
-    assert {item["key"] for item in volume["secret"]["items"]} == KEYS["kafka-ca"]
+    for name in ("kafka-ca", "redis-ca"):
+        volume = next(one for one in rendered.pod("edge")["volumes"] if one["name"] == name)
+        assert volume["secret"]["secretName"] == name
+        assert {item["key"] for item in volume["secret"]["items"]} == KEYS[name]
+    (mounted,) = (one["mountPath"] for one in rendered.container("edge")["volumeMounts"] if one["name"] == "redis-ca")
+    redis = [command for command in COMMANDS if "=url='rediss" in command]
+    assert len(redis) == 2
+    assert all(f"?ssl_ca_certs={mounted}/ca.crt'" in command for command in redis)

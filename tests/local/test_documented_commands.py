@@ -167,13 +167,14 @@ def test_the_papers_show_commands_in_blocks_that_are_run() -> None:
 ELSEWHERE = {
     "cat": "of files that only the reader has",
     "curl": "at a pod",
-    "docker": "is not everywhere; tests/local/test_compose.py, tests/kubernetes/test_compose_schema.py judge the file",
+    "docker": "is not everywhere; tests/local/test_compose*.py, tests/kubernetes/test_compose_schema.py judge the file",
     "helm": "wants a cluster: tests/kubernetes/test_chart_installed.py types those of docs/install.md",
     "heliograph": "docs/dev.md: what `make dev` runs, which has tests of its own",
     "kafka-acls.sh": "is Kafka's own; the rights are tried by users that have them",
     "kafka-configs.sh": "is Kafka's own",
     "kubectl": "wants a cluster: tests/kubernetes applies the examples, scales fleets and changes Secrets",
     "redis-cli": "tests/stores/test_redis_rights.py changes passwords in the same way",
+    "uv": "docs/install.md: typed with what is around it, on a cluster",
     "export": "for those that follow it",
 }
 """Programs of commands that are shown and not run here, with the reason: they are in `text` blocks."""
