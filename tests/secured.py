@@ -4,6 +4,7 @@ Both have a plain listener on loopback beside, for tests alone: through it Kafka
 Redis for its default user. Services only get the other one.
 """
 
+import ipaddress
 import secrets
 import time
 from collections.abc import Callable, Iterator
@@ -14,12 +15,13 @@ from typing import Any
 
 import confluent_kafka.admin
 from confluent_kafka import KafkaException
-from tests.certificates import certificate
+from cryptography import x509
+from tests.certificates import ADDRESS, NAME, certificate
 
 from heliograph.local import RedisServer
 from heliograph.local.java import prepare_jars
 from heliograph.local.kafka import KafkaServer, Seat
-from heliograph.local.ports import LOOPBACK, free_port
+from heliograph.local.ports import LOOPBACK, free_port, free_ports
 from heliograph.local.redis import prepare_redis
 from heliograph.stores.kafka.rights import KAFKA_RIGHTS
 
@@ -43,10 +45,11 @@ class SecureKafka:
     server: KafkaServer
     port: int
     ca: Path
+    host: str = LOOPBACK
 
     @property
     def bootstrap_servers(self) -> str:
-        return f"{LOOPBACK}:{self.port}"
+        return f"{self.host}:{self.port}"
 
     def properties(self, user: str, password: str | None = None, ca: Path | None = None) -> dict[str, str]:
         """What somebody sets in `kafka_properties`."""
@@ -119,16 +122,28 @@ def until(holds: Callable[[], bool], what: str, timeout_s: float = TAKEN_UP_S) -
         time.sleep(0.05)
 
 
+def certificate_for(directory: Path, host: str) -> Path:
+    """For this machine's loopback, and another address of it."""
+    hosts = (NAME, ADDRESS, x509.IPAddress(ipaddress.ip_address(host)))
+    return certificate(directory, *dict.fromkeys(hosts))
+
+
 @contextmanager
-def secure_kafka(directory: Path) -> Iterator[SecureKafka]:
-    """A started one. A process of this machine, whatever else there is: CannotProvideError where it has no Java."""
+def secure_kafka(directory: Path, host: str = LOOPBACK) -> Iterator[SecureKafka]:
+    """A started one. A process of this machine, whatever else there is: CannotProvideError where it has no Java.
+
+    `host`: the address of this machine that clients with a name come by.
+    """
     prepare_jars()
     directory.mkdir(parents=True, exist_ok=True)
-    ca, port = certificate(directory), free_port()
+    ca, port, plain, controller = certificate_for(directory, host), *free_ports(3)
+    ways = f"PLAINTEXT://{LOOPBACK}:{plain},{LISTENER}://{host}:{port}"
     both = directory / "server.pem"
     both.write_bytes((directory / "key.pem").read_bytes() + ca.read_bytes())
     ours = f"listener.name.{LISTENER.lower()}"
     settings = {
+        "listeners": f"{ways},CONTROLLER://{LOOPBACK}:{controller}",
+        "advertised.listeners": ways,
         "listener.security.protocol.map": f"PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,{LISTENER}:SASL_SSL",
         f"{ours}.ssl.keystore.type": "PEM",
         f"{ours}.ssl.keystore.location": both,
@@ -137,10 +152,10 @@ def secure_kafka(directory: Path) -> Iterator[SecureKafka]:
             "org.apache.kafka.common.security.scram.ScramLoginModule required;"
         ),
     }
-    server = KafkaServer(directory, listeners={LISTENER: (port, port)}, seat=Seat(settings=settings))
+    server = KafkaServer(directory, plain, seat=Seat(voters={1: controller}, settings=settings))
     try:
         server.start()
-        yield SecureKafka(server, port, ca)
+        yield SecureKafka(server, port, ca, host)
     finally:
         server.kill()
 
@@ -153,28 +168,31 @@ class SecureRedis:
     port: int
     ca: Path
     user: str = "heliograph"
+    host: str = LOOPBACK
 
     @property
     def url(self) -> str:
         """What somebody sets in `redis_url`."""
         return self.url_of(password_of(self.user))
 
-    def url_of(self, password: str, ca: Path | None = None) -> str:
-        return f"rediss://{self.user}:{password}@{LOOPBACK}:{self.port}/0?ssl_ca_certs={ca or self.ca}"
+    def url_of(self, password: str, ca: Path | str | None = None) -> str:
+        return f"rediss://{self.user}:{password}@{self.host}:{self.port}/0?ssl_ca_certs={ca or self.ca}"
 
 
 @contextmanager
-def secure_redis(directory: Path, rules: str) -> Iterator[SecureRedis]:
-    """A started one, with an append-only file. `rules`: what the user may, as in an ACL file."""
+def secure_redis(directory: Path, rules: str, host: str = LOOPBACK) -> Iterator[SecureRedis]:
+    """A started one, with an append-only file. `rules`: what the user may, as in an ACL file. `host`: as above."""
     prepare_redis()
     directory.mkdir(parents=True, exist_ok=True)
-    ca, port = certificate(directory), free_port()
+    ca, port = certificate_for(directory, host), free_port()
     users = directory / "users.acl"
     users.write_text(
         f"user default on nopass ~* &* +@all\nuser heliograph on >{password_of('heliograph')} {rules}\n",
         encoding="utf-8",
     )
     settings = {
+        "bind": " ".join(dict.fromkeys((LOOPBACK, host))),
+        "protected-mode": "no",  # it would keep others than loopback away, as the default user has no password
         "tls-port": str(port),
         "tls-cert-file": str(ca),
         "tls-key-file": str(directory / "key.pem"),
@@ -185,6 +203,6 @@ def secure_redis(directory: Path, rules: str) -> Iterator[SecureRedis]:
     server = RedisServer(directory, appendonly=True, settings=settings)
     try:
         server.start()
-        yield SecureRedis(server, port, ca)
+        yield SecureRedis(server, port, ca, host=host)
     finally:
         server.kill()
