@@ -4,18 +4,21 @@ They keep an object's fields by different means (a three-way merge, server-side 
 replicas that a chart once gave and then leaves out.
 """
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from tests.kubernetes.cluster import Cluster
 from tests.kubernetes.images import Images
-from tests.kubernetes.installation import Installation, Namespace
+from tests.kubernetes.installation import CHART, Installation, Namespace
 
 from heliograph.local.tenant import DevelopmentTenant
 
 EDGES = 2
+DEFINITION = "edgefleets.heliograph.dev"
 DATABASES = iter(range(5, 16))
 """Of the first one's Redis: one for each guest."""
 
@@ -68,6 +71,24 @@ def test_upgrades_switches_and_rollbacks_leave_the_number_of_edges_alone(guest: 
     assert edges(guest) == EDGES
     fleet = guest.namespace.get("edgefleet", guest.object_name("edge"))["spec"]
     assert (fleet["min"], fleet["max"]) == (EDGES, EDGES)
+
+
+def test_an_upgrade_brings_definitions_up_to_date(guest: Installation) -> None:
+    """Which Helm itself never does. What is changed here is words, for others use the same definitions."""
+    (wanted,) = yaml.safe_load_all((CHART / "crds" / f"{DEFINITION}.yaml").read_text(encoding="utf-8"))
+    outdated = [{"op": "replace", "path": "/spec/versions/0/schema/openAPIV3Schema/description", "value": "outdated"}]
+    guest.cluster.kubectl("patch", "crd", DEFINITION, "--type=json", "-p", json.dumps(outdated))
+    guest.helm("upgrade")
+    assert description(guest.cluster.get("crd", DEFINITION)) == description(wanted)
+    left = guest.namespace.kubectl(
+        "get", "jobs,serviceaccounts", "-l", "app.kubernetes.io/component=crds", "-o", "name"
+    )
+    assert left == "", "the job's rights go with it"
+
+
+def description(definition: Any) -> str:
+    found: str = definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["description"]
+    return found
 
 
 def test_uninstalling_keeps_definitions_tenants_and_topics(
