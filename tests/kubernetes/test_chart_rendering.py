@@ -331,6 +331,16 @@ def test_every_pod_has_a_policy_and_reaches_only_what_is_named(chart: Chart) -> 
     assert chart.render("networkPolicy.enabled=false").all("NetworkPolicy") == []
 
 
+def test_where_clients_are_bounded_helm_test_is_one_of_them(chart: Chart) -> None:
+    rendered = chart.render(values=CASES["everything"])
+    pod = next(item for item in rendered.all("Pod") if item["metadata"]["name"].endswith("-test"))
+    for component in ("edge", "replay", "registry"):
+        peers = rendered.get("NetworkPolicy", f"-{component}")["spec"]["ingress"][0]["from"]
+        (own,) = [peer["podSelector"]["matchLabels"] for peer in peers if "podSelector" in peer]
+        assert own.items() <= pod["metadata"]["labels"].items()
+        assert own["app.kubernetes.io/component"] == "test"
+
+
 def test_what_belongs_to_pods_adds_up_and_a_component_wins(chart: Chart) -> None:
     template = chart.render(values=CASES["everything"]).get("Deployment", "-edge")["spec"]["template"]
     assert {"team": "messaging", "tier": "front"}.items() <= template["metadata"]["labels"].items()

@@ -43,6 +43,16 @@ def test_the_page_on_installing_lists_what_the_operator_may() -> None:
     assert "| tenants (heliograph.dev) | get, list, watch, patch |" in text
 
 
+def test_the_page_on_installing_makes_the_images_that_the_chart_asks_for() -> None:
+    text = (CHART.parents[1] / "docs" / "install.md").read_text(encoding="utf-8")
+    parsed, chart = yaml.safe_load(VALUES), yaml.safe_load((CHART / "Chart.yaml").read_text(encoding="utf-8"))
+    (loop,) = re.findall(r"^\$ for name in (.+); do \\$", text, re.MULTILINE)
+    assert set(loop.split()) == {name for name in parsed if "image" in parsed[name]} - {"tests"} | {"cli"}
+    image = f"{parsed['image']['registry']}/$name:{chart['appVersion']}"
+    assert f"--build-arg SERVICE=$name -t {image} ." in text
+    assert f"kind load docker-image {image};" in text
+
+
 def test_the_schema_knows_every_value_and_no_other() -> None:
     jsonschema.Draft7Validator.check_schema(SCHEMA)
     given, known = paths(yaml.safe_load(VALUES)), schema_paths(SCHEMA)

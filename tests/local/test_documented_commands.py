@@ -168,6 +168,7 @@ ELSEWHERE = {
     "cat": "of files that only the reader has",
     "curl": "at a pod",
     "docker": "is not everywhere; tests/local/test_compose*.py, tests/kubernetes/test_compose_schema.py judge the file",
+    "for": "has images built by docker; tests/local/test_chart.py compares it with the chart",
     "helm": "wants a cluster: tests/kubernetes/test_chart_installed.py types those of docs/install.md",
     "heliograph": "docs/dev.md: what `make dev` runs, which has tests of its own",
     "kafka-acls.sh": "is Kafka's own; the rights are tried by users that have them",
