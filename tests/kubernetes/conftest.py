@@ -9,9 +9,10 @@ from tests.kubernetes import images as making
 from tests.kubernetes.cluster import Cluster, NoClusterError
 from tests.kubernetes.fleet import QUICK, Fleet, Fleets, installed_for_fleets
 from tests.kubernetes.images import Images
-from tests.kubernetes.installation import Installation, Namespace
+from tests.kubernetes.installation import CHART, DEV_VALUES, Installation, Namespace
 from tests.systems import Systems
 
+from heliograph.local.cache import cache_dir, file_lock
 from heliograph.local.tenant import DevelopmentTenant
 from heliograph.operator.kube_http import HttpKube
 from heliograph.operator.login import login
@@ -19,6 +20,7 @@ from heliograph.operator.metrics import KubeMetrics
 from heliograph.service.metrics import Metrics
 
 HERE = Path(__file__).parent
+CRDS = CHART / "crds"
 GROUPS = {
     "test_chart_installed": "installation",
     "test_agents_outside": "installation",
@@ -176,11 +178,30 @@ async def api(cluster: Cluster, crds: None, monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.fixture(scope="session")
 def crds(cluster: Cluster) -> None:
-    """This checkout's definitions of Tenant and the others."""
-    directory = HERE.parents[1] / "charts" / "heliograph" / "crds"
-    cluster.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(directory))
-    for file in directory.glob("*.yaml"):
-        cluster.kubectl("wait", "--for=condition=Established", "--timeout=60s", f"crd/{file.stem}")
+    """This checkout's definitions of Tenant and the others. A cluster that has none gets them by a first install."""
+    files = sorted(CRDS.glob("*.yaml"))
+    with file_lock(cache_dir() / "definitions.lock"):
+        there = cluster.kubectl("get", "crds", "-o", "name")
+        if not any(file.stem in there for file in files):
+            install_first(cluster)
+        cluster.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(CRDS))
+        for file in files:
+            cluster.kubectl("wait", "--for=condition=Established", "--timeout=60s", f"crd/{file.stem}")
+
+
+def install_first(cluster: Cluster) -> None:
+    """On a clean cluster: the chart holds an EdgeFleet, and brings its definition, which `helm uninstall` leaves."""
+    namespace = Namespace(cluster, "first")
+    namespace.create()
+    where = ["--namespace", namespace.name]
+    values = ["--values", str(DEV_VALUES), "--set", f"operator.namespaces={{{namespace.name}}}"]
+    try:
+        cluster.helm("install", "first", str(CHART), *where, *values)  # not --wait: what its pods do is for others
+        assert len(namespace.get("edgefleets")["items"]) == 1
+        cluster.helm("uninstall", "first", *where)
+        assert namespace.get("edgefleets")["items"] == []
+    finally:
+        namespace.delete()
 
 
 @pytest.fixture
