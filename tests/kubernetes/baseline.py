@@ -8,7 +8,7 @@ import tarfile
 from pathlib import Path
 
 from tests.kubernetes.cluster import ROOT, Cluster
-from tests.kubernetes.images import REGISTRY, Images, build, loading, on_every_node
+from tests.kubernetes.images import REGISTRY, Images, build_missing, loading
 
 COMMIT = "8f1385bb484e64af246b980cf63396eff156a792"
 """The first whose chart, images and operator passed these tests together."""
@@ -34,7 +34,5 @@ def provide(cluster: Cluster, directory: Path) -> tuple[Path, Images]:
         opened.extractall(sources, filter="data")
     images = Images(REGISTRY, f"c-{COMMIT[:12]}")
     with loading():
-        for service in SERVICES:
-            if not on_every_node(images.name(service)):
-                build(cluster, service, images.name(service), sources)
+        build_missing(cluster, images, SERVICES, sources)
     return sources / "charts" / "heliograph", images

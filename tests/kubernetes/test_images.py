@@ -96,12 +96,8 @@ def _bytecode(root: Path) -> list[Path]:
 
 
 def test_two_builds_of_the_same_sources_have_equal_layers(cluster: Cluster, here: Images) -> None:
-    assert cluster.script is not None
     again = "localhost/heliograph/again"
-    command = ["buildah", "bud", "--pull-never", "--layers", "--no-cache", "--isolation", "chroot", "--network", "host"]
-    command += ["-v", "/etc/ssl/certs:/etc/ssl/certs:ro", "-f", making.DOCKERFILE, "--build-arg", "SERVICE=registry"]
-    command += ["--timestamp", str(making.EPOCH_S), "-t", again, "."]
-    run(command, env=cluster.env, timeout_s=making.BUILD_TIMEOUT_S)
+    making.build(cluster, "registry", again, ROOT, "--no-cache")
     try:
         assert layers(cluster, again) == layers(cluster, here.name("registry"))
     finally:
