@@ -39,7 +39,16 @@ GROUPS = {
     "test_documented_secrets": "charts",
 }
 """Modules that share what each xdist worker makes for itself; any other is a group of its own."""
-LONGEST_FIRST = ("installation", "fleets", "tenants", "test_nodes", "test_upgrades", "test_secured", "charts")
+LONGEST_FIRST = (
+    "installation",
+    "fleets",
+    "tenants",
+    "test_nodes",
+    "test_upgrades",
+    "test_install_page",
+    "test_secured",
+    "charts",
+)
 """Groups in the order in which processes side by side take them (--no-loadscope-reorder), so that no long one
 comes last."""
 TEST_TIMEOUT_S = 900

@@ -2,31 +2,22 @@
 
 import asyncio
 import json
-import os
 import re
-import sys
-import time
 from pathlib import Path
 
 import pytest
 import yaml
 from tests.kubernetes.cluster import ROOT, Cluster, run
-from tests.kubernetes.images import Images
 from tests.kubernetes.installation import CHART, DEV_VALUES, Installation, Namespace
 from tests.kubernetes.rendering import MINIMAL, VALUES, Chart
 from tests.kubernetes.traffic import Traffic, nothing_lost, shown
-from tests.local.papers import blocks, commands
 from tests.monitoring.alerts import all_alerts
 from tests.monitoring.naming import selectors
 
-from heliograph.local.ports import LOOPBACK, free_port
 from heliograph.local.tenant import DevelopmentTenant
 
-INSTALL_PAGE = ROOT / "docs" / "install.md"
 FOREIGN = {"PodMonitor", "ServiceMonitor", "PrometheusRule", "HTTPRoute"}
-"""Kinds whose definitions are other projects': checked as rendered, a cluster may have none of them."""
-TYPED_TIMEOUT_S = 400.0
-"""Of a page's commands: some wait for pods."""
+"""Kinds that a cluster may not know, as others define them: test_foreign_kinds.py."""
 
 
 @pytest.mark.parametrize(
@@ -144,51 +135,3 @@ async def test_an_upgrade_with_other_values_under_live_connections_loses_nothing
     assert traffic.reconnects >= 2 * len(traffic.pairs), "every edge was replaced twice"
     settings = installation.namespace.get("configmap", f"{installation.release}-heliograph-settings")["data"]
     assert "HELIOGRAPH_LOG_LEVEL" not in settings
-
-
-def test_the_commands_of_the_page_on_installing_do_what_they_say(
-    newest_helm: Cluster, images: Images, tmp_path: Path
-) -> None:
-    """Typed in order into one shell, in a namespace of another name, with this checkout's images.
-
-    The operator is kept to that namespace: what is in others is not its own on a cluster that is shared.
-    """
-    namespace = Namespace(newest_helm, "messaging")
-    (tenant,) = (block for block in blocks(INSTALL_PAGE, "yaml") if "kind: Tenant" in block.text)
-    (tmp_path / "first.yaml").write_text(tenant.text, encoding="utf-8")
-    (tmp_path / "charts").symlink_to(ROOT / "charts")
-    settings = f"image.registry={images.registry},image.tag={images.tag},operator.namespaces={{{namespace.name}}}"
-    helm = (
-        f'case "$1" in install|upgrade) set -- "$@" --set "{settings}" ;; esac\nexec {newest_helm.program("helm")} "$@"'
-    )
-    path = os.pathsep.join([str(Path(sys.executable).parent), newest_helm.env["PATH"]])
-    for name, does in (("helm", helm), ("uv", 'shift\nexec "$@"')):  # `uv run` is this test's own environment
-        program(tmp_path / "bin" / name, does)
-    shown = [command for block in blocks(INSTALL_PAGE, "text") for command in commands(block)]
-    typed = [command for command in shown if "docker build" not in command]
-    assert len(typed) == 16
-    port = str(free_port())
-    script = "\n".join(["set -euo pipefail", "trap 'kill $(jobs -p)' EXIT", *typed])
-    script = re.sub(r"\bmessaging\b", namespace.name, script).replace("8080", port)
-    try:
-        said = run(
-            ["bash", "-c", script],
-            env={**newest_helm.env, "PATH": f"{tmp_path / 'bin'}{os.pathsep}{path}", "NO_PROXY": LOOPBACK},
-            timeout_s=TYPED_TIMEOUT_S,
-            directory=tmp_path,
-        )
-        assert '{"text": "hello"}' in said, "which `tail` prints"
-        left = "app.kubernetes.io/component,app.kubernetes.io/component!=test"  # whose log is for who reads it
-        deadline = time.monotonic() + 90
-        while namespace.get("pods", "-l", left)["items"]:
-            assert time.monotonic() < deadline, namespace.diagnosis()
-            time.sleep(0.5)
-    finally:
-        namespace.delete()
-        namespace.release_tenants()
-
-
-def program(path: Path, does: str) -> None:
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(f"#!/bin/sh\n{does}\n", encoding="utf-8")
-    path.chmod(0o755)

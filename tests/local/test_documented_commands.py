@@ -169,7 +169,7 @@ ELSEWHERE = {
     "curl": "at a pod",
     "docker": "is not everywhere; tests/local/test_compose*.py, tests/kubernetes/test_compose_schema.py judge the file",
     "for": "has images built by docker; tests/local/test_chart.py compares it with the chart",
-    "helm": "wants a cluster: tests/kubernetes/test_chart_installed.py types those of docs/install.md",
+    "helm": "wants a cluster: tests/kubernetes/test_install_page.py types those of docs/install.md",
     "heliograph": "docs/dev.md: what `make dev` runs, which has tests of its own",
     "kafka-acls.sh": "is Kafka's own; the rights are tried by users that have them",
     "kafka-configs.sh": "is Kafka's own",
