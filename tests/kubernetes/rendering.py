@@ -57,9 +57,11 @@ class Chart:
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
 
-    def render(self, *sets: str, values: Path | None = MINIMAL, release: str = "hg") -> Rendered:
+    def render(
+        self, *sets: str, values: Path | None = MINIMAL, release: str = "hg", namespace: str = "messaging"
+    ) -> Rendered:
         arguments = [*(["--values", str(values)] if values else []), *(part for one in sets for part in ("--set", one))]
-        where = [release, str(CHART), "--namespace", "messaging", "--kube-version", KUBE_VERSION]
+        where = [release, str(CHART), "--namespace", namespace, "--kube-version", KUBE_VERSION]
         text = self._cluster.helm("template", *where, *arguments)
         return Rendered(text, [document for document in yaml.safe_load_all(text) if document])
 

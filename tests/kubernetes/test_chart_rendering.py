@@ -97,6 +97,27 @@ def test_the_chart_passes_helms_strict_lint(case: str, each_helm: Cluster) -> No
     assert "0 chart(s) failed" in Chart(each_helm).lint("--values", str(CASES[case]))
 
 
+@pytest.mark.parametrize("case", ["everything", "dev"])
+def test_names_fit_and_differ_however_long_release_and_namespace_are(case: str, chart: Chart) -> None:
+    """A release has 53 characters at most, a namespace 63, a label 63; a StatefulSet's pods have one with 11 more."""
+    release, longest = "r" * 53, "n" * 62
+    objects = [
+        item
+        for last in "ab"
+        for item in chart.render(values=CASES[case], release=release, namespace=longest + last).objects
+    ]
+    for item in objects:
+        most = {"StatefulSet": 63 - 11}.get(item["kind"], 63)
+        assert item["kind"].startswith(("Cluster", "Validating")) or len(item["metadata"]["name"]) <= most, item["kind"]
+        assert all(len(value) <= 63 for value in item["metadata"]["labels"].values())
+    everywhere = [
+        (item["kind"], item["metadata"]["name"])
+        for item in objects
+        if item["kind"].startswith(("Cluster", "Validating"))
+    ]
+    assert len(set(everywhere)) == len(everywhere) >= 2
+
+
 # ---- edges belong to their fleet -------------------------------------------------------------------------------------
 
 

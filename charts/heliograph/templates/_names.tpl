@@ -1,11 +1,12 @@
 {{/* Names, labels and images. Objects are called <release>-heliograph-<component>, or <release>-<component> where the release's name says it. */}}
 
+{{/* At most 37: a StatefulSet's name has room for 52 (pods get a label of it and a hash), and `-redis-metadata` follows. */}}
 {{- define "heliograph.fullname" -}}
 {{- if .Values.fullnameOverride -}}
-{{- .Values.fullnameOverride | trunc 50 | trimSuffix "-" -}}
+{{- .Values.fullnameOverride | trunc 37 | trimSuffix "-" -}}
 {{- else -}}
 {{- $name := default .Chart.Name .Values.nameOverride -}}
-{{- ternary .Release.Name (printf "%s-%s" .Release.Name $name) (contains $name .Release.Name) | trunc 50 | trimSuffix "-" -}}
+{{- ternary .Release.Name (printf "%s-%s" .Release.Name $name) (contains $name .Release.Name) | trunc 37 | trimSuffix "-" -}}
 {{- end -}}
 {{- end -}}
 
