@@ -20,6 +20,8 @@ SMALL_VALUES = ROOT / "tests" / "kubernetes" / "values" / "small.yaml"
 READY_TIMEOUT_S = 400.0
 """Alone it takes 25 s; Kafka and five Pythons at once on cores that others use too have taken minutes."""
 POLL_S = 0.25
+PATIENT_POLL_S = 1.0
+"""For what takes many seconds: each look is a kubectl that starts, a tenth of a second of a core that pods want."""
 RESTRICTED = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("enforce", "warn", "audit")}
 
 
@@ -119,7 +121,13 @@ class Installation:
 
     def wait_ready(self, timeout_s: float = READY_TIMEOUT_S) -> None:
         """Every Deployment and StatefulSet as it should be; else what one would look at first."""
-        self.until("everything is ready", lambda: not self.unready(), timeout_s, lambda: ", ".join(self.unready()))
+        self.until(
+            "everything is ready",
+            lambda: not self.unready(),
+            timeout_s,
+            lambda: ", ".join(self.unready()),
+            poll_s=PATIENT_POLL_S,
+        )
 
     def unready(self) -> list[str]:
         """Workloads that are not (yet) what they should be."""
@@ -139,6 +147,8 @@ class Installation:
         holds: Callable[[], bool],
         timeout_s: float = READY_TIMEOUT_S,
         instead: Callable[[], str] = lambda: "",
+        *,
+        poll_s: float = POLL_S,
     ) -> None:
         """Return once `holds()`; after the deadline raise with what is so instead, and the namespace's state."""
         deadline = time.monotonic() + timeout_s
@@ -146,7 +156,7 @@ class Installation:
             if time.monotonic() > deadline:
                 diagnosis = self.namespace.diagnosis()
                 raise AssertionError(f"after {timeout_s:g} s still not so: {what}; {instead()}\n{diagnosis}")
-            time.sleep(POLL_S)
+            time.sleep(poll_s)
 
     # ---- ways in ----------------------------------------------------------------------------------------------------
 
