@@ -33,6 +33,7 @@ GROUPS = {
     "test_fleet_load": "fleets",
     "test_chart_rendering": "charts",
     "test_foreign_kinds": "charts",
+    "test_policies": "charts",
     "test_images": "charts",
     "test_skaffold": "charts",
     "test_compose_schema": "charts",

@@ -339,29 +339,6 @@ def test_the_world_gets_what_is_for_clients_and_no_probes(kind: str, chart: Char
     }
 
 
-def test_every_pod_has_a_policy_and_reaches_only_what_is_named(chart: Chart) -> None:
-    assert chart.render().names("NetworkPolicy") == set(SERVICES)
-    assert {tuple(p["spec"]["policyTypes"]) for p in chart.render().all("NetworkPolicy")} == {("Ingress",)}
-    rendered = chart.render(values=CASES["everything"])
-    for policy in rendered.all("NetworkPolicy"):
-        assert policy["spec"]["policyTypes"] == ["Ingress", "Egress"]
-        cidrs = [peer["ipBlock"]["cidr"] for rule in policy["spec"]["egress"] for peer in rule.get("to", [])]
-        assert cidrs == ["10.1.0.0/24", "10.2.0.0/24", "10.3.0.1/32"]
-    router = rendered.get("NetworkPolicy", "-router")["spec"]["ingress"][0]["from"]
-    assert router == [{"namespaceSelector": {"matchLabels": {"name": "monitoring"}}}]
-    assert chart.render("networkPolicy.enabled=false").all("NetworkPolicy") == []
-
-
-def test_where_clients_are_bounded_helm_test_is_one_of_them(chart: Chart) -> None:
-    rendered = chart.render(values=CASES["everything"])
-    pod = next(item for item in rendered.all("Pod") if item["metadata"]["name"].endswith("-test"))
-    for component in ("edge", "replay", "registry"):
-        peers = rendered.get("NetworkPolicy", f"-{component}")["spec"]["ingress"][0]["from"]
-        (own,) = [peer["podSelector"]["matchLabels"] for peer in peers if "podSelector" in peer]
-        assert own.items() <= pod["metadata"]["labels"].items()
-        assert own["app.kubernetes.io/component"] == "test"
-
-
 def test_what_belongs_to_pods_adds_up_and_a_component_wins(chart: Chart) -> None:
     template = chart.render(values=CASES["everything"]).get("Deployment", "-edge")["spec"]["template"]
     assert {"team": "messaging", "tier": "front"}.items() <= template["metadata"]["labels"].items()
@@ -452,33 +429,6 @@ def test_alerts_carry_their_runbooks_where_it_is_not_said_where_those_are_to_be_
 )
 def test_what_cannot_work_is_refused_with_what_would_be_right(sets: tuple[str, ...], said: str, chart: Chart) -> None:
     assert said in chart.refusal(*sets)
-
-
-@pytest.mark.parametrize(
-    ("url", "ports", "port"),
-    [
-        ("redis://redis", [1111], 6379),
-        (r"redis+sentinel://s1:26379\,s2/main/0", [1111, 6379], 26379),
-        (r"rediss+cluster://n1\,[fd00::2]:7001/0?ssl_cert_reqs=none", [1111, 6379], 7001),
-    ],
-)
-def test_ways_out_hold_the_port_of_every_redis_that_is_named(
-    url: str, ports: list[int], port: int, chart: Chart
-) -> None:
-    def sets(*open_: int) -> tuple[str, ...]:
-        egress = "networkPolicy.egress"
-        return (
-            "redis.live.url=redis://live:1111",
-            f"redis.metadata.url={url}",
-            f"{egress}.enabled=true",
-            f"{egress}.kafka[0].cidr=10.1.0.0/24",
-            f"{egress}.kafka[0].ports[0]=9092",
-            f"{egress}.redis[0].cidr=10.2.0.0/24",
-            *(f"{egress}.redis[0].ports[{index}]={number}" for index, number in enumerate(open_)),
-        )
-
-    assert f"redis.metadata.url leads to port {port}" in chart.refusal(*sets(*ports))
-    assert chart.render(*sets(*ports, port)).objects
 
 
 def test_the_dev_profile_refuses_nothing_of_its_own(chart: Chart) -> None:
