@@ -245,6 +245,22 @@ def test_settings_are_text_as_the_services_read_it(chart: Chart) -> None:
     assert rendered.environment("edge")["HELIOGRAPH_ALLOWED_ORIGINS"] == "https://a.example,https://b.example"
 
 
+def test_what_is_given_as_environment_takes_the_charts_place_and_may_be_referred_to(chart: Chart) -> None:
+    """A user of its own for a component, say; variables that are there twice are refused by server-side apply."""
+    own = "edge.pods.extraEnv"
+    sets = (f"{own}[0].name=KAFKA_USERNAME", f"{own}[0].value=edge", f"{own}[1].name=KAFKA_PASSWORD")
+    secret = (f"{own}[1].valueFrom.secretKeyRef.name=edge", f"{own}[1].valueFrom.secretKeyRef.key=password")
+    rendered = chart.render(*sets, *secret, values=CASES["everything"])
+    listed = [entry["name"] for entry in rendered.container("edge")["env"]]
+    assert len(set(listed)) == len(listed)
+    assert listed.index("KAFKA_PASSWORD") < listed.index("HELIOGRAPH_KAFKA_PROPERTIES"), "which says $(KAFKA_PASSWORD)"
+    assert rendered.environment("edge")["KAFKA_USERNAME"] == "edge"
+    assert rendered.environment("edge")["KAFKA_PASSWORD"] == {"secretKeyRef": {"name": "edge", "key": "password"}}
+    assert rendered.environment("router")["KAFKA_PASSWORD"] == {
+        "secretKeyRef": {"name": "kafka-user", "key": "password"}
+    }
+
+
 # ---- what pods may do ------------------------------------------------------------------------------------------------
 
 

@@ -14,6 +14,33 @@
 {{- end -}}
 {{- end -}}
 
+{{/* What a component's container is told by the chart: as heliograph.deployment's arguments → a list, as YAML */}}
+{{- define "heliograph.ownEnv" -}}
+{{- $values := index .root.Values .component -}}
+- { name: HELIOGRAPH_HOST, value: 0.0.0.0 }
+- { name: HELIOGRAPH_PORT, value: {{ .port | quote }} }
+- { name: HELIOGRAPH_DRAIN_TIMEOUT_S, value: {{ $values.drain.timeoutSeconds | toString | quote }} }
+{{- with .env }}
+{{ toYaml . }}
+{{- end }}
+{{- include "heliograph.secretEnv" .root }}
+{{- range $name, $value := $values.settings }}
+- { name: HELIOGRAPH_{{ upper $name }}, value: {{ include "heliograph.text" $value | quote }} }
+{{- end }}
+{{- end -}}
+
+{{/*
+(dict "given" extraEnv "own" "YAML") → what of `own` is not given by the user. A variable that is there twice is refused by
+server-side apply. What is given stands before, so that `own` may refer to it: $(KAFKA_USERNAME).
+*/}}
+{{- define "heliograph.unlessGiven" -}}
+{{- $names := list -}}
+{{- range .given }}{{ $names = append $names .name }}{{ end -}}
+{{- $left := list -}}
+{{- range (.own | fromYamlArray) }}{{ if not (has .name $names) }}{{ $left = append $left . }}{{ end }}{{ end -}}
+{{- with $left }}{{ toYaml . }}{{ end -}}
+{{- end -}}
+
 {{/* (dict "root" $ "component" "edge" "port" 8080 "env" (list …)) */}}
 {{- define "heliograph.deployment" -}}
 {{- $root := .root -}}
@@ -111,25 +138,16 @@ spec:
             {{- toYaml . | nindent 12 }}
             {{- end }}
           env:
-            - { name: HELIOGRAPH_HOST, value: 0.0.0.0 }
-            - { name: HELIOGRAPH_PORT, value: {{ .port | quote }} }
-            - { name: HELIOGRAPH_DRAIN_TIMEOUT_S, value: {{ $values.drain.timeoutSeconds | toString | quote }} }
             - name: POD_NAME
               valueFrom: { fieldRef: { fieldPath: metadata.name } }
             - name: POD_NAMESPACE
               valueFrom: { fieldRef: { fieldPath: metadata.namespace } }
             - name: POD_IP
               valueFrom: { fieldRef: { fieldPath: status.podIP } }
-            {{- with .env }}
-            {{- toYaml . | nindent 12 }}
-            {{- end }}
-            {{- include "heliograph.secretEnv" $root | nindent 12 }}
-            {{- range $name, $value := $values.settings }}
-            - { name: HELIOGRAPH_{{ upper $name }}, value: {{ include "heliograph.text" $value | quote }} }
-            {{- end }}
             {{- with $pods.extraEnv }}
             {{- toYaml . | nindent 12 }}
             {{- end }}
+            {{- include "heliograph.unlessGiven" (dict "given" $pods.extraEnv "own" (include "heliograph.ownEnv" .)) | nindent 12 }}
           {{- if $values.preStopSeconds }}
           lifecycle:
             preStop: { sleep: { seconds: {{ $values.preStopSeconds }} } }
