@@ -4,6 +4,7 @@ Everything that is secret comes from Secrets, as deploy/examples/README.md makes
 this machine, which pods reach at the address of a node.
 """
 
+import json
 from collections.abc import Iterator, Mapping
 
 import pytest
@@ -15,6 +16,8 @@ from tests.secured import MECHANISM, SecureKafka, SecureRedis, password_of, secu
 from heliograph.stores.redis.rights import acl_rules
 
 USER = "heliograph"
+EDGES = "edges"
+"""Their own user of Kafka, given as docs/install.md says."""
 PORTS = {"edge": 8080, "router": 8083, "replay": 8081, "registry": 8082, "operator": 8084}
 REDIS_CA = "/etc/heliograph/redis/ca.crt"
 """Where the chart mounts `redis.tls.caSecret`, as docs/install.md says."""
@@ -53,11 +56,13 @@ def installed(
     namespace = Namespace(cluster, "secured")
     namespace.create()
     prefix = namespace.name
-    for service in ("edge", "router", "replay", "operator"):
+    for service in ("router", "replay", "operator"):
         kafka.add_service(service, prefix, USER)
+    kafka.add_service("edge", prefix, EDGES)
     secret(namespace, "kafka-ca", {"ca.crt": kafka.ca.read_text(encoding="ascii")})
     secret(namespace, "redis-ca", {"ca.crt": redis.ca.read_text(encoding="ascii")})
     secret(namespace, "kafka-user", {"username": USER, "password": password_of(USER)})
+    secret(namespace, "kafka-edges", {"username": EDGES, "password": password_of(EDGES)})
     secret(namespace, "redis", {"url": redis.url_of(password_of(redis.user), REDIS_CA)})
     stores = ",".join(f"redis.{store}.existingSecret.name=redis" for store in ("live", "metadata", "token"))
     values = [
@@ -67,6 +72,11 @@ def installed(
         f"operator.namespaces={{{namespace.name}}}",
     ]
     sets = [part for value in values for part in ("--set", value)]
+    own = [
+        {"name": f"KAFKA_{key.upper()}", "valueFrom": {"secretKeyRef": {"name": "kafka-edges", "key": key}}}
+        for key in ("username", "password")
+    ]
+    sets += ["--set-json", f"edge.pods.extraEnv={json.dumps(own)}"]
     made = Installation(namespace, images, tmp_path_factory.mktemp("secured"), values=sets)
     try:
         made.install()
@@ -94,5 +104,5 @@ def test_no_password_is_anywhere_but_in_secrets(installed: Installation, redis: 
     shown = installed.namespace.kubectl("get", kinds, "-o", "yaml")
     shown += installed.namespace.kubectl("logs", "-l", "app.kubernetes.io/part-of=heliograph", "--tail=-1")
     assert "kafka-user" in shown
-    for password in (password_of(USER), password_of(redis.user)):
+    for password in map(password_of, (USER, EDGES, redis.user)):
         assert password not in shown
