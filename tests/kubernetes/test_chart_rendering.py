@@ -434,6 +434,7 @@ def test_alerts_carry_their_runbooks_where_it_is_not_said_where_those_are_to_be_
         ((r"kafka.properties.sasl\.password=a",), "kafka.properties.sasl.password would be in a ConfigMap"),
         ((r"kafka.properties.security\.protocol=SSL",), "is set by the chart, from kafka.bootstrapServers, kafka.tls"),
         (("edge.fleet.min=5", "edge.fleet.max=2"), "edge.fleet.min is 5 and edge.fleet.max is 2"),
+        (("edge.fleet.spec.targetConnection=5",), "additional properties 'targetConnection' not allowed"),
         (("edge.fleet.spec.min=2",), "edge.fleet.spec.min is set by the chart"),
         (("edge.drain.noticeSeconds=90",), "nothing is left to drain in"),
         (("router.settings.port=1",), "router.settings.port is set by the chart"),

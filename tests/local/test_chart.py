@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from heliograph.edge.settings import EdgeSettings
-from heliograph.local.docs.chart import install_page, readme, undescribed, values
+from heliograph.local.docs.chart import install_page, readme, undescribed, values, values_schema
 from heliograph.registry.settings import RegistrySettings
 from heliograph.replay.settings import ReplaySettings
 from heliograph.router.settings import RouterSettings
@@ -36,6 +36,22 @@ def test_the_readme_lists_the_values_as_they_are() -> None:
     assert readme(CHART) == (CHART / "README.md").read_text(encoding="utf-8")
 
 
+def test_the_schema_knows_what_a_fleet_can_be_told() -> None:
+    assert values_schema(CHART) == (CHART / "values.schema.json").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "spec", [{"targetConnection": 5}, {"mode": "auto"}, {"behavior": {"scaleDown": {"policy": 1}}}]
+)
+def test_a_slip_in_what_a_fleet_is_told_is_refused(spec: dict[str, Any]) -> None:
+    right = yaml.safe_load((CHART.parents[1] / "deploy" / "examples" / "kubernetes" / "edgefleet.yaml").read_text())[
+        "spec"
+    ]
+    jsonschema.validate({"edge": {"fleet": {"spec": right}}}, SCHEMA)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({"edge": {"fleet": {"spec": spec}}}, SCHEMA)
+
+
 def test_the_page_on_installing_lists_what_the_operator_may() -> None:
     page = CHART.parents[1] / "docs" / "install.md"
     text = page.read_text(encoding="utf-8")
@@ -59,7 +75,9 @@ def test_the_schema_knows_every_value_and_no_other() -> None:
     assert given - known == set()
     # What is beyond: free-form maps whose usual parts the schema names, and values shared by all charts.
     assert {
-        path for path in known - given if not re.match(r"global$|\w+\.(pods\.|resources\.(claims|limits)$)", path)
+        path
+        for path in known - given
+        if not re.match(r"global$|\w+\.(pods\.|fleet\.spec\.|resources\.(claims|limits)$)", path)
     } == set()
 
 

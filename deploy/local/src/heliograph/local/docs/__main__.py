@@ -1,7 +1,7 @@
 """`python -m heliograph.local.docs [--check]`: write the generated files, or say which are out of date.
 
-They are docs/reference, the chart's custom resource definitions, dashboards and runbooks, and tables in its README, in
-docs/install.md and in docs/operations.md.
+They are docs/reference, the chart's custom resource definitions, dashboards, runbooks and part of its schema, and
+tables in its README, in docs/install.md and in docs/operations.md.
 """
 
 import argparse
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from heliograph.local.dashboards.rendering import rendered as rendered_dashboards
 from heliograph.local.docs.capacity import capacity_tables
-from heliograph.local.docs.chart import filled, install_page, readme
+from heliograph.local.docs.chart import filled, install_page, readme, values_schema
 from heliograph.local.docs.reference import as_yaml, rendered
 from heliograph.local.docs.runbooks import NAME, runbooks_file
 from heliograph.operator.crds import CRDS
@@ -35,6 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
     files |= {options.crds / name: as_yaml(make()) for name, make in CRDS.items()}
     files |= {DASHBOARD_DIRECTORY / name: text for name, text in rendered_dashboards().items()}
     files[CHART / "files" / NAME] = runbooks_file(OPERATIONS_PAGE)
+    files[CHART / "values.schema.json"] = values_schema(CHART)
     files[CHART / "README.md"] = readme(CHART)
     files[INSTALL_PAGE] = install_page(INSTALL_PAGE, CHART)
     files[OPERATIONS_PAGE] = filled(OPERATIONS_PAGE, "capacity", capacity_tables())

@@ -1,4 +1,5 @@
-"""Tables of the chart: all values, from comments of values.yaml that begin with `--`; the operator's rights.
+"""Tables of the chart: all values, from comments of values.yaml that begin with `--`; the operator's rights. And what
+its schema says of an EdgeFleet, which the custom resource definition knows.
 
 A line-wise reading beside the YAML parser's, which drops comments: keys by their indentation, defaults from the parser.
 """
@@ -12,6 +13,10 @@ from typing import Any
 
 import yaml
 
+from heliograph.operator.crds import CRDS
+
+FLEET_BY_CHART = ("deploymentRef", "min", "max")
+"""Of an EdgeFleet's spec: the chart says them, and its templates why they can't be given."""
 RULES = Path("templates") / "operator" / "_rules.tpl"
 _KEY = re.compile(r"^( *)([A-Za-z][A-Za-z0-9]*):")
 _COMMENT = re.compile(r"^ *# ?(.*)$")
@@ -85,6 +90,27 @@ def rules_table(template: str) -> str:
         why = " ".join(line.removeprefix("# ") for line in comment.splitlines())
         rows.append(f"| {', '.join(one['resources'])}{group} | {', '.join(one['verbs'])} | {why} |")
     return "\n".join(rows) + "\n"
+
+
+def values_schema(chart: Path) -> str:
+    """values.schema.json, with what an EdgeFleet can be told: a slip in `edge.fleet.spec` is refused like any other."""
+    schema: dict[str, Any] = json.loads((chart / "values.schema.json").read_text(encoding="utf-8"))
+    (version,) = CRDS["edgefleets.heliograph.dev.yaml"]()["spec"]["versions"]
+    fleet = _closed(version["schema"]["openAPIV3Schema"]["properties"]["spec"])
+    del fleet["required"]
+    fleet["properties"] |= {name: {} for name in FLEET_BY_CHART}
+    schema["$defs"]["fleetSpec"] = fleet
+    return json.dumps(schema, indent=2) + "\n"
+
+
+def _closed(schema: Any) -> Any:
+    """A structural schema as JSON Schema, which refuses what it does not know."""
+    if isinstance(schema, list):
+        return [_closed(one) for one in schema]
+    if not isinstance(schema, dict):
+        return schema
+    kept = {name: _closed(inner) for name, inner in schema.items() if not name.startswith("x-kubernetes-")}
+    return {**kept, "additionalProperties": False} if kept.get("type") == "object" and "properties" in kept else kept
 
 
 def readme(chart: Path) -> str:
