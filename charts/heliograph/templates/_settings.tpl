@@ -34,7 +34,7 @@
 {{- $_ := set $properties "ssl.key.location" "/etc/heliograph/kafka-client/tls.key" -}}
 {{- end -}}
 {{- if $kafka.sasl.mechanism -}}{{- $_ := set $properties "sasl.mechanism" $kafka.sasl.mechanism -}}{{- end -}}
-{{- range $name, $value := $kafka.properties -}}{{- $_ := set $properties $name (toString $value) -}}{{- end -}}
+{{- range $name, $value := $kafka.properties -}}{{- $_ := set $properties $name (include "heliograph.text" $value) -}}{{- end -}}
 {{- if $kafka.sasl.existingSecret -}}
 {{- $_ := set $properties "sasl.username" "$(KAFKA_USERNAME)" -}}
 {{- $_ := set $properties "sasl.password" "$(KAFKA_PASSWORD)" -}}
@@ -64,7 +64,10 @@ HELIOGRAPH_{{ upper $name }}: {{ include "heliograph.text" $value | quote }}
 
 {{/* A setting's value as text: lists with commas, large numbers without an exponent */}}
 {{- define "heliograph.text" -}}
-{{- if kindIs "slice" . -}}{{ join "," . }}
+{{- if kindIs "slice" . -}}
+{{- $parts := list -}}
+{{- range . }}{{ $parts = append $parts (include "heliograph.text" .) }}{{ end -}}
+{{- join "," $parts -}}
 {{- else if and (kindIs "float64" .) (eq (floor .) .) -}}{{ int64 . }}
 {{- else if kindIs "map" . -}}{{ toJson . }}
 {{- else -}}{{ toString . }}
