@@ -34,6 +34,7 @@ GROUPS = {
     "test_chart_rendering": "charts",
     "test_foreign_kinds": "charts",
     "test_policies": "charts",
+    "test_rendered_settings": "charts",
     "test_images": "charts",
     "test_skaffold": "charts",
     "test_compose_schema": "charts",

@@ -238,21 +238,6 @@ def test_the_protocol_to_kafka_follows_from_tls_and_sasl(
     assert (json.loads(given)["security.protocol"] if given else None) == protocol
 
 
-def test_librdkafkas_properties_are_text_as_it_reads_them(chart: Chart) -> None:
-    """Helm reads numbers of a file as floats, and writes large ones with an exponent, which librdkafka does not take."""
-    environment = chart.render(values=CASES["everything"]).environment("router")
-    properties = json.loads(environment["HELIOGRAPH_KAFKA_PROPERTIES"])
-    assert (properties["message.max.bytes"], properties["socket.keepalive.enable"]) == ("2000000", "true")
-
-
-def test_settings_are_text_as_the_services_read_it(chart: Chart) -> None:
-    rendered = chart.render(values=CASES["everything"])
-    assert rendered.settings["HELIOGRAPH_TRACE_SAMPLE_RATIO"] == "0.05"
-    assert rendered.environment("router")["HELIOGRAPH_BATCH_RECORDS"] == "2000000"
-    assert rendered.environment("edge")["HELIOGRAPH_PRESSURE_OUTBOUND_BYTES"] == "100000000,200000000,300000000"
-    assert rendered.environment("edge")["HELIOGRAPH_ALLOWED_ORIGINS"] == "https://a.example,https://b.example"
-
-
 def test_what_is_given_as_environment_takes_the_charts_place_and_may_be_referred_to(chart: Chart) -> None:
     """A user of its own for a component, say; variables that are there twice are refused by server-side apply."""
     own = "edge.pods.extraEnv"
