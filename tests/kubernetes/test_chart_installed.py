@@ -100,7 +100,6 @@ def test_the_notes_name_commands_that_work_on_what_was_installed(installation: I
         ("operator.enabled=false", "heliograph tenant apply tenant.yaml"),
         ("edge.service.type=ClusterIP", "port-forward service/noted-heliograph-edge 8080:80"),
         ("ingress.enabled=true,ingress.host=a.example,ingress.tlsSecret=s", "connect to https://a.example."),
-        ("httpRoute.enabled=true,httpRoute.parentRefs[0].name=g,httpRoute.hostnames[0]=b.example", "to b.example"),
         ("edge.service.type=LoadBalancer", "get service noted-heliograph-edge"),
     ],
 )

@@ -38,7 +38,7 @@ def test_its_commands_do_what_they_say(newest_helm: Cluster, images: Images, tmp
     typed = [command for command in shown if "docker build" not in command]
     assert len(typed) == 16
     port = str(free_port())
-    script = "\n".join(["set -euo pipefail", "trap 'kill $(jobs -p)' EXIT", *typed])
+    script = "\n".join(["set -euo pipefail", "trap 'kill $(jobs -p) 2>/dev/null || true' EXIT", *typed])
     script = re.sub(r"\bmessaging\b", namespace.name, script).replace("8080", port)
     try:
         said = run(

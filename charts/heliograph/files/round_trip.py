@@ -9,6 +9,8 @@ import os
 import secrets
 import subprocess
 import time
+from collections.abc import Callable
+from functools import partial
 
 import httpx
 import jwt
@@ -19,8 +21,11 @@ from heliograph.cli.history import NDJSON, read_history
 from heliograph.client import Client, Gap, Message
 
 MESSAGES = 100
+START_S = 120.0
+"""For an installation that has just begun: Kafka and the services may still be starting."""
 PATIENCE_S = 60.0
-"""For all of it: an installation that needs longer for a hundred messages has something to be looked at."""
+"""For all of it then: an installation that needs longer for a hundred messages has something to be looked at."""
+PAUSE_S = 1.0
 
 EDGE, REPLAY, REGISTRY = (os.environ[f"ROUND_TRIP_{name}"] for name in ("EDGE", "REPLAY", "REGISTRY"))
 AUDIENCE = os.environ.get("HELIOGRAPH_JWT_AUDIENCE", "heliograph")
@@ -33,11 +38,33 @@ def said(text: str) -> None:
     print(text, flush=True)
 
 
-def heliograph(*arguments: str, stdin: str | None = None) -> None:
-    """The command, with this installation's settings; its output is shown."""
+def heliograph(*arguments: str, stdin: str | None = None) -> str:
+    """The command, with this installation's settings; what it said where it failed."""
     done = subprocess.run(["heliograph", *arguments], input=stdin, text=True, capture_output=True, check=False)
-    if done.returncode:
-        raise SystemExit(f"heliograph {' '.join(arguments)}: status {done.returncode}: {done.stdout}{done.stderr}")
+    if done.returncode == 0:
+        return ""
+    return f"heliograph {' '.join(arguments)}: status {done.returncode}: {done.stdout}{done.stderr}"
+
+
+def unready(url: str) -> str:
+    """Why a service can't be used; only pods that are ready are behind it."""
+    try:
+        status = httpx.get(f"{url}/readyz", trust_env=False, timeout=5.0).status_code
+    except httpx.HTTPError as error:
+        return f"{url}: {type(error).__name__}: {error}"
+    return "" if status == httpx.codes.OK else f"{url}/readyz: {status}"
+
+
+def until_done(attempt: Callable[[], str]) -> None:
+    """Again and again while it says why not, which is shown once; ends the test where it still does after START_S."""
+    end, shown = time.monotonic() + START_S, ""
+    while why := attempt():
+        if time.monotonic() > end:
+            raise SystemExit(f"after {START_S:g} s: {why}")
+        if not shown:
+            said(f"waiting, since {why.strip()}")
+            shown = why
+        time.sleep(PAUSE_S)
 
 
 def tenant() -> str:
@@ -107,13 +134,19 @@ async def main() -> None:
 
 
 def run() -> None:
-    heliograph("tenant", "apply", "-", stdin=tenant())
+    wanted = tenant()
+    for url in (EDGE, REPLAY, REGISTRY):
+        until_done(partial(unready, url))
+    until_done(partial(heliograph, "tenant", "apply", "-", stdin=wanted))
     try:
         asyncio.run(main())
     except TimeoutError:
         raise SystemExit(f"not through after {PATIENCE_S:g} s") from None
     finally:
-        heliograph("tenant", "delete", TENANT, "--topics", "--yes")
+        if left := heliograph("tenant", "delete", TENANT, "--topics", "--yes"):
+            said(left)
+    if left:
+        raise SystemExit(f"the tenant {TENANT} is left behind")
     said("all is well")
 
 
