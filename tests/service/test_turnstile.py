@@ -32,6 +32,23 @@ async def test_who_comes_while_others_go_through_is_the_last() -> None:
     assert done == ["first", "second", "third", "fourth"]
 
 
+async def test_who_waits_is_not_lost_because_somebody_before_it_failed() -> None:
+    turnstile, done, told = Turnstile(2), list[str](), list[object]()
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context["exception"]))
+    failure = LookupError("a bug")
+
+    def fails() -> None:
+        raise failure
+
+    for name in "abcde":
+        turnstile.enter(fails)
+        turnstile.enter(lambda name=name: done.append(name))  # type: ignore[misc]
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert "".join(done) == "abcde"
+    assert told == [failure] * 5
+
+
 async def test_one_that_stood_still_goes_on() -> None:
     turnstile, done = Turnstile(1), list[str]()
     for name in "ab":

@@ -117,13 +117,17 @@ async def test_an_extension_that_is_offered_is_not_taken(edge: Edge) -> None:
 
 
 @pytest.mark.parametrize(
-    "headers", ["Sec-WebSocket-Version: 8\r\n", "Sec-WebSocket-Key: short\r\n"], ids=["version", "key"]
+    "headers",
+    ["Sec-WebSocket-Version: 8\r\n", "Sec-WebSocket-Key: short\r\n", "Content-Length: 5\r\n"],
+    ids=["version", "key", "body"],
 )
 async def test_a_handshake_that_is_none_is_a_bad_request(edge: Edge, headers: str) -> None:
     client = await RawClient.connect(edge.host, edge.port, headers=headers)
     assert client.response.split()[1] in {b"400", b"426"}
     await client.close()
     await until(lambda: edge.value("connections") == 0)
+    assert edge.value("handshakes_refused_total", code="no_handshake") == 1
+    await until(lambda: edge.value("open_sockets") == 0)
 
 
 # ---- admission ------------------------------------------------------------------------------------------------------

@@ -113,6 +113,7 @@ async def test_more_than_a_frame_before_the_handshake_is_answered_is_cut_off(edg
     await client.ended()
     await client.close()
     await until(lambda: edge.value("connections") == 0)
+    assert edge.value("handshakes_refused_total", code="sent_too_early") == 1
 
 
 async def test_the_closing_handshake_is_answered_with_its_code(edge: Edge) -> None:

@@ -194,9 +194,15 @@ class GuardedHttpProtocol(HttpToolsProtocol):
 
     def _upgrade(self, behind: bytes) -> None:
         seat, self._seat = self._seat, None
-        self.handle_websocket_upgrade()
+        try:
+            self.handle_websocket_upgrade()
+        except BaseException:
+            self.transport.abort()  # nobody reads it any more
+            raise
         protocol: Any = self.transport.get_protocol()
         protocol.seat = seat
+        if protocol.conn.handshake_exc is not None:
+            self._guard.sockets.refused("no_handshake")
         # It holds us by our callbacks: without this, each handshake leaves a cycle to the garbage collector.
         self.parser = None  # type: ignore[assignment]
         if behind:

@@ -37,6 +37,10 @@ class Seat:
             self._under_way = False
             self._sockets.under_way -= 1
 
+    def refused(self, code: str) -> None:
+        """It is about to be closed, and why."""
+        self._sockets.refused(code)
+
     def leave(self) -> None:
         """It is closed."""
         self.known()

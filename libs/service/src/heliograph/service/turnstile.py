@@ -3,6 +3,8 @@
 A crowd of clients that comes back sends its requests in the same millisecond, and the loop hands all of them over in
 one turn: hundreds of handshakes, most of a second in which nobody who is connected is served. Here a turn takes a few,
 and the loop reads, answers and delivers to others in between.
+
+What this must never do: lose who waits because somebody before it failed.
 """
 
 import asyncio
@@ -27,13 +29,13 @@ class Turnstile:
         return len(self._waiting)
 
     def enter(self, go: Callable[[], None]) -> None:
-        """Call `go`, now or in a later turn. It must not raise."""
+        """Call `go`, now or in a later turn. What it raises is told to the loop: nobody is there to catch it."""
         if not self._scheduled:
             self._scheduled = True
             asyncio.get_running_loop().call_soon(self._turn)
         if self._room:
             self._room -= 1
-            go()
+            _call(go)
         else:
             self._waiting.append(go)
 
@@ -45,4 +47,11 @@ class Turnstile:
         if going:
             asyncio.get_running_loop().call_soon(self._turn)
         for go in going:
-            go()
+            _call(go)
+
+
+def _call(go: Callable[[], None]) -> None:
+    try:
+        go()
+    except Exception as error:  # noqa: BLE001 - told, and none of the others' business
+        asyncio.get_running_loop().call_exception_handler({"message": "a turn failed", "exception": error})

@@ -26,6 +26,9 @@ EXTENSION = "heliograph.socket"
 MAX_FRAGMENTS = 1_024
 """Of one message: empty ones count no bytes, and take memory all the same."""
 
+NO_HANDSHAKE = b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+"""For a request that the WebSocket library has no answer to."""
+
 CLOSE_TIMEOUT_S = 5.0
 """For the peer to answer a close frame: a round trip, generously."""
 
@@ -87,14 +90,16 @@ class ClientSocket(WebSocketsSansIOProtocol):
         super().data_received(data)
         if not self.handshake_initiated and self.conn.handshake_exc is not None:
             # A request that HTTP allows and a handshake doesn't; uvicorn leaves it unanswered and open.
-            self.transport.write(b"".join(self.conn.data_to_send()))
+            self.transport.write(b"".join(self.conn.data_to_send()) or NO_HANDSHAKE)
             self.transport.close()
 
     def _hold(self, data: bytes) -> None:
         if self.close_sent:
             return  # the handshake was refused
         self._held += data
-        if len(self._held) > self.config.ws_max_size:
+        if len(self._held) > self.config.ws_max_size and not self.transport.is_closing():
+            if self.seat is not None:
+                self.seat.refused("sent_too_early")
             self.transport.abort()
 
     def begun(self) -> object | None:
