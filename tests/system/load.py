@@ -399,7 +399,8 @@ async def load(
 
 @asynccontextmanager
 async def running(run: Run) -> AsyncIterator[Run]:
-    """Start a run; afterwards heal the rig, bring the run to rest and judge it."""
+    """Start a run; afterwards heal the rig, bring it to rest and judge it. The seed is told first, whatever fails."""
+    print(f"\nseed {run.seed}", flush=True)
     await run.start()
     try:
         yield run

@@ -388,6 +388,7 @@ async def test_a_look_that_fails_is_repeated_until_it_is_had(world: World) -> No
     store.failing = 3
     assert (await client.subscribe(SESSION, "cursor"))["position"] == positions[1]
     assert store.looks == 4
+    assert edge.value("history_failures_total", source="cursor") == 3
 
 
 async def test_a_look_that_takes_too_long_is_refused(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -165,6 +165,7 @@ async def test_status_without_the_live_path_is_null(world: World, edge: Edge) ->
     client = await edge.client()
     world.live.stop()
     assert (await client.ask("status", session=SESSION, position=OLD))["durable"] is None
+    assert edge.value("status_unknown_total", code="live_unavailable") == 1
 
 
 SCOPES: list[Any] = [

@@ -8,8 +8,8 @@ import pytest
 from tests.services.edge.client import Client
 from tests.services.edge.rig import Edge, World, until
 
-from heliograph.stores.memory.metadata import MemoryQuotaStore
-from heliograph.stores.ports import QuotaGrant, QuotaRequest, StoreError
+from heliograph.stores.memory.metadata import MemoryConnectionStore, MemoryQuotaStore
+from heliograph.stores.ports import EdgeLease, QuotaGrant, QuotaRequest, StoreError
 
 SESSION = "acme:planner:1"
 PATH = "/v1/sessions/acme/planner/1/messages"
@@ -53,6 +53,19 @@ async def admitted(clients: Sequence[Client], count: int, **fields: str) -> int:
     return count - len(refused)
 
 
+async def lowest_share(edge: Edge, tries: int = 2) -> float:
+    """The lowest count of quotas on share while the store is asked so often, in vain."""
+    seen: set[float] = set()
+    before = edge.value("quota_store_failures_total")
+
+    def looked() -> bool:
+        seen.add(edge.value("quotas_on_share"))
+        return edge.value("quota_store_failures_total") >= before + tries
+
+    await until(looked)
+    return min(seen)
+
+
 async def test_a_tenants_publishers_share_one_quota_over_all_edges(world: World) -> None:
     await world.put_tenant("acme", quotas={"event": SCARCE})
     edges = [await world.edge() for _ in range(2)]
@@ -89,6 +102,32 @@ async def test_a_connections_flood_of_events_leaves_its_control_messages(world: 
     events = [await client.publish(SESSION) for _ in range(5)]
     assert [answer["type"] for answer in events] == ["published"] * 2 + ["refused"] * 3
     assert (await client.publish(SESSION, **{"class": "control"}))["type"] == "published"
+
+
+async def test_a_connections_flood_of_telemetry_leaves_its_events_and_its_control_messages(world: World) -> None:
+    await world.put_tenant("acme", limits={"connection_messages_per_s": 1, "connection_burst_messages": 2})
+    client = await (await world.edge()).client()
+    telemetry = [await client.publish(SESSION, ack="accepted", **{"class": "telemetry"}) for _ in range(5)]
+    assert [answer["type"] for answer in telemetry] == ["published"] * 2 + ["refused"] * 3
+    assert {answer["code"] for answer in telemetry[2:]} == {"rate_limited"}
+    for class_ in ("event", "control"):
+        answers = [await client.publish(SESSION, **{"class": class_}) for _ in range(3)]
+        assert [answer["type"] for answer in answers] == ["published", "published", "refused"]
+
+
+async def test_control_over_its_own_quota_is_refused_with_a_time_and_what_was_taken_is_delivered(world: World) -> None:
+    await world.put_tenant("acme", quotas={"control": SCARCE, "event": PLENTY})
+    edge = await world.edge()
+    client, reader = await edge.client(), await edge.client()
+    await reader.subscribe(SESSION, "latest")
+    answers = [await client.publish(SESSION, number, **{"class": "control"}) for number in range(30)]
+    refused = [answer for answer in answers if answer["type"] == "refused"]
+    assert {answer["code"] for answer in refused} == {"quota_exceeded"}
+    assert all(answer["retry_after_ms"] > 0 and "position" not in answer for answer in refused)
+    taken = [number for number, answer in enumerate(answers) if answer["type"] == "published"]
+    assert [message["payload"] for message in await reader.messages(SESSION, len(taken))] == taken
+    assert len(world.positions_in_log(SESSION)) == len(taken), "what was refused is nowhere"
+    assert (await client.publish(SESSION))["type"] == "published", "and events have their own"
 
 
 async def test_another_tenants_quota_is_its_own(world: World) -> None:
@@ -149,6 +188,7 @@ async def test_while_the_token_store_is_away_an_edge_spends_its_share(world: Wor
     client = await edge.client()
     await client.publish(SESSION)
     await until(lambda: edge.value("quotas_on_share") == 1)
+    assert await lowest_share(edge) == 1, "also while it is being asked: an alert waits for minutes without a break"
     assert 1 <= await admitted([client], 30) <= 6
     assert edge.value("quota_store_failures_total") > 0
     setattr(store, how, False)
@@ -183,6 +223,17 @@ async def test_a_share_is_the_rate_by_the_edges_there_are(world: World, store: S
     for edge in edges:
         await until(lambda edge=edge: edge.value("quotas_on_share") >= 1)  # type: ignore[misc]
     assert await admitted(clients[:1], 40) <= 10 + 5  # a quarter of 40 at once, and what came back meanwhile
+
+
+async def test_edges_that_can_not_be_counted_are_as_many_as_before_and_that_is_counted(world: World) -> None:
+    class Uncounted(MemoryConnectionStore):
+        async def edges(self) -> list[EdgeLease]:
+            raise StoreError("unavailable", "metadata store: it is away")
+
+    world.connections = Uncounted()
+    edge = await world.edge()
+    await until(lambda: edge.value("edges_not_counted_total") > 0)
+    assert edge.value("known_edges") == 1
 
 
 async def test_an_edge_without_the_token_store_is_ready_and_says_so(world: World, store: Store, edge: Edge) -> None:

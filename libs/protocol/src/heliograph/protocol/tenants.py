@@ -145,7 +145,7 @@ class LimitSettings(Struct, omit_defaults=True):
     max_payload_bytes: Annotated[int, Meta(ge=1, le=limits.MAX_PAYLOAD_BYTES_CEILING)] = limits.MAX_PAYLOAD_BYTES
     """Of one message's payload; larger ones belong elsewhere, with a reference in the message."""
     connection_messages_per_s: PositiveRate = 200.0
-    """Token bucket of one connection; an agent that streams tokens sends some 50 a second."""
+    """Token bucket of one connection, for each class; an agent that streams tokens sends some 50 a second."""
     connection_burst_messages: PositiveCount = 400
     """What one connection may publish at once, after it was quiet."""
     connection_bytes_per_s: PositiveRate = 4.0 * 1024 * 1024

@@ -142,7 +142,11 @@ class GuardedHttpProtocol(HttpToolsProtocol):
     def _go_on(self, go: Callable[[], None]) -> None:
         if self.transport.is_closing():
             return
-        go()
+        try:
+            go()
+        except BaseException:
+            self.transport.abort()  # nothing is read of it any more, and nothing is timed
+            raise
         if not self.transport.is_closing():
             self.transport.resume_reading()
 
@@ -194,11 +198,7 @@ class GuardedHttpProtocol(HttpToolsProtocol):
 
     def _upgrade(self, behind: bytes) -> None:
         seat, self._seat = self._seat, None
-        try:
-            self.handle_websocket_upgrade()
-        except BaseException:
-            self.transport.abort()  # nobody reads it any more
-            raise
+        self.handle_websocket_upgrade()
         protocol: Any = self.transport.get_protocol()
         protocol.seat = seat
         if protocol.conn.handshake_exc is not None:

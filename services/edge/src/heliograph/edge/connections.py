@@ -163,13 +163,15 @@ class Connections:
     def ask_status(self, session: str, position: Position, answer: Callable[[bool | None], None]) -> None:
         """Tell `answer` whether the log is known to have a position; None where that can't be told."""
         if len(self._status) >= STATUS_MOST:
+            self._metrics.status_unknown.labels("too_many").n += 1
             answer(None)
             return
 
         async def ask() -> None:
             try:
                 known = (await self._live.confirmed(session, [position]))[0]
-            except StoreError:
+            except StoreError as error:
+                self._metrics.status_unknown.labels(error.code).n += 1
                 known = None
             answer(known)
 

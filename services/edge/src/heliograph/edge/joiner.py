@@ -105,7 +105,11 @@ class History:
 
     async def cursor(self, session: str, consumer: str) -> Position | None:
         """Where a consumer stands. Raises StoreError."""
-        return await self._cursors.find(session, consumer)
+        try:
+            return await self._cursors.find(session, consumer)
+        except StoreError:
+            self._metrics.history_failures.labels("cursor").n += 1
+            raise
 
     async def _log(self, session: str, after: Position | None) -> Page[bytes]:
         self._metrics.history_reads.labels(Source.LOG.value).n += 1

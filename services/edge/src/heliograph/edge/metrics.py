@@ -76,10 +76,18 @@ class EdgeMetrics:
         self.history_shared = metrics.ticks(
             "history_reads_shared_total", "Pages that were had by a read that another had asked for."
         )
-        self.history_failures = metrics.tick_family("history_failures_total", "Pages not had.", ["source"])
+        self.history_failures = metrics.tick_family(
+            "history_failures_total", "Pages, and cursors of consumers, not had.", ["source"]
+        )
         self.quota_leases = metrics.ticks("quota_leases_total", "Leases of tenants' tokens from the token store.")
         self.quota_store_failures = metrics.ticks(
             "quota_store_failures_total", "Calls that the token store did not answer: edges spend their share."
+        )
+        self.edges_not_counted = metrics.ticks(
+            "edges_not_counted_total", "Times that other edges could not be counted: shares are by the last count."
+        )
+        self.status_unknown = metrics.tick_family(
+            "status_unknown_total", "Status questions answered as unknown without being judged, by code.", ["code"]
         )
         self.moved = metrics.tick_family("moved_total", "Clients told to go to another edge, by reason.", ["reason"])
         self.orders_obeyed = metrics.tick_family("orders_obeyed_total", "Orders to this edge begun, by kind.", ["kind"])

@@ -53,13 +53,15 @@ class QuotaLeases:
         self._clock = clock
         self._edges = 1
         self._wanting: dict[str, LeasedQuota] = {}
+        self._asking: dict[str, LeasedQuota] = {}
+        """Those for which the store is being asked."""
         self._wake = asyncio.Event()
         self._log = RateLimitedLog(get_logger(__name__))
         condition.ok()  # nothing was asked yet; an edge serves without the token store
         metrics.metrics.sampled_gauge(
             "quotas_on_share",
             "Quotas of which this edge spends its share because the token store is away.",
-            lambda: float(sum(quota.on_share for quota in self._wanting.values())),
+            lambda: float(sum(quota.on_share for quota in {**self._asking, **self._wanting}.values())),
         )
 
         metrics.metrics.sampled_gauge(
@@ -93,12 +95,14 @@ class QuotaLeases:
             try:
                 self._edges = max(1, len(await self._edge_store.edges()))
             except StoreError as error:
+                self._metrics.edges_not_counted.n += 1
                 self._log.warning("edges_not_counted", error=str(error))
             await asyncio.sleep(COUNT_EDGES_S)
 
     async def round(self) -> bool:
         """One call for all that is wanted; False where the store is away."""
         wanting, self._wanting = self._wanting, {}
+        self._asking = wanting
         requests = []
         for bucket, quota in wanting.items():
             messages, bytes_ = quota.ask(self._clock())
@@ -111,6 +115,7 @@ class QuotaLeases:
             self._condition.degraded(error)
             self._log.warning("quotas_on_share", error=str(error), edges=self._edges)
         finally:
+            self._asking = {}
             if grants is None:  # whatever it was: who asked and is never answered would be refused for ever
                 self._metrics.quota_store_failures.n += 1
                 for quota in wanting.values():
