@@ -114,6 +114,13 @@ async def test_a_resync_looks_at_everything_again() -> None:
         await until(lambda: len(seen.looks) >= 3)
 
 
+async def test_a_resync_does_not_wait_for_the_next_check_of_the_watch() -> None:
+    kube, seen = FakeKube(), Seen()
+    await kube.create(TENANTS, "a", {"metadata": {"name": "one"}})
+    async with running(kube, FakeWatcher(kube), seen, resync_interval_s=0.1, watch_check_interval_s=3_600.0):
+        await until(lambda: len(seen.looks) >= 3)
+
+
 async def test_a_watch_that_is_stuck_ends_the_process() -> None:
     kube, seen = FakeKube(), Seen()
     watcher = FakeWatcher(kube)

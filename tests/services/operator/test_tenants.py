@@ -316,6 +316,8 @@ async def test_a_new_tenant_waits_for_kafka() -> None:
     with pytest.raises(StoreError):
         await rig.look()
     assert await rig.record() is None
+    for kind in ("Ready", "TopicsReady"):
+        assert rig.condition(kind)[:2] == ("Unknown", "KafkaUnavailable")
     assert rig.metrics.value("tenants_unmet", {"condition": "Ready"}) == 1
     assert rig.metrics.value("tenants_unmet", {"condition": "KeysReady"}) == 0
     rig.log.available = True
@@ -502,6 +504,18 @@ async def test_keys_from_a_url_are_fetched_again_and_the_former_ones_hold_while_
     record = await rig.record()
     assert record is not None
     assert record.auth.jwks["keys"] == [KEY]
+
+
+async def test_a_tenant_whose_url_never_answered_has_no_keys_and_is_not_ready() -> None:
+    rig = Rig()
+    url = "https://login.example.com/jwks"
+    await rig.make(auth={"jwksFrom": {"url": url}})
+    assert await rig.look() is not None, "it is looked at again"
+    for kind in ("KeysReady", "Ready"):
+        assert rig.condition(kind)[:2] == ("False", "FetchFailed")
+    rig.urls[url] = {"keys": [KEY]}
+    await rig.look()
+    assert rig.condition("Ready")[0] == "True"
 
 
 # ---- access ---------------------------------------------------------------------------------------------------------

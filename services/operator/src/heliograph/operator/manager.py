@@ -91,7 +91,7 @@ class Manager:
         """For ever: list everything, look at all of ours again, and see whether the watch keeps up."""
         resync_at = self._clock() + self._resync_s
         while True:
-            await asyncio.sleep(self._check_s)
+            await asyncio.sleep(min(self._check_s, self._resync_s))
             due = self._clock() >= resync_at
             if due:
                 resync_at = self._clock() + self._resync_s

@@ -180,6 +180,8 @@ class KopfWatcher:
         settings.watching.client_timeout = self._times.client_timeout_s
         settings.watching.connect_timeout = self._times.connect_timeout_s
         settings.watching.inactivity_timeout = self._times.inactivity_timeout_s
+        settings.networking.connect_timeout = self._times.connect_timeout_s  # of the list that a watch begins with
+        settings.networking.request_timeout = self._times.inactivity_timeout_s
         settings.watching.chunk_size = self._page_objects
         for kind, labels in watched.items():
             if labels:

@@ -71,8 +71,8 @@ class KeySource:
         self._fetch = fetch
         self._development = development
 
-    async def find(self, namespace: str, tenant: str, auth: Mapping[str, Any]) -> Keys:
-        """The keys that `spec.auth` asks for. Raises KubeError."""
+    async def find(self, namespace: str, tenant: str, auth: Mapping[str, Any], *, had_some: bool) -> Keys:
+        """The keys that `spec.auth` asks for. `had_some`: others are in force. Raises KubeError."""
         source = auth.get("jwksFrom")
         if source is None:
             jwks = auth.get("jwks") or {}
@@ -85,6 +85,8 @@ class KeySource:
         except UnusableReferenceError as error:
             return Keys(None, _not_ready(error.reason, f"{error}; keys that it had stay in force"))
         except FetchError as error:
+            if not had_some:
+                return Keys(None, _not_ready("FetchFailed", f"{source['url']}: {error}; there are none"), fetched=True)
             message = f"{source['url']}: {error}; keys that it had stay in force"
             return Keys(None, Condition(KEYS_READY, Truth.UNKNOWN, "FetchFailed", message), fetched=True)
         found = self._judged(tenant, jwks, where)

@@ -39,7 +39,7 @@ from heliograph.operator.tenants.ownership import Judgement, Verdict, judge
 from heliograph.operator.tenants.removal import Removal
 from heliograph.operator.tenants.status import PAUSED as PAUSED_CONDITION
 from heliograph.operator.tenants.status import QUOTAS_APPLIED, READY, TOPICS_READY
-from heliograph.operator.tenants.stores import TenantStores
+from heliograph.operator.tenants.stores import LogError, TenantStores
 from heliograph.operator.tenants.telling import Telling
 from heliograph.stores.ports import CorruptError, Owner, StoreError
 
@@ -153,13 +153,16 @@ class TenantReconciler:
         try:
             mine = await self._claim(look)
         except StoreError as error:
-            look.say(QUOTAS_APPLIED, Truth.UNKNOWN, *away(error))
+            asked = (TOPICS_READY, QUOTAS_APPLIED) if isinstance(error, LogError) else (QUOTAS_APPLIED,)
+            for kind in asked:
+                look.say(kind, Truth.UNKNOWN, *away(error))
             await self._telling.tell(look)
             raise
         if not mine:
             return
         spec = look.body["spec"]
-        keys = await self._keys.find(look.metadata["namespace"], look.tenant, spec.get("auth") or {})
+        had_some = bool(look.status.get("keys"))
+        keys = await self._keys.find(look.metadata["namespace"], look.tenant, spec.get("auth") or {}, had_some=had_some)
         look.found.conditions.append(keys.condition)
         if keys.jwks is not None:
             look.found.key_ids = keys.ids
