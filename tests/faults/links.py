@@ -38,6 +38,10 @@ class Link:
         """Not a byte passes, and nobody is told: a cable that is pulled, a peer that is half open."""
         self._shape(directions, hold=True)
 
+    def freeze(self) -> None:
+        """The same for the connections there are; who comes anew is carried."""
+        self._ask(freeze=True)
+
     def delay(self, delay_s: float, jitter_s: float = 0.0, *directions: str) -> None:
         self._shape(directions, delay_s=delay_s, jitter_s=jitter_s)
 
@@ -46,7 +50,7 @@ class Link:
 
     def heal(self) -> None:
         """As if nothing had been; what was held passes."""
-        self._ask(cut=False, up=CLEAR, down=CLEAR)
+        self._ask(cut=False, freeze=False, up=CLEAR, down=CLEAR)
 
     def told(self) -> dict[str, int]:
         """`open` and `made` connections, bytes `up` and `down` that came in."""

@@ -7,6 +7,7 @@ port and carries each connection to a target. Told so over its control port (one
 - is *cut*: its connections are reset, new ones are reset as soon as they are made;
 - *holds* a direction: not a byte passes, no end of a connection is told to the other side. Nothing is lost, as TCP
   loses nothing: what was held passes once it is let go, if both ends still want it;
+- *freezes* the connections that it has, both ways, as a middlebox that forgot them; who comes anew is carried;
 - *delays* a direction, with jitter; bytes keep their order;
 - *throttles* a direction to so many bytes a second, over all its connections.
 
@@ -134,6 +135,10 @@ class Way:
             self.take(data)
         if not waiting:
             self._press()
+
+    def freeze(self, frozen: bool) -> None:
+        """Pass nothing, whatever the link does to others; or be as they are again."""
+        self._shape = Shape(hold=True) if frozen else self._link.shapes[self._direction]
 
     def stall(self, stalled: bool) -> None:
         """The sink takes no more, or takes again."""
@@ -319,6 +324,8 @@ class Proxy:
             link.reset()
         for pair in list(link.pairs):
             for way in pair.ways.values():
+                if "freeze" in asked:
+                    way.freeze(bool(asked["freeze"]))
                 way.reshaped()
         return link.told()
 

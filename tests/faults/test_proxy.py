@@ -185,6 +185,22 @@ async def test_over_a_held_link_nobody_learns_that_the_other_is_gone(link: Link,
     other.close()
 
 
+async def test_frozen_connections_pass_nothing_and_later_ones_are_carried(link: Link) -> None:
+    line = await Line.to(link)
+    await line.says(b"before")
+    link.freeze()
+    line.writer.write(b"held")
+    other = await Line.to(link)
+    await other.says(b"carried")
+    assert await line.silent()
+    link.heal()
+    async with asyncio.timeout(DEADLINE_S):
+        assert await line.reader.readexactly(4) == b"held"
+    for one in (line, other):
+        await one.says(b"after")
+        one.close()
+
+
 async def test_a_held_link_stops_its_sender_instead_of_swallowing_for_it(link: Link) -> None:
     line = await Line.to(link)
     await line.says(b"x")

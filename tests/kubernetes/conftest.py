@@ -26,9 +26,15 @@ GROUPS = {
     "test_agents_outside": "installation",
     "test_operator_rights": "installation",
     "test_helms": "installation",
+    "test_operator_pod": "operators",
+    "test_operator_cluster_wide": "operators",
     "test_tenants": "tenants",
     "test_tenants_faults": "tenants",
+    "test_tenants_keys": "tenants",
     "test_tenants_secured": "tenants",
+    "test_operator_watch": "api",
+    "test_fleet_rules": "api",
+    "test_kube": "api",
     "test_fleets": "fleets",
     "test_fleet_load": "fleets",
     "test_chart_rendering": "charts",
@@ -41,18 +47,20 @@ GROUPS = {
     "test_documented_secrets": "charts",
 }
 """Modules that share what each xdist worker makes for itself; any other is a group of its own."""
-LONGEST_FIRST = (
+IN_TURN = (
     "installation",
-    "fleets",
     "tenants",
+    "api",
+    "fleets",
+    "operators",
     "test_nodes",
     "test_upgrades",
     "test_install_page",
     "test_secured",
     "charts",
 )
-"""Groups in the order in which processes side by side take them (--no-loadscope-reorder), so that no long one
-comes last."""
+"""Groups in the order in which processes side by side take them (--no-loadscope-reorder): the longest first, so that no
+long one comes last. `tenants` and `api` need no images: they are done while the first one builds those."""
 TEST_TIMEOUT_S = 900
 """Of one test with what it sets up: the first builds images, or, on a machine that never did, Kubernetes."""
 
@@ -77,7 +85,7 @@ def _group(item: pytest.Item) -> str:
 
 def _turn(item: pytest.Item) -> int:
     group = _group(item)
-    return LONGEST_FIRST.index(group) if group in LONGEST_FIRST else len(LONGEST_FIRST)
+    return IN_TURN.index(group) if group in IN_TURN else len(IN_TURN)
 
 
 @pytest.fixture(scope="session")

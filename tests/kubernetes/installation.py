@@ -4,6 +4,7 @@ import json
 import secrets
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ READY_TIMEOUT_S = 400.0
 POLL_S = 0.25
 PATIENT_POLL_S = 1.0
 """For what takes many seconds: each look is a kubectl that starts, a tenth of a second of a core that pods want."""
+AT_ONCE = 8
+"""Processes of kubectl that let Tenants go: each does five in a second."""
 RESTRICTED = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("enforce", "warn", "audit")}
 
 
@@ -40,8 +43,13 @@ class Namespace:
         """Let Tenants go whose operator has ended: nobody else takes their finalizer off."""
         found = self._said("get", "tenants", "-o", "name", "--ignore-not-found").split()
         names = [name for name in found if name.startswith("tenant.heliograph.dev/")]
-        if names:
-            self._said("patch", *names, "--type=merge", "-p", '{"metadata":{"finalizers":null}}')
+        parts = [names[start::AT_ONCE] for start in range(min(AT_ONCE, len(names)))]
+        with ThreadPoolExecutor(AT_ONCE) as threads:
+            for _ in threads.map(self._release, parts):
+                pass
+
+    def _release(self, names: list[str]) -> str:
+        return self._said("patch", *names, "--type=merge", "-p", '{"metadata":{"finalizers":null}}')
 
     def delete(self, *, wait: bool = False) -> None:
         self.cluster.kubectl("delete", "namespace", self.name, f"--wait={str(wait).lower()}", "--ignore-not-found")

@@ -86,6 +86,25 @@ class Operator:
         samples = (line.rsplit(" ", 1) for line in lines if line and not line.startswith("#"))
         return {name: float(value) for name, value in samples}
 
+    def alive(self) -> bool | None:
+        """What `/livez` says; None while it doesn't answer."""
+        try:
+            with urllib.request.urlopen(f"{self.process.url}/livez", timeout=5):
+                return True
+        except urllib.error.HTTPError:
+            return False
+        except (OSError, http.client.HTTPException):
+            return None
+
+    def degraded(self) -> list[str]:
+        """Conditions that `/readyz` shows as bad; empty while it doesn't answer."""
+        try:
+            with urllib.request.urlopen(f"{self.process.url}/readyz", timeout=5) as answer:
+                found: list[str] = json.load(answer)["degraded"]
+        except (urllib.error.URLError, OSError, http.client.HTTPException):
+            return []
+        return found
+
     def writes(self) -> float:
         """Requests to the API server that change something, so far."""
         return sum(

@@ -78,6 +78,8 @@ def test_the_scale_subresource_tells_autoscalers_where_pods_are(space: Namespace
     space.kubectl("patch", "edgefleet", "scaled", "--subresource=status", "--type=merge", "-p", status)
     path = f"/apis/heliograph.dev/v1alpha1/namespaces/{space.name}/edgefleets/scaled/scale"
     assert '"replicas":2,"selector":"app=edge"' in space.kubectl("get", "--raw", path)
+    header = space.kubectl("get", "hgef", "scaled").splitlines()[0].split()
+    assert header == ["NAME", "READY", "REASON", "DESIRED", "EDGES", "UP", "DRAINING", "CONNECTIONS", "AGE"]
 
 
 def test_deleting_one_waits_for_nobody(space: Namespace) -> None:

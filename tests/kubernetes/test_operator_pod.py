@@ -1,48 +1,23 @@
 """The operator as a pod that looks after other namespaces than its own, with the rights the chart gives it there."""
 
 import asyncio
-import json
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from msgspec import Raw
-from tests.kubernetes.cluster import Cluster
+from tests.kubernetes.cluster import Cluster, CommandFailedError
 from tests.kubernetes.installation import Installation, Namespace
 from tests.kubernetes.operating import DEADLINE_S, new_name, patch, tenant, until, until_condition, until_gone
+from tests.kubernetes.operator_pod import QUICK, READY, degraded, made, refused, topic_of
 from tests.system.lines import Line
 
 from heliograph.local.tenant import DevelopmentTenant
-from heliograph.operator.kube import TENANTS, Kube
+from heliograph.operator.kube import TENANTS
 from heliograph.operator.kube_http import HttpKube
 from heliograph.protocol.codes import CloseCode
 from heliograph.protocol.frames import Hello, Publish, Published
-
-READY = ("True", "Ready")
-OPERATOR_PORT = 8084
-PYTHON = "/opt/heliograph/bin/python"
-QUICK = ["operator.settings.resync_interval_s=5", "operator.settings.retry_cap_s=3", "crds.upgrade=false"]
-
-KAFKA = """
-import json, os, sys
-from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource
-admin = AdminClient({"bootstrap.servers": os.environ["HELIOGRAPH_KAFKA_BOOTSTRAP_SERVERS"]})
-topic, value = sys.argv[1:]
-resource = ConfigResource(ConfigResource.Type.TOPIC, topic)
-if value:
-    entry = ConfigEntry("retention.ms", value, incremental_operation=AlterConfigOpType.SET)
-    changed = ConfigResource(ConfigResource.Type.TOPIC, topic, incremental_configs=[entry])
-    admin.incremental_alter_configs([changed])[changed].result(20)
-found = admin.list_topics(timeout=20).topics.get(topic)
-if found is None:
-    print("[0, 0]")
-else:
-    config = admin.describe_configs([resource])[resource].result(20)
-    print(json.dumps([len(found.partitions), int(config["retention.ms"].value)]))
-"""
-"""Partitions and retention of a topic, once the retention was changed where one is given."""
 
 
 @pytest.fixture(scope="module")
@@ -57,11 +32,21 @@ def teams(cluster: Cluster) -> Iterator[list[Namespace]]:
 
 
 @pytest.fixture(scope="module")
-def serving(installation: Installation, teams: list[Namespace]) -> Iterator[Installation]:
-    """The installation, whose operator looks after these two as well."""
+def leaving(cluster: Cluster) -> Iterator[Namespace]:
+    """One more, that a test deletes."""
+    made = Namespace(cluster, "leaving")
+    made.create()
+    yield made
+    made.delete()
+    made.release_tenants()
+
+
+@pytest.fixture(scope="module")
+def serving(installation: Installation, teams: list[Namespace], leaving: Namespace) -> Iterator[Installation]:
+    """The installation, whose operator looks after these as well."""
     own = installation.values
-    namespaces = ",".join(one.name for one in (installation.namespace, *teams))
-    settings = [*QUICK, f"operator.namespaces={{{namespaces}}}"]
+    namespaces = ",".join(one.name for one in (installation.namespace, *teams, leaving))
+    settings = [*QUICK, f"operator.namespaces={{{namespaces}}}", "operator.namespaceDeletion=true"]
     installation.values = [part for setting in settings for part in ("--set", setting)]
     installation.upgrade()
     try:
@@ -71,21 +56,6 @@ def serving(installation: Installation, teams: list[Namespace]) -> Iterator[Inst
             one.kubectl("delete", "tenants", "--all", "--timeout=90s")
         installation.values = own
         installation.upgrade("--set", "crds.upgrade=false")
-
-
-def topic_of(serving: Installation, name: str, kind: str = "log", retention_ms: str = "") -> tuple[int, int]:
-    """Partitions (0: there is none) and retention of a tenant's topic."""
-    router = f"deployment/{serving.object_name('router')}"
-    arguments = (PYTHON, "-c", KAFKA, f"heliograph.{name}.{kind}", retention_ms)
-    partitions, retention = json.loads(serving.namespace.kubectl("exec", router, "--", *arguments))
-    return int(partitions), int(retention)
-
-
-async def made(kube: Kube, namespace: str, **options: Any) -> str:
-    name = options.pop("name", None) or new_name()
-    await kube.create(TENANTS, namespace, tenant(name, **options))
-    await until_condition(kube, namespace, name, READY)
-    return name
 
 
 async def test_a_tenant_is_made_grown_put_right_and_deleted_with_its_data(
@@ -135,6 +105,18 @@ async def test_a_suspended_tenant_is_closed_by_the_edges_and_served_again_when_t
     url, hello = serving.url("edge"), Hello(token=signer.token(), producer="p", incarnation="12345678")
     line = await Line.open(url, "line", hello)
     assert isinstance(await line.ask(Publish(f"{name}:planner:trip-1", Raw(b"1"), 1)), Published)
+
+    status: Any = None
+
+    async def counted() -> bool:
+        nonlocal status
+        status = (await api.get(TENANTS, where, name) or {}).get("status", {})
+        return bool(status.get("connections") == 1 and status.get("messages", 0) >= 1)
+
+    try:
+        await until(counted)
+    except TimeoutError:
+        raise AssertionError(f"one client, one message: {status}") from None
     ended = asyncio.ensure_future(line.ended())
     await patch(api, where, name, {"spec": {"suspended": True}})
     async with asyncio.timeout(DEADLINE_S):
@@ -148,8 +130,55 @@ async def test_a_suspended_tenant_is_closed_by_the_edges_and_served_again_when_t
 
 def test_it_was_refused_nothing(serving: Installation) -> None:
     """After all that. With namespaces of its own, it asks once whether it may list all."""
-    pod = serving.namespace.pods("operator")[0]["metadata"]["name"]
-    metrics = serving.metrics(pod, OPERATOR_PORT)
-    refused = re.findall(r'kube_requests_total{resource="(\w+)",status="403",verb="(\w+)"} (\S+)', metrics)
-    assert set(refused) <= {("tenants", "list", "1.0"), ("edgefleets", "list", "1.0")}
-    assert serving.readyz(pod, OPERATOR_PORT)["degraded"] == []
+    assert refused(serving) <= {("edgefleets", "list", 1.0)}
+    assert degraded(serving) == []
+
+
+def test_what_lets_it_release_tenants_of_its_namespaces_is_good_for_no_other(
+    serving: Installation, teams: list[Namespace], namespace: Namespace
+) -> None:
+    account = f"system:serviceaccount:{serving.namespace.name}:{serving.object_name('operator')}"
+    change = ["--type=merge", "-p", '{"metadata":{"annotations":{"seen":"yes"}}}', f"--as={account}"]
+    name = new_name()
+    for one in (teams[1], namespace):
+        one.apply(tenant(name))
+    teams[1].kubectl("patch", "tenant", name, *change)
+    with pytest.raises(CommandFailedError, match="this operator changes Tenants of these namespaces only"):
+        namespace.kubectl("patch", "tenant", name, *change)
+    for verb, resource in (("get", "secrets"), ("delete", "tenants"), ("list", "pods")):
+        with pytest.raises(CommandFailedError, match="no"):
+            namespace.kubectl("auth", "can-i", verb, resource, f"--as={account}")
+
+
+async def test_a_namespace_goes_with_its_tenants_although_its_role_went_first_and_the_others_go_on(
+    api: HttpKube, serving: Installation, teams: list[Namespace], leaving: Namespace
+) -> None:
+    """The operator is away meanwhile, so that it is sure who was first."""
+    kept, gone = [await made(api, leaving.name, reclaimPolicy=policy) for policy in ("Retain", "Delete")]
+    deployment = f"deployment/{serving.object_name('operator')}"
+    await asyncio.to_thread(serving.namespace.kubectl, "scale", deployment, "--replicas=0")
+    await until(lambda: asyncio.to_thread(lambda: not serving.namespace.pods("operator")))
+    try:
+        await asyncio.to_thread(leaving.delete)
+        await until(lambda: asyncio.to_thread(_rights_are_gone, leaving))
+        for name in (kept, gone):
+            assert "deletionTimestamp" in (await api.get(TENANTS, leaving.name, name) or {})["metadata"]
+    finally:
+        await asyncio.to_thread(serving.namespace.kubectl, "scale", deployment, "--replicas=1")
+    await asyncio.to_thread(leaving.delete, wait=True)
+    assert [(await asyncio.to_thread(topic_of, serving, name))[0] for name in (kept, gone)] == [1, 0]
+    await asyncio.to_thread(serving.wait_ready)
+    name = await made(api, teams[0].name, reclaimPolicy="Delete")
+    await patch(api, teams[0].name, name, {"spec": {"topics": {"log": {"partitions": 2}}}})
+    await until_condition(api, teams[0].name, name, READY)
+    assert await asyncio.to_thread(topic_of, serving, name, retention_ms="1000") != (0, 0)
+    # What was changed by hand is seen by the resync, which the namespace that is gone does not end.
+    await until(lambda: asyncio.to_thread(lambda: topic_of(serving, name)[1] != 1_000))
+    assert "lists" in await asyncio.to_thread(degraded, serving)
+    assert (await asyncio.to_thread(serving.namespace.pods, "operator"))[0]["status"]["containerStatuses"][0][
+        "restartCount"
+    ] == 0
+
+
+def _rights_are_gone(leaving: Namespace) -> bool:
+    return not leaving.get("roles,rolebindings")["items"]

@@ -1,7 +1,6 @@
 """Tenants on a real API server, with the operator as a process, real Kafka and real Redis."""
 
 import asyncio
-import base64
 import json
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -27,7 +26,7 @@ from tests.system.lines import Line
 
 from heliograph.local.services import ServiceProcess
 from heliograph.local.tenant import DevelopmentTenant
-from heliograph.operator.kube import EVENTS, SECRETS, TENANTS, Kube
+from heliograph.operator.kube import EVENTS, TENANTS, Kube
 from heliograph.operator.kube_http import HttpKube
 from heliograph.protocol.codes import CloseCode
 from heliograph.protocol.frames import Hello, Publish, Published
@@ -104,11 +103,31 @@ async def made(kube: Kube, namespace: str, **options: Any) -> str:
 async def test_a_tenant_is_made_and_kubectl_says_that_it_is_fine(
     api: HttpKube, namespace: Namespace, operator: Operator, stores: Stores
 ) -> None:
-    name = await made(api, namespace.name, agentTypes={"auditor": {"log": {"partitions": 2}}})
+    name = await made(
+        api,
+        namespace.name,
+        topics={"log": {"partitions": 1, "replicationFactor": 1, "retentionSeconds": 7_200, "retentionBytes": 10**9}},
+        agentTypes={
+            "auditor": {"log": {"partitions": 2, "retentionSeconds": 3_600, "config": {"segment.ms": "60000"}}}
+        },
+        limits={"connections": 7, "sessions": 8, "unconfirmedBytes": 32 * 1024 * 1024},
+        quotas={"event": {"messagesPerSecond": 9, "bytesPerSecond": 10_000}},
+        tracing={"payloadSampleRatio": 0.5},
+    )
     record = await stores.record(name)
     assert record is not None
     assert record.auth.jwks == {"keys": [PUBLIC_KEY]}
-    assert [await stores.partitions(name, kind) for kind in ("log", "deferred", "auditor.log")] == [1, 1, 2]
+    limits, quota = record.limits, record.quotas.event
+    assert (limits.connections, limits.sessions, limits.unconfirmed_bytes) == (7, 8, 32 * 1024 * 1024)
+    assert (quota.messages_per_s, quota.bytes_per_s, record.tracing.payload_sample_ratio) == (9, 10_000, 0.5)
+    topics = {kind: f"{stores.prefix}.{name}.{kind}" for kind in ("log", "deferred", "auditor.log")}
+    found = await stores.admin.describe(list(topics.values()))
+    assert {kind: found[topic].partitions for kind, topic in topics.items()} == {
+        "log": 1, "deferred": 1, "auditor.log": 2,
+    }  # fmt: skip
+    log, auditor = found[topics["log"]].config, found[topics["auditor.log"]].config
+    assert (log["retention.ms"], log["retention.bytes"]) == ("7200000", str(10**9))
+    assert (auditor["retention.ms"], auditor["segment.ms"]) == ("3600000", "60000")
     header, row = namespace.kubectl("get", "hgt", name).splitlines()
     assert header.split() == ["NAME", "TENANT", "READY", "REASON", "CONNECTIONS", "MESSAGES", "AGE"]
     assert row.split()[:6] == [name, name, "True", "Ready", "0", "0"]
@@ -136,6 +155,14 @@ async def test_partitions_grow_and_drift_is_corrected(
     assert record is not None
     assert record.topics.log.earlier_partitions == [1]
     await stores.admin.alter(topic, {"retention.ms": "1000"})
+    await until(as_wanted)
+    await patch(api, made_namespace, name, {"metadata": {"annotations": {"heliograph.dev/unmanaged": "true"}}})
+    await until_condition(api, made_namespace, name, ("True", "Unmanaged"), "TopicsReady")
+    await stores.admin.alter(topic, {"retention.ms": "2000"})
+    looked = operator.reconciles()
+    await until(lambda: operator.reconciles() >= looked + 2)
+    assert (await stores.admin.describe([topic]))[topic].config["retention.ms"] == "2000"
+    await patch(api, made_namespace, name, {"metadata": {"annotations": {"heliograph.dev/unmanaged": None}}})
     await until(as_wanted)
 
 
@@ -200,30 +227,6 @@ async def test_a_tenant_that_is_deleted_leaves_its_topics_or_takes_them_along(
     assert owner is not None
     assert owner.retained
     assert await stores.tenants.owner(gone) is None
-
-
-async def test_a_change_of_a_secret_is_taken_up(
-    api: HttpKube, made_namespace: str, operator: Operator, stores: Stores
-) -> None:
-    def data(*keys: dict[str, str]) -> dict[str, str]:
-        return {"jwks": base64.b64encode(json.dumps({"keys": keys}).encode()).decode()}
-
-    labels = {"heliograph.dev/watched": "true"}
-    await api.create(
-        SECRETS, made_namespace, {"metadata": {"name": "keys", "labels": labels}, "data": data(PUBLIC_KEY)}
-    )
-    name = new_name()
-    body = tenant(name)
-    body["spec"]["auth"] = {"jwksFrom": {"secretKeyRef": {"name": "keys", "key": "jwks"}}}
-    await api.create(TENANTS, made_namespace, body)
-    await until_condition(api, made_namespace, name, READY)
-    await api.patch(SECRETS, made_namespace, "keys", {"data": data(PUBLIC_KEY, {**PUBLIC_KEY, "kid": "k2"})})
-
-    async def taken_up() -> bool:
-        found = await api.get(TENANTS, made_namespace, name)
-        return found is not None and found["status"].get("keys") == ["k1", "k2"]
-
-    await until(taken_up, 20.0)
 
 
 async def test_nothing_is_written_for_nothing_also_after_a_restart(
@@ -356,17 +359,21 @@ REFUSED_NEW: list[tuple[dict[str, Any], str]] = [
 
 
 FULL: dict[str, Any] = {
-    "topics": {"log": {"partitions": 4}, "deferred": {"partitions": 4}, "telemetry": {"partitions": 4}},
-    "agentTypes": {"auditor": {"log": {"partitions": 4}}},
+    "topics": {"log": {"partitions": 4}, "deferred": {"partitions": 8}, "telemetry": {"partitions": 4}},
+    "agentTypes": {"auditor": {"log": {"partitions": 4}}, "planner": {"log": {"partitions": 8}}},
 }
 SHRINK = "partitions may grow, never shrink"
 REFUSED_CHANGES: list[tuple[dict[str, Any], str]] = [
     ({"tenant": "another"}, "the tenant's name can't be changed"),
     ({"isolation": "shared"}, "isolation can't be changed"),
     ({"topics": {"log": {"partitions": 3}}}, SHRINK),
-    ({"topics": {"deferred": {"partitions": 3}}}, SHRINK),
+    ({"topics": {"deferred": {"partitions": 7}}}, SHRINK),
+    ({"topics": {"deferred": {"partitions": None}}}, SHRINK),
+    ({"topics": {"deferred": None}}, SHRINK),
     ({"topics": {"telemetry": {"partitions": 3}}}, SHRINK),
     ({"agentTypes": {"auditor": {"log": {"partitions": 3}}}}, SHRINK),
+    ({"agentTypes": {"planner": {"log": {"partitions": None}}}}, SHRINK),
+    ({"agentTypes": {"planner": {"log": None}}}, "log"),
     ({"topics": {"telemetry": None}}, "telemetry can't be taken away again"),
     ({"agentTypes": {"auditor": None}}, "an agent type can't be taken away again"),
     ({"agentTypes": None}, "an agent type can't be taken away again"),
@@ -406,20 +413,20 @@ def test_what_must_not_change_or_shrink_is_refused_with_words(
     [
         {"topics": {"log": {"partitions": None}}},
         {"topics": {"log": None}},
-        {"topics": {"deferred": None}},
+        {"topics": {"telemetry": {"partitions": None}}},
         {"agentTypes": {"auditor": {"log": {"partitions": None}}}},
         {"isolation": None},
     ],
     ids=json.dumps,
 )
 def test_taking_a_guarded_field_away_is_no_way_round(standing: Namespace, change: dict[str, Any]) -> None:
-    """It comes back with its default, 6 (more than it was) or `dedicated`: never unset, never less."""
+    """It comes back with its default, 6 (more than it was; else it is refused, above) or `dedicated`: never unset."""
     patched = ["patch", "tenant", "standing", "--type=merge", "--dry-run=server", "-o", "json"]
     body = json.loads(standing.kubectl(*patched, "-p", json.dumps({"spec": change})))
     spec = body["spec"]
     assert spec["isolation"] == "dedicated"
     counts = [one["partitions"] for one in (*spec["topics"].values(), spec["agentTypes"]["auditor"]["log"])]
-    assert all(count in (4, 6) for count in counts)
+    assert all(count in (4, 6, 8) for count in counts)
 
 
 def test_partitions_may_grow(standing: Namespace) -> None:
