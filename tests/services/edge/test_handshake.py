@@ -101,10 +101,13 @@ async def test_a_client_that_speaks_only_others_is_told_not_to_come_back(edge: E
 
 
 async def test_there_is_no_websocket_elsewhere(edge: Edge) -> None:
-    for path in ("/", "/v1/connect/", "/v2/connect", "/metrics"):
+    paths = ("/", "/v1/connect/", "/v2/connect", "/metrics")
+    for path in paths:
         with pytest.raises(InvalidStatus) as error:
             await Client.connect(f"ws://{edge.host}:{edge.port}{path}")
-        assert error.value.response.status_code in {403, 404}
+        response = error.value.response
+        assert (response.status_code, json.loads(response.body)["code"]) == (404, "not_found")
+    assert edge.value("handshakes_refused_total", code="not_found") == len(paths)
 
 
 async def test_an_extension_that_is_offered_is_not_taken(edge: Edge) -> None:

@@ -40,7 +40,6 @@ from heliograph.edge.standing_orders import OrderTaker
 from heliograph.edge.tick_writer import TickWriter
 from heliograph.edge.usage import Usage
 from heliograph.edge.websocket import ClientSocket
-from heliograph.protocol.frames import CONNECT_PATH
 from heliograph.service.background import BackgroundTasks
 from heliograph.service.expiries import ExpiryDirectory
 from heliograph.service.garbage import collect_garbage_less
@@ -161,7 +160,7 @@ class EdgeApp:
         self._http = http
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "websocket" and scope["path"] == CONNECT_PATH:
+        if scope["type"] == "websocket":
             await self._connect(scope, receive, send)
         else:
             await self._http(scope, receive, send)

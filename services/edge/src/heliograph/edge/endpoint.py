@@ -22,13 +22,13 @@ from heliograph.edge.sessions import Sessions
 from heliograph.edge.tick_writer import TickWriter
 from heliograph.edge.websocket import EXTENSION, ClientSocket
 from heliograph.protocol.codes import CODES, CloseCode
-from heliograph.protocol.frames import SUBPROTOCOL, Reconnect
+from heliograph.protocol.frames import CONNECT_PATH, SUBPROTOCOL, Reconnect
 from heliograph.service.http import PROBLEM, problem
 from heliograph.service.tokens import Identity, TokenError
 
 
 class Endpoint:
-    """`/v1/connect`."""
+    """`/v1/connect`; at any other path there is no WebSocket, and whoever wants one is told so."""
 
     def __init__(
         self,
@@ -52,6 +52,9 @@ class Endpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await receive()
+        if scope["path"] != CONNECT_PATH:
+            await self._refuse(scope, send, "not_found")
+            return
         headers: dict[bytes, bytes] = dict(scope["headers"])
         answer = self._admission.judge(time.monotonic())
         if isinstance(answer, Refusal):
