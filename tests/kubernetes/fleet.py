@@ -145,15 +145,18 @@ class Fleet:
         self.until(f"{edges} edges, and nothing under way", lambda: self.is_settled(edges))
 
     @contextmanager
-    def autoscaler(self) -> Iterator[None]:
-        """A HorizontalPodAutoscaler on the Deployment itself."""
-        target = {"apiVersion": "apps/v1", "kind": "Deployment", "name": self.name}
+    def autoscaler(self, kind: str = "Deployment", least: int = 1) -> Iterator[None]:
+        """A HorizontalPodAutoscaler on the Deployment itself, or on the EdgeFleet. Without a metrics server it knows no
+        more than how many there are at least.
+        """
+        version = "apps/v1" if kind == "Deployment" else "heliograph.dev/v1alpha1"
+        target = {"apiVersion": version, "kind": kind, "name": self.name}
         self.namespace.apply(
             {
                 "apiVersion": "autoscaling/v2",
                 "kind": "HorizontalPodAutoscaler",
                 "metadata": {"name": "another"},
-                "spec": {"scaleTargetRef": target, "minReplicas": 1, "maxReplicas": 10},
+                "spec": {"scaleTargetRef": target, "minReplicas": least, "maxReplicas": 10},
             }
         )
         try:

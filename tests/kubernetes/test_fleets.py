@@ -36,11 +36,13 @@ async def test_a_fleet_grows_and_shrinks_under_live_connections_and_nothing_is_l
 
 
 async def test_the_others_take_over_how_many_and_edges_drain_as_ever(fleet: Fleet, tenant: DevelopmentTenant) -> None:
-    """`kubectl scale` works; an autoscaler on the Deployment itself is a conflict, and stops our writes."""
+    """An autoscaler on the EdgeFleet works, and `kubectl scale`; one on the Deployment itself is a conflict, and stops
+    our writes.
+    """
     async with nothing_lost(fleet, tenant):
         await asyncio.to_thread(fleet.change, mode="External", replicas=1)
-        await asyncio.to_thread(fleet.scale, 2)
-        await asyncio.to_thread(fleet.until_settled, 2)
+        with fleet.autoscaler("EdgeFleet", 2):
+            await asyncio.to_thread(fleet.until_settled, 2)
         with fleet.autoscaler():
             await asyncio.to_thread(fleet.until, "a conflict", lambda: fleet.condition("Ready")[1] == "Conflict")
             await asyncio.to_thread(fleet.scale, 1)
