@@ -43,8 +43,7 @@ def late(cluster: Cluster, everywhere: Installation) -> Iterator[Namespace]:
     made = Namespace(cluster, "late")
     made.create()
     yield made
-    made.delete()
-    made.release_tenants()
+    made.delete(wait=True)  # while there is an operator that lets its Tenants go
 
 
 def ours(everywhere: Installation, body: Object) -> Object:

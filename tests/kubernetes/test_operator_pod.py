@@ -52,7 +52,7 @@ def serving(installation: Installation, teams: list[Namespace], leaving: Namespa
     try:
         yield installation
     finally:
-        for one in teams:  # before their namespaces go, and with them the operator's rights there
+        for one in (*teams, leaving):  # before their namespaces go, and with them the operator's rights there
             one.kubectl("delete", "tenants", "--all", "--timeout=90s")
         installation.values = own
         installation.upgrade("--set", "crds.upgrade=false")
