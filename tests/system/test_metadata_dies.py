@@ -3,13 +3,15 @@
 import asyncio
 import math
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 from tests.system.history import GapTold
 from tests.system.load import Run, load
-from tests.system.rig import OTHER_TENANT, TENANT, Rig, until
+from tests.system.rig import Rig, until
 
 from heliograph.local.errors import NotReadyError
+from heliograph.stores.redis.metadata import MetadataClient, RedisTenantStore
 
 pytestmark = pytest.mark.xdist_group("system-stores")
 
@@ -44,13 +46,26 @@ def gaps(run: Run, name: str, from_s: float) -> list[GapTold]:
     return [gap for gap in told if gap.at_s > from_s]
 
 
+@asynccontextmanager
+async def tenants(rig: Rig) -> AsyncIterator[RedisTenantStore]:
+    metadata = MetadataClient(rig.metadata.url)
+    try:
+        yield RedisTenantStore(metadata)
+    finally:
+        await metadata.close()
+
+
 @pytest.fixture
 async def restored(rig: Rig) -> AsyncIterator[None]:
-    """The tenants are written again at the end, as a backup would bring them back."""
+    """The tenants, also those of tests before, are written again at the end, as a backup would bring them back."""
+    async with tenants(rig) as store:
+        _, records = await store.changes(0)
     yield
     await rig.heal()
-    for tenant in (TENANT, OTHER_TENANT):
-        await asyncio.to_thread(rig.apply, tenant)
+    async with tenants(rig) as store:
+        for tenant, record in records.items():
+            if record is not None:
+                await store.put(tenant, record)
     await until("no record is missing", lambda: _kept(rig) == 0, 60.0)
 
 
