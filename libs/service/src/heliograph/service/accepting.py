@@ -18,7 +18,7 @@ PAUSE_S = 0.25
 
 AT_ONCE = 3
 """Accepted in one turn of the event loop. Each is a handshake in the turns that follow, a millisecond of them: a storm
-of clients then holds up who is connected by some 10 ms, and waits in the kernel meanwhile."""
+of clients then holds up who is connected by a few of them, and waits in the kernel meanwhile."""
 
 log = get_logger(__name__)
 

@@ -51,7 +51,7 @@ class TickWriter:
     def schedule(self, connection: Writer) -> None:
         """`connection.flush()` runs at this tick's end, or soon. Call it with the first frame since its last flush."""
         self.dirty.append(connection)
-        if not self._scheduled:
+        if not self._scheduled:  # `wake`, written out: this is each delivery's
             self._scheduled = True
             self._loop.call_soon(self._flush)
 
@@ -82,12 +82,10 @@ class TickWriter:
             dirty += [left.popleft() for _ in range(min(FLUSH_SLICE, len(left)))]
         for connection in dirty:
             connection.flush()
-        if crowd:
-            for _ in range(min(CROWD_SLICE, len(crowd))):
-                connection = crowd.popleft()
-                if connection.waits:
-                    connection.waits = False
-                    connection.flush()
-        if (left or crowd) and not self._scheduled:
-            self._scheduled = True
-            self._loop.call_soon(self._flush)
+        for _ in range(min(CROWD_SLICE, len(crowd))):
+            connection = crowd.popleft()
+            if connection.waits:
+                connection.waits = False
+                connection.flush()
+        if left or crowd:
+            self.wake()
