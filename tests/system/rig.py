@@ -28,6 +28,7 @@ from heliograph.local.up import apply_tenant
 from heliograph.stores.keys import Topics
 from heliograph.stores.ports import Head, StoreError
 from heliograph.stores.redis.live import RedisLiveStore
+from heliograph.stores.redis.metadata import MetadataClient, RedisTenantStore
 
 TENANT = "acme"
 OTHER_TENANT = "globex"
@@ -115,6 +116,15 @@ class Rig:
         apply_tenant(made.write(), self.variables)
         self.tenants[tenant] = made
         return made
+
+    @asynccontextmanager
+    async def tenant_store(self) -> AsyncIterator[RedisTenantStore]:
+        """The records that the services read."""
+        metadata = MetadataClient(self.metadata.url)
+        try:
+            yield RedisTenantStore(metadata)
+        finally:
+            await metadata.close()
 
     @property
     def variables(self) -> dict[str, str]:

@@ -28,7 +28,7 @@ from heliograph.protocol.tenants import Revocation, Tenant, parse_tenant
 from heliograph.service.applying import apply, plan, wait_in_force
 from heliograph.service.revoking import change_record, with_revocations
 from heliograph.stores.kafka import KafkaLogAdmin
-from heliograph.stores.redis.metadata import MetadataClient, RedisTenantStore
+from heliograph.stores.redis.metadata import RedisTenantStore
 
 pytestmark = pytest.mark.xdist_group("system-services")
 
@@ -61,11 +61,10 @@ class Issuer:
 async def stores(rig: Rig) -> AsyncIterator[tuple[KafkaLogAdmin, RedisTenantStore]]:
     """What `heliograph tenant` works on."""
     admin = KafkaLogAdmin({"bootstrap.servers": rig.kafka.bootstrap_servers})
-    metadata = MetadataClient(rig.metadata.url)
     try:
-        yield admin, RedisTenantStore(metadata)
+        async with rig.tenant_store() as store:
+            yield admin, store
     finally:
-        await metadata.close()
         await admin.close()
 
 

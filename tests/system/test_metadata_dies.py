@@ -3,7 +3,6 @@
 import asyncio
 import math
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 import pytest
 from tests.system.history import GapTold
@@ -11,7 +10,6 @@ from tests.system.load import Run, load
 from tests.system.rig import Rig, until
 
 from heliograph.local.errors import NotReadyError
-from heliograph.stores.redis.metadata import MetadataClient, RedisTenantStore
 
 pytestmark = pytest.mark.xdist_group("system-stores")
 
@@ -46,23 +44,14 @@ def gaps(run: Run, name: str, from_s: float) -> list[GapTold]:
     return [gap for gap in told if gap.at_s > from_s]
 
 
-@asynccontextmanager
-async def tenants(rig: Rig) -> AsyncIterator[RedisTenantStore]:
-    metadata = MetadataClient(rig.metadata.url)
-    try:
-        yield RedisTenantStore(metadata)
-    finally:
-        await metadata.close()
-
-
 @pytest.fixture
 async def restored(rig: Rig) -> AsyncIterator[None]:
     """The tenants, also those of tests before, are written again at the end, as a backup would bring them back."""
-    async with tenants(rig) as store:
+    async with rig.tenant_store() as store:
         _, records = await store.changes(0)
     yield
     await rig.heal()
-    async with tenants(rig) as store:
+    async with rig.tenant_store() as store:
         for tenant, record in records.items():
             if record is not None:
                 await store.put(tenant, record)
