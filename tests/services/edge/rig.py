@@ -24,7 +24,6 @@ from heliograph.protocol.messages import frame, message_from_record, record_valu
 from heliograph.protocol.tenants import Tenant, TopicSettings, encode_tenant
 from heliograph.service.command_line import ExitCode
 from heliograph.service.lifecycle import Service, serve
-from heliograph.stores.edge_orders import EdgeOrders
 from heliograph.stores.keys import Topics
 from heliograph.stores.memory.live import MemoryLiveStore
 from heliograph.stores.memory.live_server import MemoryLiveServer
@@ -39,7 +38,7 @@ from heliograph.stores.memory.metadata import (
     MemoryTenantStore,
     MemoryUsageStore,
 )
-from heliograph.stores.ports import ConnectionStore, QuotaStore, RehydratedPage, StoreError, TopicSpec
+from heliograph.stores.ports import ConnectionStore, EdgeOrders, QuotaStore, RehydratedPage, StoreError, TopicSpec
 from heliograph.stores.usage import UsageStore
 
 DEADLINE_S = 20.0

@@ -9,9 +9,8 @@ from tests.services.edge.rig import Edge, World, until, until_told
 from tests.services.edge.test_serving import Router, busy
 from websockets.exceptions import InvalidStatus
 
-from heliograph.stores.edge_orders import DrainOrder, ShedOrder, StandingOrders
 from heliograph.stores.memory.metadata import MemoryEdgeOrders
-from heliograph.stores.ports import EdgeLease, StoreError
+from heliograph.stores.ports import DrainOrder, EdgeLease, ShedOrder, StandingOrders, StoreError
 
 SESSION = "acme:planner:1"
 DRAIN = DrainOrder("retire/pod-1", 1.0)

@@ -20,7 +20,7 @@ from tests.services.operator.fleet_rig import (
 from heliograph.operator.fleets.spec import parse_spec
 from heliograph.operator.kube import DEPLOYMENTS, EDGE_FLEETS, HORIZONTAL_POD_AUTOSCALERS, Kind, KubeError
 from heliograph.operator.reconciler import Requeue
-from heliograph.stores.edge_orders import DrainOrder
+from heliograph.stores.ports import DrainOrder
 
 QUICK = {
     "behavior": {

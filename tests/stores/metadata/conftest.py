@@ -10,7 +10,6 @@ from urllib.parse import urlsplit, urlunsplit
 
 import pytest
 
-from heliograph.stores.edge_orders import EdgeOrders
 from heliograph.stores.memory.metadata import (
     MemoryConnectionStore,
     MemoryEdgeOrders,
@@ -23,6 +22,7 @@ from heliograph.stores.memory.metadata import (
 )
 from heliograph.stores.ports import (
     ConnectionStore,
+    EdgeOrders,
     Leases,
     PositionIndex,
     Rehydration,

@@ -8,8 +8,7 @@ import pytest
 
 from heliograph.core.errors import InvalidValueError
 from heliograph.stores import keys
-from heliograph.stores.edge_orders import DrainOrder, EdgeOrders, ShedOrder, StandingOrders
-from heliograph.stores.ports import CorruptError, StoreError
+from heliograph.stores.ports import CorruptError, DrainOrder, EdgeOrders, ShedOrder, StandingOrders, StoreError
 from heliograph.stores.redis.metadata import MetadataClient, RedisEdgeOrders
 
 EDGE = "edge-7f9c-abcde"

@@ -53,10 +53,10 @@ from heliograph.service.tenants import TenantDirectory, instance_name
 from heliograph.service.tokens import TokenVerifier
 from heliograph.service.topic_watch import TopicWatch
 from heliograph.service.tracing import Tracing, otlp_exporter
-from heliograph.stores.edge_orders import EdgeOrders
 from heliograph.stores.keys import Topics
 from heliograph.stores.ports import (
     ConnectionStore,
+    EdgeOrders,
     LiveStore,
     LogAdmin,
     LogWriter,

@@ -15,8 +15,7 @@ from heliograph.edge.metrics import EdgeMetrics
 from heliograph.edge.moving import Moving
 from heliograph.service.health import Condition
 from heliograph.service.logs import RateLimitedLog, get_logger
-from heliograph.stores.edge_orders import DrainOrder, EdgeOrders, ShedOrder, StandingOrders
-from heliograph.stores.ports import EdgeLease, StoreError
+from heliograph.stores.ports import DrainOrder, EdgeLease, EdgeOrders, ShedOrder, StandingOrders, StoreError
 
 LOOK_S = 0.5
 """Between looks: an order is obeyed within a second, for two small reads a second."""

@@ -15,7 +15,7 @@ from heliograph.operator.kube import DEPLOYMENTS, PODS, Kube, KubeError, Object
 from heliograph.operator.metrics import FleetMetrics
 from heliograph.operator.recorder import Recorder, Severity
 from heliograph.service.logs import get_logger
-from heliograph.stores.edge_orders import DrainOrder, EdgeOrders, ShedOrder
+from heliograph.stores.ports import DrainOrder, EdgeOrders, ShedOrder
 
 ORDER_SPARE_S = 180.0
 """A drain order stands for so long on top of the drain: an operator that is replaced meanwhile goes on with it, and if

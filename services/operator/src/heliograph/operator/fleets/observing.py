@@ -23,8 +23,7 @@ from heliograph.operator.kube import (
     annotations_of,
     name_of,
 )
-from heliograph.stores.edge_orders import EdgeOrders, StandingOrders
-from heliograph.stores.ports import ConnectionStore, EdgeLease, StoreError
+from heliograph.stores.ports import ConnectionStore, EdgeLease, EdgeOrders, StandingOrders, StoreError
 
 COST_ANNOTATION = "controller.kubernetes.io/pod-deletion-cost"
 

@@ -24,8 +24,7 @@ from heliograph.operator.kube import EDGE_FLEETS, PAUSED, Kind, Kube, KubeError,
 from heliograph.operator.metrics import FleetMetrics
 from heliograph.operator.reconciler import Key, Requeue, Watch, own_key
 from heliograph.operator.recorder import Recorder, Severity, rfc3339
-from heliograph.stores.edge_orders import EdgeOrders
-from heliograph.stores.ports import ConnectionStore
+from heliograph.stores.ports import ConnectionStore, EdgeOrders
 
 SOON_S = 0.5
 """Until a fleet that changed while it was looked at is looked at again."""

@@ -4,13 +4,13 @@ from collections.abc import Sequence
 
 from msgspec.structs import replace
 
-from heliograph.stores.edge_orders import DrainOrder, ShedOrder, StandingOrders
 from heliograph.stores.memory.metadata.clock import Clock, now_ms
+from heliograph.stores.ports import DrainOrder, ShedOrder, StandingOrders
 from heliograph.stores.registrations import check_edge
 
 
 class MemoryEdgeOrders:
-    """`heliograph.stores.edge_orders.EdgeOrders`."""
+    """`heliograph.stores.ports.EdgeOrders`."""
 
     def __init__(self, clock: Clock = now_ms) -> None:
         self._clock = clock

@@ -7,7 +7,7 @@ import msgspec
 from msgspec.structs import replace
 
 from heliograph.stores import keys
-from heliograph.stores.edge_orders import DrainOrder, ShedOrder, StandingOrders
+from heliograph.stores.ports import DrainOrder, ShedOrder, StandingOrders
 from heliograph.stores.redis.metadata.client import MetadataClient, store_errors
 from heliograph.stores.registrations import check_edge
 
@@ -47,7 +47,7 @@ _shed_decoder = msgspec.json.Decoder(ShedOrder)
 
 
 class RedisEdgeOrders:
-    """`heliograph.stores.edge_orders.EdgeOrders`."""
+    """`heliograph.stores.ports.EdgeOrders`."""
 
     def __init__(self, client: MetadataClient) -> None:
         self._client = client
