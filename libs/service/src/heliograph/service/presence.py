@@ -5,6 +5,8 @@ what they all know, and the live store publishes an id once. So what is told is 
 removed, never after.
 """
 
+import asyncio
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -13,8 +15,13 @@ from msgspec import Struct
 from heliograph.protocol.frames import LeaveReason, Presence, PresenceEvent, encode
 from heliograph.stores.ports import Connection, ConnectionStore, EdgeLease, LiveStore, StoreError
 
-PAGE = 200
+PAGE = 100
 """Connections of a lost edge that are told and removed together."""
+
+REST_MOST_S = 0.1
+"""Between two pages the stores are left to others for twice as long as a page took, at most so long: thousands of
+connections are lost in one moment, in the midst of all that they do to come back."""
+
 Announcement = tuple[str, str, bytes]
 """Session, id and frame, as `LiveStore.announce_many` takes them."""
 
@@ -62,6 +69,7 @@ async def tell_lost(
     where the edge is back. Raises StoreError: what was not told stays registered, and can be told by a later call.
     """
     time_ms = min(lease.ends_ms, now_ms)
+    begun_s = time.monotonic()
     while found := await store.left_behind(lease, PAGE):
         answered()
         subscribers = [_subscribers(lease.edge, connection) for connection in found]
@@ -82,6 +90,8 @@ async def tell_lost(
         answered()
         lost.connections += sum(removed)
         lost.suppressed += sum(back for back, gone in zip(suppressed, removed, strict=True) if gone)
+        await asyncio.sleep(min(2 * (time.monotonic() - begun_s), REST_MOST_S))
+        begun_s = time.monotonic()
 
 
 def _subscribers(edge: str, connection: Connection) -> Sequence[Subscriber]:

@@ -25,8 +25,8 @@ from heliograph.service.logs import get_logger
 from heliograph.service.presence import Lost, Subscriber, announcement, tell_lost
 from heliograph.stores.ports import ConnectionStore, LiveStore, StoreError
 
-BATCH = 500
-"""Announcements of one write: some 150 KB."""
+BATCH = 100
+"""Announcements of one write: some 30 KB, and 2 ms in which nobody else is served."""
 
 UNTOLD_MOST = 20_000
 """Events to be published; above, more wait as notes, where they still may cancel out."""

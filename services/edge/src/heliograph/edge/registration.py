@@ -23,8 +23,8 @@ from heliograph.stores.ports import ConnectionStore, EdgeLease, StoreError
 BATCH_S = 0.25
 """Changes are gathered for this long: presence is known within a third of a second."""
 
-BATCH_MOST = 200
-"""Connections of one update: some 5 ms in which nobody else is served."""
+BATCH_MOST = 50
+"""Connections of one update: some 2 ms in which nobody else is served."""
 
 MEASURED_S = 0.3
 """Of a second: the least time that a rate is measured over."""

@@ -10,7 +10,9 @@ back: its renewal changed the lease, and names in hash and lists carry the regis
 """
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 
@@ -23,8 +25,8 @@ from heliograph.stores.registrations import check_edge, member, named, past, reg
 MEMBERS = 1_000
 """Of one session's list in one reply: some 60 KB."""
 
-BATCH = 200
-"""Connections of one pipeline; with 1,000 subscriptions each that is some 20 MB, with the usual few some 100 KB."""
+BATCH = 100
+"""Connections of one pipeline; with 1,000 subscriptions each that is some 10 MB, with the usual few some 50 KB."""
 
 # KEYS: lease of an edge. ARGV: incarnation, generation that the edge knows, time in ms, lease (JSON).
 # Answers: whether it was known, generation, end of the lease in ms.
@@ -120,25 +122,35 @@ class RedisConnectionStore:
         key = keys.edge_connections(edge)
         with store_errors(key):
             stored = await self._client.redis.hmget(key, list(batch))
+            listed, unlisted = defaultdict[str, dict[str, float]](dict), defaultdict[str, list[str]](list)
+            for (name, connection), record in zip(batch.items(), stored, strict=True):
+                before = _scopes_of(record)
+                if connection is None:
+                    before |= declared[name]
+                after = scopes(connection) if connection is not None else set()
+                for scope in after - before:
+                    listed[scope][member(edge, name)] = 0
+                for scope in before - after:
+                    unlisted[scope].append(member(edge, name))
             async with self._client.pipeline() as pipeline:
-                for (name, connection), record in zip(batch.items(), stored, strict=True):
-                    before = _scopes_of(record)
-                    if connection is None:
-                        before |= declared[name]
-                    after = scopes(connection) if connection is not None else set()
-                    for scope in sorted(after - before):
-                        pipeline.zadd(keys.where(scope), {member(edge, name): 0})
-                    for scope in sorted(before - after):
-                        pipeline.zrem(keys.where(scope), member(edge, name))
+                for scope, members in listed.items():
+                    pipeline.zadd(keys.where(scope), members)
+                for scope, names in unlisted.items():
+                    pipeline.zrem(keys.where(scope), *names)
                 await pipeline.execute()
             # The records come last, and by themselves since lists may be on other nodes: they say what is listed, so a
             # batch that broke off is repaired by the next.
+            records: dict[
+                Any, bytes
+            ] = {  # Any: redis-py takes no dict of plain text here, though that is what it is for
+                name: _encode(connection) for name, connection in batch.items() if connection is not None
+            }
+            gone = [name for name, connection in batch.items() if connection is None]
             async with self._client.pipeline() as pipeline:
-                for name, connection in batch.items():
-                    if connection is None:
-                        pipeline.hdel(key, name)
-                    else:
-                        pipeline.hset(key, name, _encode(connection))
+                if records:
+                    pipeline.hset(key, mapping=records)
+                if gone:
+                    pipeline.hdel(key, *gone)
                 await pipeline.execute()
 
     async def edges(self) -> list[EdgeLease]:
@@ -185,10 +197,13 @@ class RedisConnectionStore:
         for start in range(0, len(lost), BATCH):
             batch = lost[start : start + BATCH]
             with store_errors(key):
+                unlisted = defaultdict[str, list[str]](list)
+                for connection in batch:
+                    for scope in scopes(connection):
+                        unlisted[scope].append(member(lease.edge, registered(connection)))
                 async with self._client.pipeline() as pipeline:
-                    for connection in batch:
-                        for scope in sorted(scopes(connection)):
-                            pipeline.zrem(keys.where(scope), member(lease.edge, registered(connection)))
+                    for scope, names in unlisted.items():
+                        pipeline.zrem(keys.where(scope), *names)
                     await pipeline.execute()  # the record says what is listed: it goes last
                 async with self._client.pipeline() as pipeline:
                     for connection in batch:
