@@ -104,18 +104,24 @@ class Rig:
             found.start()
         return found
 
-    def prepare(self, name: str, settings: Mapping[str, str] | None = None, *, like: str = "") -> ServiceProcess:
-        """The same, not started: its port is known. An edge is held to the server's core."""
+    def prepare(
+        self, name: str, settings: Mapping[str, str] | None = None, *, like: str = "", elsewhere: bool = False
+    ) -> ServiceProcess:
+        """The same, not started: its port is known. An edge is held to the server's core, or `elsewhere` to the load's:
+        one of another machine.
+        """
         found = self._services.get(name)
         if found is None:
             kind = like or name
             command = bench_command(kind)
+            if kind == "edge":
+                command = self.cores.for_load(command) if elsewhere else self.cores.for_server(command)
             found = self._services[name] = ServiceProcess(
                 kind,
                 self.directory / "logs",
                 {**self.settings, "log_level": "warning", **(settings or {})},
                 name=name,
-                command=self.cores.for_server(command) if kind == "edge" else command,
+                command=command,
             )
         return found
 

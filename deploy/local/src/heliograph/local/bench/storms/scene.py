@@ -68,17 +68,19 @@ class Scene:
         for name in ("router", "registry", "replay"):
             self.rig.service(name)
 
-    def edge(self, name: str, settings: Mapping[str, str] | None = None) -> ServiceProcess:
-        """An edge with an installation's settings, as a fresh process."""
-        edge = self.reserve(name, settings)
+    def edge(self, name: str, settings: Mapping[str, str] | None = None, *, elsewhere: bool = False) -> ServiceProcess:
+        """An edge with an installation's settings, as a fresh process; `elsewhere`: not on the server's core."""
+        edge = self.reserve(name, settings, elsewhere=elsewhere)
         self.say(f"starting {name}")
         edge.start()
         return edge
 
-    def reserve(self, name: str, settings: Mapping[str, str] | None = None) -> ServiceProcess:
+    def reserve(
+        self, name: str, settings: Mapping[str, str] | None = None, *, elsewhere: bool = False
+    ) -> ServiceProcess:
         """The same, not started: where it will be is known."""
         self.rig.stop(name)
-        return self.rig.prepare(name, {"edge_name": name, **(settings or {})}, like="edge")
+        return self.rig.prepare(name, {"edge_name": name, **(settings or {})}, like="edge", elsewhere=elsewhere)
 
     def tenant(self, name: str, settings: Mapping[str, Any] | None = None) -> DevelopmentTenant:
         """One of the rig's tenants, made when first asked for; services know it."""
