@@ -3,7 +3,7 @@
 import asyncio
 
 from tests.services.edge.client import DEADLINE_S, RawClient, handshake, masked
-from tests.services.edge.rig import Edge, World
+from tests.services.edge.rig import Edge, World, until
 from websockets.frames import Opcode
 
 CROWD = 60
@@ -60,7 +60,7 @@ async def test_what_comes_behind_a_hello_that_waits_is_done_after_it_in_order(wo
         await client.close()
 
 
-async def test_who_leaves_while_its_turn_has_not_come_is_let_go(edge: Edge) -> None:
+async def test_who_leaves_while_its_turn_has_not_come_is_let_go_and_not_greeted(edge: Edge) -> None:
     crowd = [await connected(edge) for _ in range(CROWD)]
     for client in crowd:
         client.write(handshake(edge.host, edge.port))
@@ -70,5 +70,24 @@ async def test_who_leaves_while_its_turn_has_not_come_is_let_go(edge: Edge) -> N
         async with asyncio.timeout(DEADLINE_S):
             assert b" 101 " in await client.reader.readuntil(b"\r\n\r\n")
         await client.close()
+    await until(lambda: edge.value("open_sockets") == 0)
+    left = edge.value("sockets_refused_total", code="given_up")
+    assert left > CROWD / 4, "the turns of most of them had not come when they left"
+    assert edge.value("connections_opened_total") <= CROWD - left
     later = await edge.client()
     assert (await later.subscribe(SESSION))["type"] == "subscribed"
+
+
+async def test_who_is_told_to_come_back_keeps_nobody_else_out(world: World) -> None:
+    edge = await world.edge(concurrent_handshakes=1, concurrent_handshakes_cap=1_000)
+    silent = await RawClient.connect(edge.host, edge.port)
+    told = [await RawClient.connect(edge.host, edge.port) for _ in range(10)]
+    for client in told:
+        assert (await client.frame("reconnect"))["reason"] == "overloaded"
+    assert edge.value("admission_refused_total", cause="at_once") == 10
+    await silent.close()
+    await until(lambda: edge.value("handshakes_under_way") == 0, "nobody under way but those who were told")
+    assert edge.value("open_sockets") == 10, "none of them has taken its leave"
+    assert (await (await edge.connect()).hello())["type"] == "welcome"
+    for client in told:
+        await client.close()

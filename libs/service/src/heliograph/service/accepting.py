@@ -8,6 +8,7 @@ import asyncio
 import errno
 import socket
 import ssl
+import struct
 from collections.abc import Callable
 
 from heliograph.service.logs import get_logger
@@ -16,9 +17,18 @@ from heliograph.service.sockets import NO_ROOM, OpenSockets
 PAUSE_S = 0.25
 """Until the next try after the system said no: somebody may have left."""
 
-AT_ONCE = 3
+AT_ONCE = 2
 """Accepted in one turn of the event loop. Each is a handshake in the turns that follow, a millisecond of them: a storm
 of clients then holds up who is connected by a few of them, and waits in the kernel meanwhile."""
+
+BACKLOG = 65_535
+"""That may wait in the kernel: as many as the system allows (net.core.somaxconn, 4,096 on most). Of more, the kernel
+drops what they send without a word. They send again after 1, 2, 4 s, all of a crowd in the same moments, and in between
+nobody comes in.
+"""
+
+_WAITING = struct.Struct("<24x2I")
+"""Of a listening socket's TCP_INFO: how many wait, and how many may (Linux, tcp_get_info)."""
 
 log = get_logger(__name__)
 
@@ -32,7 +42,7 @@ class Acceptor:
         make_protocol: Callable[[], asyncio.Protocol],
         sockets: OpenSockets,
         *,
-        backlog: int,
+        backlog: int = BACKLOG,
         tls: ssl.SSLContext | None = None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
@@ -55,6 +65,19 @@ class Acceptor:
         if self._pause is not None:
             self._pause.cancel()
         self._loop.remove_reader(self._listener.fileno())
+
+    @property
+    def waiting(self) -> tuple[int, int]:
+        """How many wait in the kernel, and how many may; zeros where the system can't tell."""
+        option: int | None = getattr(socket, "TCP_INFO", None)
+        if option is None or self._closed:
+            return 0, 0
+        try:
+            info = self._listener.getsockopt(socket.IPPROTO_TCP, option, _WAITING.size)
+        except OSError:  # no TCP
+            return 0, 0
+        waiting, most = _WAITING.unpack(info)
+        return waiting, most
 
     async def wait_closed(self) -> None:
         """Until what was accepted has begun."""

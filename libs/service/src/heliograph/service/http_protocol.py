@@ -10,6 +10,7 @@ import asyncio
 import fcntl
 import json
 import random
+import socket
 import sys
 import termios
 from collections.abc import Callable, Iterable
@@ -36,8 +37,12 @@ PROBE_REQUESTS = tuple(b"GET " + path for path in PROBES)
 RETRY_S = (1, 5)
 """Told to who finds no room: a number in between, each another one."""
 
-UPGRADES_AT_ONCE = 3
-"""WebSocket handshakes that one turn of the event loop takes: 0.7 ms each."""
+UPGRADES_AT_ONCE = 2
+"""WebSocket handshakes that one turn of the event loop takes: 0.7 ms each, while those who are connected wait."""
+
+_TCP_INFO: int | None = getattr(socket, "TCP_INFO", None)
+_ESTABLISHED = 1
+"""The first byte of TCP_INFO as long as neither side has ended (Linux, include/net/tcp_states.h)."""
 
 _TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 _TOO_LATE = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
@@ -197,6 +202,10 @@ class GuardedHttpProtocol(HttpToolsProtocol):
         super().on_message_complete()
 
     def _upgrade(self, behind: bytes) -> None:
+        if self._given_up():
+            self._guard.sockets.refused("given_up")
+            self.transport.abort()
+            return
         seat, self._seat = self._seat, None
         self.handle_websocket_upgrade()
         protocol: Any = self.transport.get_protocol()
@@ -207,6 +216,18 @@ class GuardedHttpProtocol(HttpToolsProtocol):
         self.parser = None  # type: ignore[assignment]
         if behind:
             protocol.data_received(behind)
+
+    def _given_up(self) -> bool:
+        """Whether the client has ended its side while it waited, unseen as nothing is read of it meanwhile: of a crowd
+        that waits for longer than it has patience, all would be greeted in vain, and nobody else.
+        """
+        if _TCP_INFO is None:
+            return False
+        try:
+            state = self.transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, _TCP_INFO, 1)
+        except OSError:  # no TCP
+            return False
+        return bool(state[0] != _ESTABLISHED)
 
     def _await_head(self) -> None:
         self._nothing_awaited()

@@ -174,10 +174,9 @@ class _Server(uvicorn.Server):
             made: asyncio.Protocol = config.http_protocol_class(config=config, server_state=state, app_state={})  # type: ignore[call-arg]
             return made
 
-        self.servers = [
-            Acceptor(listener, make_protocol, self._open_sockets, backlog=config.backlog)  # type: ignore[misc]
-            for listener in sockets or ()
-        ]
+        acceptors = [Acceptor(listener, make_protocol, self._open_sockets) for listener in sockets or ()]
+        self.servers = acceptors  # type: ignore[assignment]
+        self._open_sockets.waiting = lambda: max((acceptor.waiting for acceptor in acceptors), default=(0, 0))
         self.started = True
         self._listening()
 

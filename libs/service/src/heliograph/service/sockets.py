@@ -76,10 +76,22 @@ class OpenSockets:
         self._log = RateLimitedLog(get_logger(__name__))
         self.on_refused: Callable[[str], None] = self.say_refused
         """Told what is refused before there is a request; a service with more to say about it puts its own here."""
+        self.waiting: Callable[[], tuple[int, int]] = lambda: (0, 0)
+        """How many wait in the kernel to be accepted, and how many may: whoever listens puts its own here."""
         gauge = metrics.sampled_gauge
         gauge("open_sockets", "Sockets of clients.", lambda: float(self.open))
         gauge("open_sockets_most", "Sockets of clients at most: descriptors, less a reserve.", lambda: float(self.most))
         gauge("handshakes_under_way", "Sockets not known yet to be any client's.", lambda: float(self.under_way))
+        gauge(
+            "sockets_waiting",
+            "Sockets that the kernel holds until they are accepted.",
+            lambda: float(self.waiting()[0]),
+        )
+        gauge(
+            "sockets_waiting_most",
+            "Of these at most; what more of them send is dropped.",
+            lambda: float(self.waiting()[1]),
+        )
         gauge("idle_http_connections", "Sockets of clients between two requests.", lambda: float(self.idle))
 
     @property

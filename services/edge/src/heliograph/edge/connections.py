@@ -39,7 +39,7 @@ SLICE_LEAST = 50
 GIVEN_UP_RETRY_MS = 1_000
 """When a subscription that the live path did not take in time may be asked for again."""
 
-HELLOS_AT_ONCE = 6
+HELLOS_AT_ONCE = 4
 """Answered in one turn of the event loop: a crowd that comes back says it in one moment, and each is some 0.15 ms."""
 
 STATUS_MOST = 10_000

@@ -92,6 +92,8 @@ class Endpoint:
         elif isinstance(answer, TellToReconnect):
             self._metrics.handshakes_refused.labels("told_to_reconnect").n += 1
             self._metrics.admission.labels(answer.cause).n += 1
+            if socket.seat is not None:
+                socket.seat.known()  # while it takes its leave it must not keep others out
             connection.send(Reconnect(answer.after_ms, "overloaded"))
             connection.close(CloseCode.OVERLOADED)
         socket.read_on()

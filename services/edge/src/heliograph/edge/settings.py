@@ -49,13 +49,14 @@ class EdgeSettings(PressureSettings, ServiceSettings, KafkaSettings, RedisSettin
         2_000.0, "Handshakes answered at all: between the two, clients are told when to come back.", gt=0
     )
     concurrent_handshakes: int = setting(
-        2_000,
-        "Sockets not known yet to be any client's that are served: four seconds of the pace, some 40 MB.",
+        4_000,
+        "Sockets not known yet to be any client's that are served: eight seconds of the pace, less than the ten that"
+        " clients wait; some 80 MB.",
         unit="sockets",
         ge=1,
     )
     concurrent_handshakes_cap: int = setting(
-        4_000, "So many are answered: between the two, clients are told when to come back.", unit="sockets", ge=1
+        8_000, "So many are answered: between the two, clients are told when to come back.", unit="sockets", ge=1
     )
     trusted_proxies: Networks = setting(
         (), "Networks (10.0.0.0/8) of proxies of your own, who say for whom they connect. Nobody else is believed."
