@@ -243,14 +243,14 @@ async def test_a_stopped_router_has_committed_its_work_and_freed_its_shards(memo
 
 async def test_a_late_copy_of_a_record_is_not_indexed(memory: MemoryWorld) -> None:
     """Behind a copy of P there may be nothing of P + W any more: an entry for it would hide that."""
-    router = await memory.router(index_positions=1, log_delivery_timeout_s=1_000)
+    router = await memory.router(index_positions=1, index_interval_s=0, log_delivery_timeout_s=1_000)
     session = memory.session()
     messages: list[Message] = []
     for first in (1, 601):
         messages += await memory.publish(session, 600, first=first)
         await memory.until_confirmed(session, first + 599)
     await router.stop()
-    await memory.router(index_positions=1, log_delivery_timeout_s=1_000)
+    await memory.router(index_positions=1, index_interval_s=0, log_delivery_timeout_s=1_000)
     await memory.write(
         session.encode(),
         record_value(messages[10]),

@@ -118,7 +118,7 @@ async def test_a_poison_record_that_names_a_position_confirms_it(world: World) -
 
 
 async def test_positions_are_indexed_sparsely(world: World) -> None:
-    router = await world.router(index_positions=10)
+    router = await world.router(index_positions=10, index_interval_s=0)
     session = world.session()
     messages = await world.publish(session, 35)
     await world.until_confirmed(session, 35)
@@ -134,6 +134,20 @@ async def test_positions_are_indexed_sparsely(world: World) -> None:
     info = await world.reader.partitions(record.topic)
     assert info is not None
     assert at.topic_id == info.topic_id
+
+
+async def test_a_session_that_is_quick_is_indexed_no_oftener_than_every_interval_or_eight_times_so_many_positions(
+    world: World,
+) -> None:
+    router = await world.router(index_positions=10, index_interval_s=3_600)
+    session = world.session()
+    messages = await world.publish(session, 200)
+    await world.until_confirmed(session, 200)
+    await until(lambda: router.value("indexed_total") >= 3)
+    found = [await world.index.at_or_before(session, message.position or "") for message in messages]
+    assert [entry.position for entry in dict.fromkeys(found) if entry is not None] == [
+        messages[at].position for at in (0, 80, 160)
+    ]
 
 
 async def test_a_new_tenant_is_read_at_once(world: World) -> None:

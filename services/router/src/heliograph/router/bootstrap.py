@@ -173,6 +173,7 @@ def compose(settings: RouterSettings, stores: Stores) -> Service:
         topics,
         counted,
         positions=settings.index_positions,
+        interval_s=settings.index_interval_s,
         sessions=settings.index_sessions,
     )
     router = Router(

@@ -33,6 +33,13 @@ class RouterSettings(ServiceSettings, KafkaSettings, RedisSettings):
         unit="positions",
         ge=1,
     )
+    index_interval_s: float = setting(
+        30.0,
+        "A session that is quicker than that is indexed so often, or every eight times so many positions: what replay"
+        " reads in vain is at most what its partition took in that time.",
+        ge=0,
+        le=3_600,
+    )
     index_sessions: int = setting(
         200_000, "Sessions whose last index entry is remembered, about 250 bytes each.", unit="sessions", ge=1_000
     )
