@@ -12,7 +12,7 @@ import struct
 from collections.abc import Callable
 
 from heliograph.service.logs import get_logger
-from heliograph.service.sockets import NO_ROOM, OpenSockets
+from heliograph.service.sockets import NO_ROOM, OpenSockets, tcp_info
 
 PAUSE_S = 0.25
 """Until the next try after the system said no: somebody may have left."""
@@ -69,12 +69,8 @@ class Acceptor:
     @property
     def waiting(self) -> tuple[int, int]:
         """How many wait in the kernel, and how many may; zeros where the system can't tell."""
-        option: int | None = getattr(socket, "TCP_INFO", None)
-        if option is None or self._closed:
-            return 0, 0
-        try:
-            info = self._listener.getsockopt(socket.IPPROTO_TCP, option, _WAITING.size)
-        except OSError:  # no TCP
+        info = None if self._closed else tcp_info(self._listener, _WAITING.size)
+        if info is None:
             return 0, 0
         waiting, most = _WAITING.unpack(info)
         return waiting, most

@@ -10,7 +10,6 @@ import asyncio
 import fcntl
 import json
 import random
-import socket
 import sys
 import termios
 from collections.abc import Callable, Iterable
@@ -23,7 +22,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from heliograph.protocol.codes import CODES
 from heliograph.service.http import PROBLEM, problem
-from heliograph.service.sockets import OpenSockets, Seat
+from heliograph.service.sockets import OpenSockets, Seat, tcp_info
 from heliograph.service.turnstile import Turnstile
 
 HEAD_BYTES = 64 * 1024
@@ -40,7 +39,6 @@ RETRY_S = (1, 5)
 UPGRADES_AT_ONCE = 2
 """WebSocket handshakes that one turn of the event loop takes: 0.7 ms each, while those who are connected wait."""
 
-_TCP_INFO: int | None = getattr(socket, "TCP_INFO", None)
 _ESTABLISHED = 1
 """The first byte of TCP_INFO as long as neither side has ended (Linux, include/net/tcp_states.h)."""
 
@@ -221,13 +219,8 @@ class GuardedHttpProtocol(HttpToolsProtocol):
         """Whether the client has ended its side while it waited, unseen as nothing is read of it meanwhile: of a crowd
         that waits for longer than it has patience, all would be greeted in vain, and nobody else.
         """
-        if _TCP_INFO is None:
-            return False
-        try:
-            state = self.transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, _TCP_INFO, 1)
-        except OSError:  # no TCP
-            return False
-        return bool(state[0] != _ESTABLISHED)
+        info = tcp_info(self.transport.get_extra_info("socket"), 1)
+        return info is not None and info[0] != _ESTABLISHED
 
     def _await_head(self) -> None:
         self._nothing_awaited()

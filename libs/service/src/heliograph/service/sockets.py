@@ -10,6 +10,7 @@ What this must never do: touch a socket that is at work.
 
 import errno
 import resource
+import socket
 from collections.abc import Callable
 
 from heliograph.service.logs import RateLimitedLog, get_logger
@@ -112,6 +113,17 @@ class OpenSockets:
         """The system has no descriptor or memory for one more."""
         self._accept_failures.labels(error).n += 1
         self._log.warning("accept_failed", key=error, error=error, open_sockets=self.open, most=self.most)
+
+
+def tcp_info(of: socket.socket, size: int) -> bytes | None:
+    """The first bytes of what the kernel knows of a TCP socket (tcp(7), TCP_INFO); None where it can't tell."""
+    option: int | None = getattr(socket, "TCP_INFO", None)
+    if option is None:
+        return None
+    try:
+        return of.getsockopt(socket.IPPROTO_TCP, option, size)
+    except OSError:  # no TCP
+        return None
 
 
 def descriptor_limit() -> int:
