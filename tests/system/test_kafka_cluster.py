@@ -1,8 +1,11 @@
 """Three brokers, of which one, two and all are lost under load: what is durable is on those that are left."""
 
 import asyncio
+import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from tests.system.history import Outcome
@@ -14,11 +17,16 @@ from heliograph.local.errors import CannotProvideError
 from heliograph.local.java import prepare_jars
 from heliograph.local.kafka_cluster import BROKERS, KafkaCluster
 from heliograph.local.providers import throwaway_kafka_cluster, throwaway_redis
+from heliograph.stores.kafka.calls import AdminCalls
+from heliograph.stores.ports import StoreError
 
 pytestmark = pytest.mark.xdist_group("system-kafka-cluster")
 
 PATIENCE_S = 180.0
 """For brokers to notice, start and catch up: some 15 s each alone, and far longer where others want the machine too."""
+
+CHAOS = pytest.mark.chaos
+"""Too long for every day; CONTRIBUTING.md says how to run it."""
 
 PER_S = 12.0
 """Of each publisher: four JVMs and seven services share two cores."""
@@ -105,6 +113,44 @@ async def test_a_broker_killed_costs_nothing_and_its_partitions_get_other_leader
         await run.more()
 
 
+@pytest.mark.parametrize("question", ["ends", "describe", "configs"])
+async def test_a_question_to_a_killed_broker_waits_and_costs_no_core(
+    rig: Rig, cluster: KafkaCluster, topic: str, question: str
+) -> None:
+    """librdkafka's threads wake each other 80,000 times a second, unless it is kept from it; else it is some ten."""
+    await all_in_sync(cluster, topic)
+    calls = AdminCalls({"bootstrap.servers": cluster.bootstrap_servers}, timeout_s=3.0)
+    places = [(topic, partition) for partition in cluster.leaders(topic)]
+    asked: dict[str, Callable[[], Awaitable[object]]] = {
+        "ends": lambda: calls.ends(places),
+        "describe": lambda: calls.describe([topic]),
+        "configs": lambda: calls.configs([topic]),
+    }
+    ask = asked[question]
+    assert await ask()
+    node = cluster.broker(busiest(cluster, topic))
+    await rig.kill(node)
+    before, until_s = switches(), time.monotonic() + 6.0
+    while time.monotonic() < until_s:
+        with suppress(StoreError):
+            await ask()
+        await asyncio.sleep(0.2)
+    assert switches() - before < 6_000
+    await calls.close()
+    await rig.launch(node)
+
+
+def switches() -> int:
+    """How often threads of Kafka's clients in this process gave up their core so far, as the kernel counts it."""
+    found = 0
+    for path in Path("/proc/self/task").glob("*/status"):
+        with suppress(FileNotFoundError):
+            status = dict(line.split(":", 1) for line in path.read_text().splitlines())
+            if status["Name"].strip().startswith("rdk:"):
+                found += int(status["voluntary_ctxt_switches"]) + int(status["nonvoluntary_ctxt_switches"])
+    return found
+
+
 async def test_with_two_of_three_brokers_away_live_goes_on_and_nothing_is_called_durable(
     rig: Rig, cluster: KafkaCluster, topic: str
 ) -> None:
@@ -134,8 +180,11 @@ async def test_with_two_of_three_brokers_away_live_goes_on_and_nothing_is_called
         await run.more()
 
 
+@pytest.mark.parametrize(
+    "away_s", [pytest.param(2 * DELIVERY_TIMEOUT_S + 2, id="seconds"), pytest.param(180.0, id="minutes", marks=CHAOS)]
+)
 async def test_all_brokers_away_for_longer_than_produces_last_and_back_again(
-    rig: Rig, cluster: KafkaCluster, topic: str
+    rig: Rig, cluster: KafkaCluster, topic: str, away_s: float
 ) -> None:
     """With the controller. Edges give up what they hold; the router writes it from the hot window, in order."""
     await all_in_sync(cluster, topic)
@@ -144,7 +193,7 @@ async def test_all_brokers_away_for_longer_than_produces_last_and_back_again(
         run.kafka_hurt("kill -9 all brokers and the controller")
         gone_s = run.history.now()
         await rig.kill(cluster)
-        away = asyncio.create_task(asyncio.sleep(2 * DELIVERY_TIMEOUT_S + 2))
+        away = asyncio.create_task(asyncio.sleep(away_s))
         await run.more(settled=False)
         await run.seen_more()
         await away

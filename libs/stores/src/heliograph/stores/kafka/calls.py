@@ -22,6 +22,17 @@ REQUEST_TIMEOUT_S = 10.0
 CLOSE_TIMEOUT_S = 2.0
 """For questions still open when the client is closed."""
 
+DEFAULTS: Mapping[str, object] = {
+    "metadata.max.age.ms": 2_000,  # a leader that died is asked for no longer; by default it would be for 15 minutes
+}
+
+OWNED: Mapping[str, object] = {
+    # A question to a broker that is away costs librdkafka a whole core until it is answered or given up: its main
+    # thread and the broker's wake each other without a pause. Not where the client keeps a connection to every broker.
+    # librdkafka doesn't document the property; tests/system/test_kafka_cluster.py shows what it is for.
+    "enable.sparse.connections": False,
+}
+
 _abandoned: list[object] = []
 
 _library: Any = confluent_kafka.admin  # has no types
@@ -78,7 +89,9 @@ class AdminCalls:
 
     def __init__(self, properties: Mapping[str, object], timeout_s: float = REQUEST_TIMEOUT_S) -> None:
         self._refusals = Refusals()
-        config = configuration(properties, {}, {"logger": library_logger, "error_cb": self._refusals.note})
+        config = configuration(
+            properties, DEFAULTS, {**OWNED, "logger": library_logger, "error_cb": self._refusals.note}
+        )
         try:
             self._client: Any = _library.AdminClient(config)
         except (KafkaException, ValueError, TypeError) as error:
