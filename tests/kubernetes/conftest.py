@@ -136,8 +136,7 @@ def namespace(cluster: Cluster) -> Iterator[Namespace]:
     made = Namespace(cluster)
     made.create()
     yield made
-    made.delete()
-    made.release_tenants()
+    made.remove()
 
 
 @pytest.fixture(scope="session")
@@ -153,11 +152,8 @@ def installation(
     namespace.create()
     values = ["--set", f"operator.namespaces={{{namespace.name}}}"]
     made = Installation(namespace, images, tmp_path_factory.mktemp("installation"), values=values)
-    try:
-        made.install()
+    with made.running():
         yield made
-    finally:
-        namespace.delete()
 
 
 @pytest.fixture

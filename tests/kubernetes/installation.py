@@ -3,8 +3,9 @@
 import json
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,14 @@ class Namespace:
 
     def _release(self, names: list[str]) -> str:
         return self._said("patch", *names, "--type=merge", "-p", '{"metadata":{"finalizers":null}}')
+
+    def remove(self) -> None:
+        """With its Tenants. They are told to go before anybody takes their finalizer off: an operator that still runs
+        would put it on again.
+        """
+        self._said("delete", "tenants", "--all", "--wait=false")
+        self.release_tenants()
+        self.delete()
 
     def delete(self, *, wait: bool = False) -> None:
         self.cluster.kubectl("delete", "namespace", self.name, f"--wait={str(wait).lower()}", "--ignore-not-found")
@@ -113,6 +122,15 @@ class Installation:
         values = ["--values", str(self.chart / DEV_VALUES.name), "--values", str(SMALL_VALUES)]
         images = ["--set", f"image.registry={self.images.registry}", "--set", f"image.tag={self.images.tag}"]
         return self.cluster.helm(verb, *where, *values, *images, *self.values, *arguments, timeout_s=READY_TIMEOUT_S)
+
+    @contextmanager
+    def running(self) -> Iterator["Installation"]:
+        """Installed, and gone afterwards with its namespace."""
+        try:
+            self.install()
+            yield self
+        finally:
+            self.namespace.remove()
 
     def install(self, *arguments: str) -> None:
         self.helm("install", *arguments)

@@ -38,12 +38,8 @@ def guest(
     values += ["--set", f"redis.live.url=redis://{redis}.{host}:6379/{next(DATABASES)}"]
     values += ["--set", f"operator.namespaces={{{namespace.name}}},edge.fleet.min={EDGES},edge.fleet.max={EDGES}"]
     made = Installation(namespace, images, tmp_path_factory.mktemp("guest"), release="guest", values=values)
-    try:
-        made.install()
+    with made.running():
         yield made
-    finally:
-        namespace.delete()
-        namespace.release_tenants()
 
 
 def edges(guest: Installation) -> int:

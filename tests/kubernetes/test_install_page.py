@@ -54,8 +54,7 @@ def test_its_commands_do_what_they_say(newest_helm: Cluster, images: Images, tmp
             assert time.monotonic() < deadline, namespace.diagnosis()
             time.sleep(0.5)
     finally:
-        namespace.delete()
-        namespace.release_tenants()
+        namespace.remove()
 
 
 def program(path: Path, does: str) -> None:

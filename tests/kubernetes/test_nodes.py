@@ -50,11 +50,8 @@ def installed(
     values = ["--values", str(VALUES / "nodes.yaml"), "--set", f"operator.namespaces={{{namespace.name}}}"]
     values += ["--set-json", f"operator.pods.affinity={json.dumps({'nodeAffinity': preferred})}"]
     made = Installation(namespace, images, tmp_path_factory.mktemp("nodes"), values=values)
-    try:
-        made.install()
+    with made.running():
         yield made
-    finally:
-        namespace.delete()
 
 
 @pytest.fixture(scope="module")

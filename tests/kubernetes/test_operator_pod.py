@@ -37,8 +37,7 @@ def leaving(cluster: Cluster) -> Iterator[Namespace]:
     made = Namespace(cluster, "leaving")
     made.create()
     yield made
-    made.delete()
-    made.release_tenants()
+    made.remove()
 
 
 @pytest.fixture(scope="module")

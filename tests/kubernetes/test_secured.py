@@ -78,12 +78,8 @@ def installed(
     ]
     sets += ["--set-json", f"edge.pods.extraEnv={json.dumps(own)}"]
     made = Installation(namespace, images, tmp_path_factory.mktemp("secured"), values=sets)
-    try:
-        made.install()
+    with made.running():
         yield made
-    finally:
-        namespace.delete()
-        namespace.release_tenants()
 
 
 def secret(namespace: Namespace, name: str, content: Mapping[str, str]) -> None:

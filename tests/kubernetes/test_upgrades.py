@@ -30,12 +30,8 @@ def before(cluster: Cluster, crds: None, tmp_path_factory: pytest.TempPathFactor
     namespace.create()
     values = ["--set", f"operator.namespaces={{{namespace.name}}}"]
     made = Installation(namespace, images, directory, values=values, chart=chart)
-    try:
-        made.install()
+    with made.running():
         yield made
-    finally:
-        namespace.delete()
-        namespace.release_tenants()
 
 
 def running(installation: Installation) -> set[str]:
