@@ -2,7 +2,8 @@
 
 An answer that one append could not be carried out says nothing of those sent behind it, and their answers are still to
 come. So what comes back is kept in the order of its answers, what comes new behind that, and nothing is sent again
-before all that was sent has been answered. Then all of it goes out in order, as often as it must. An append that waited
+before all that was sent has been answered. Then all of it goes out in order, as often as it must; those of one session
+on one connection, since the answers of two come in any order. An append that waited
 `deadline_s` is given up: to its publisher the live path is away.
 """
 
@@ -182,13 +183,13 @@ class HeldAppends:
             held.sessions.clear()
             held.under_way = len(turns)
             held.whole.clear()
-            asked_elsewhere = False
+            gone = {turn.route.session: elsewhere[turn.again] for turn in turns if turn.again in elsewhere}
+            asked_elsewhere = bool(gone)
             for turn in turns:
-                other = elsewhere.get(turn.again) if turn.again is not None else None
+                other = gone.get(turn.route.session)
                 if other is None:
                     commands[number].send(turn.packed, turn)
                 else:
-                    asked_elsewhere = True
                     other.send(ASKING, ignore)
                     other.send(turn.packed, turn)
             if turns:
