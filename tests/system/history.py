@@ -263,6 +263,8 @@ class Tally:
     """When it was last asked."""
     died_s: float | None = None
     """When it was killed: what it counted since it was last asked is gone with it."""
+    unanswered: int = 0
+    """Of `dropped`: the live path was away, or went without an answer and may have had them."""
 
 
 @dataclass(frozen=True, slots=True)

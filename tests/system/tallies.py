@@ -15,6 +15,7 @@ PUBLISHED = "heliograph_edge_published_total"
 DROPPED = "heliograph_edge_telemetry_dropped_total"
 SHED = "heliograph_edge_telemetry_shed_total"
 OF_TELEMETRY = f'class="{MessageClass.TELEMETRY.value}"'
+UNANSWERED = 'reason="live_unavailable"'
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +23,7 @@ class _Counts:
     published: int = 0
     dropped: int = 0
     shed: int = 0
+    unanswered: int = 0
 
 
 class Tallies:
@@ -55,6 +57,7 @@ class Tallies:
         tally.published = counts.published - first.published
         tally.dropped = counts.dropped - first.dropped
         tally.shed = counts.shed - first.shed
+        tally.unanswered = counts.unanswered - first.unanswered
         tally.read_s = at_s
 
     async def ends(self, edge: ServiceProcess, deed: Awaitable[None]) -> None:
@@ -87,6 +90,7 @@ class Tallies:
                 _sum(text, PUBLISHED, OF_TELEMETRY),
                 _sum(text, DROPPED),
                 _sum(text, SHED),
+                _sum(text, DROPPED, UNANSWERED),
             )
 
         return await asyncio.to_thread(ask)

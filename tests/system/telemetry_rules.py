@@ -55,11 +55,12 @@ def missing_telemetry_is_counted(evidence: Evidence) -> Iterator[Violation]:
     dropped = sum(tally.dropped for tally in history.tallies)
     audience = max(missing.audience.values(), default=0)
     least = min(missing.audience.values(), default=0)
+    certainly = dropped - sum(tally.unanswered for tally in history.tallies)
     counted = f"edges counted {shed} as shed and {dropped} as dropped before they reached {audience} subscribers"
     if missing.certain > shed + dropped * audience:
         what = f"{missing.certain} are missing at subscribers that were there, {counted}: {missing.shown}"
         yield Violation("telemetry", "all", what)
-    if shed + dropped * least > missing.certain + missing.possible + missing.came_all_the_same:
+    if shed + certainly * least > missing.certain + missing.possible + missing.came_all_the_same:
         what = f"{counted}, and only {missing.certain} are missing, at most {missing.possible} more"
         yield Violation("telemetry", "all", what)
 

@@ -85,8 +85,10 @@ class Script:
             self.event(*self.there)
         return self
 
-    def counted(self, published: int, *, dropped: int = 0, shed: int = 0, died_s: float | None = None) -> "Script":
-        self.history.tallies.append(Tally("edge-1", URL, published, dropped, shed, self.now, died_s))
+    def counted(
+        self, published: int, *, dropped: int = 0, shed: int = 0, died_s: float | None = None, unanswered: int = 0
+    ) -> "Script":
+        self.history.tallies.append(Tally("edge-1", URL, published, dropped, shed, self.now, died_s, unanswered))
         return self
 
     @property
@@ -134,6 +136,10 @@ def test_one_that_was_dropped_for_all_and_came_to_one_is_found(script: Script) -
     script.telemetry("near")
     (violation,) = script.flow().counted(6, dropped=1).violations
     assert "only 1 are missing" in violation
+
+
+def test_one_that_the_live_path_did_not_answer_for_may_have_come_to_all(script: Script) -> None:
+    assert script.flow().counted(2, dropped=1, unanswered=1).violations == []
 
 
 def test_one_that_was_taken_and_never_counted_is_found(script: Script) -> None:
