@@ -2,11 +2,12 @@
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
 import redis as redis_client
-from redis.sentinel import Sentinel
+from redis.sentinel import MasterNotFoundError, Sentinel
 
 from heliograph.local.errors import NotReadyError
 from heliograph.local.ports import LOOPBACK
@@ -39,7 +40,13 @@ def test_the_replica_takes_the_place_of_a_killed_primary_and_the_other_comes_bac
         client.set("a", "2")
     sentinels = [(LOOPBACK, sentinel.port) for sentinel in servers.sentinels]
     asked: Any = Sentinel(sentinels, sentinel_kwargs={"password": "watch"})  # type: ignore[no-untyped-call]
-    assert asked.discover_master(MASTER) == (LOOPBACK, second.port)
+
+    def named() -> object:
+        with suppress(MasterNotFoundError):  # to a sentinel who has yet to reach the new primary it seems to be down
+            return asked.discover_master(MASTER)
+        return None
+
+    wait_for(lambda: named() == (LOOPBACK, second.port))
 
     first.start()
     servers.wait_ready()
