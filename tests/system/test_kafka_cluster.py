@@ -25,8 +25,8 @@ pytestmark = pytest.mark.xdist_group("system-kafka-cluster")
 PATIENCE_S = 180.0
 """For brokers to notice, start and catch up: some 15 s each alone, and far longer where others want the machine too."""
 
-CHAOS = pytest.mark.chaos
-"""Too long for every day; CONTRIBUTING.md says how to run it."""
+MINUTES = pytest.param(180.0, id="minutes", marks=[pytest.mark.chaos, pytest.mark.timeout(900)])
+"""Too long for every day, and for the time that a test has; CONTRIBUTING.md says how to run it."""
 
 PER_S = 12.0
 """Of each publisher: four JVMs and seven services share two cores."""
@@ -180,9 +180,7 @@ async def test_with_two_of_three_brokers_away_live_goes_on_and_nothing_is_called
         await run.more()
 
 
-@pytest.mark.parametrize(
-    "away_s", [pytest.param(2 * DELIVERY_TIMEOUT_S + 2, id="seconds"), pytest.param(180.0, id="minutes", marks=CHAOS)]
-)
+@pytest.mark.parametrize("away_s", [pytest.param(2 * DELIVERY_TIMEOUT_S + 2, id="seconds"), MINUTES])
 async def test_all_brokers_away_for_longer_than_produces_last_and_back_again(
     rig: Rig, cluster: KafkaCluster, topic: str, away_s: float
 ) -> None:

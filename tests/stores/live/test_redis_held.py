@@ -27,10 +27,6 @@ class Server:
         self.node = ("127.0.0.1", port)
         self.open: list[tuple[bytes, Callable[[Any], None]]] = []
 
-    @property
-    def in_flight(self) -> int:
-        return len(self.open)
-
     def send(self, packed: bytes, done: Callable[[Any], None]) -> None:
         self.open.append((packed, done))
 

@@ -3,8 +3,8 @@
 An answer that one append could not be carried out says nothing of those sent behind it, and their answers are still to
 come. So what comes back is kept in the order of its answers, what comes new behind that, and nothing is sent again
 before all that was sent has been answered. Then all of it goes out in order, as often as it must; those of one session
-on one connection, since the answers of two come in any order. An append that waited
-`deadline_s` is given up: to its publisher the live path is away.
+on one connection, since the answers of two come in any order. An append that waited `deadline_s` is given up: to its
+publisher the live path is away.
 """
 
 import asyncio
