@@ -8,12 +8,14 @@ from hypothesis import strategies as st
 
 from heliograph.core.buckets import Rate
 from heliograph.core.pacing import (
+    FOR_GOOD_MS,
     AdmissionPolicy,
     Admit,
     DrainPace,
     HandshakeAdmission,
     RefuseHandshake,
     TellToReconnect,
+    hold_off,
     jittered_after_ms,
 )
 
@@ -154,3 +156,25 @@ def test_every_answer_is_within_its_bounds(seed: int, waits: list[float]) -> Non
 def test_a_policy_that_makes_no_sense_is_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         AdmissionPolicy(**wrong)  # type: ignore[arg-type]
+
+
+# ---- who is refused and goes on -------------------------------------------------------------------------------------
+
+
+@given(st.lists(st.tuples(st.floats(0, 5), st.one_of(st.none(), st.integers(1, 5_000))), max_size=30))
+def test_only_who_comes_before_every_moment_that_it_was_told_of_comes_too_early(
+    refusals: list[tuple[float, int | None]],
+) -> None:
+    now, told_s, told = 100.0, 0.0, [0.0]
+    for later_s, retry_after_ms in refusals:
+        now += later_s
+        too_early, told_s = hold_off(told_s, now, retry_after_ms)
+        assert too_early == (now < max(told))
+        told.append(now + (retry_after_ms or FOR_GOOD_MS) / 1000)
+        assert told_s == max(told)
+
+
+def test_who_comes_back_on_the_dot_is_not_too_early() -> None:
+    _, told_s = hold_off(0.0, 10.0, 250)
+    assert hold_off(told_s, 10.25, None)[0] is False
+    assert hold_off(told_s, 10.249, None)[0] is True

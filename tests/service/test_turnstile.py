@@ -64,3 +64,30 @@ async def test_there_is_room_again_in_the_next_turn() -> None:
             turnstile.enter(lambda turn=turn: done.append(turn))  # type: ignore[misc]
         assert done.count(turn) == 2, "nobody waits where there is room"
         await asyncio.sleep(0)
+
+
+async def test_who_lines_up_is_never_taken_at_once_and_nobody_goes_before_it() -> None:
+    turnstile, done = Turnstile(2), list[str]()
+    turnstile.line_up(lambda: done.append("first"))
+    turnstile.enter(lambda: done.append("second"))
+    turnstile.enter(lambda: done.append("third"))
+    seen = ["".join(done)]
+    for _ in range(2):
+        await asyncio.sleep(0)
+        seen.append(" ".join(done))
+    assert seen == ["", "first second", "first second third"]
+
+
+async def test_one_that_lines_up_again_and_again_lets_others_go_in_between() -> None:
+    turnstile, done = Turnstile(1), list[str]()
+
+    def again() -> None:
+        done.append("again")
+        if len(done) < 6:
+            turnstile.line_up(again)
+
+    turnstile.line_up(again)
+    turnstile.enter(lambda: done.append("other"))
+    while len(done) < 6:
+        await asyncio.sleep(0)
+    assert done[:3] == ["again", "other", "again"]

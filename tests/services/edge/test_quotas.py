@@ -151,7 +151,7 @@ async def test_a_refused_message_costs_its_sender_nothing(world: World) -> None:
     limits = {"connection_messages_per_s": 0.001, "connection_burst_messages": 30}
     await world.put_tenant("acme", quotas={"event": SCARCE}, limits=limits)
     client = await (await world.edge()).client()
-    assert await admitted([client], 60) <= 8  # else the connection's own bucket would refuse from the 31st on
+    assert await admitted([client], 60) < 30  # else the connection's own bucket would refuse from the 31st on
 
 
 async def test_a_changed_quota_holds_within_a_second(world: World) -> None:

@@ -8,6 +8,9 @@ A browser can't see a 503 before the upgrade, only "failed". So while handshakes
 cap, the edge accepts, says `reconnect{after_ms}` and closes; above the cap even that is too dear and it refuses. The
 same holds for handshakes that are under way at once: each has a socket and a buffer, and nobody knows whose it is.
 
+Who is refused one request and told when to come back is believed to wait. One that goes on meanwhile is read less
+often: its requests are refused as before, at a fraction of the cost.
+
 What this must never do: tell two clients the same moment, promise a moment that was promised to as many others as fit
 in it, or leave anybody untold when the drain time is over.
 """
@@ -50,6 +53,20 @@ class DrainPace:
 def jittered_after_ms(floor_ms: float, spread_ms: float, uniform: Callable[[], float]) -> int:
     """When one client shall come back: at least `floor_ms`, spread evenly over `spread_ms` more."""
     return math.ceil(floor_ms + spread_ms * uniform())
+
+
+FOR_GOOD_MS = 50
+"""Refused with no time to come back: asking the same again is no better a moment later."""
+
+
+def hold_off(told_s: float, now: float, retry_after_ms: int | None) -> tuple[bool, float]:
+    """For somebody who is refused at `now`: whether that was before the moment it had been told to wait for (`told_s`),
+    and the moment that it has been told of from here on.
+
+    What was sent before a refusal arrived looks like impatience too; so what follows from it must be mild.
+    """
+    told_again_s = now + (retry_after_ms or FOR_GOOD_MS) / 1000
+    return now < told_s, max(told_s, told_again_s)
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,14 +30,23 @@ class Turnstile:
 
     def enter(self, go: Callable[[], None]) -> None:
         """Call `go`, now or in a later turn. What it raises is told to the loop: nobody is there to catch it."""
-        if not self._scheduled:
-            self._scheduled = True
-            asyncio.get_running_loop().call_soon(self._turn)
+        self._schedule()
         if self._room:
             self._room -= 1
             _call(go)
         else:
             self._waiting.append(go)
+
+    def line_up(self, go: Callable[[], None]) -> None:
+        """The same, but never now: for who had a turn and wants another."""
+        self._schedule()
+        self._room = 0
+        self._waiting.append(go)
+
+    def _schedule(self) -> None:
+        if not self._scheduled:
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self._turn)
 
     def _turn(self) -> None:
         waiting = self._waiting

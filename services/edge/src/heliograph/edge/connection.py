@@ -17,6 +17,7 @@ from heliograph.core.heartbeat import Heartbeat, HeartbeatPolicy
 from heliograph.core.history import Start
 from heliograph.core.limits import PRODUCER_RING
 from heliograph.core.outbox import Action, Flow, OutboxMarks
+from heliograph.core.pacing import hold_off
 from heliograph.core.positions import Position
 from heliograph.core.pressure import Level
 from heliograph.core.scopes import Operation
@@ -131,6 +132,7 @@ class Connection(Outlet):
         "_sender",
         "_sessions",
         "_targets",
+        "_told_s",
         "agent",
         "consumer",
         "hello_done",
@@ -194,6 +196,8 @@ class Connection(Outlet):
         self._begun: object | None = None
         """What it was sending at the last look and had not ended, since `_begun_s`."""
         self._begun_s = 0.0
+        self._told_s = 0.0
+        """Until when it was told to wait with something."""
         self._noticed: bytes | None = None
         """The notice of pressure that it was told last; None: that all is normal."""
         self._closing = False
@@ -319,7 +323,14 @@ class Connection(Outlet):
         self._connections.say("refused", code, self, operation)
         if retry_after_ms is None and CODES[code].retry:
             retry_after_ms = RETRY_AFTER_MS
+        self._hold_off(time.monotonic(), retry_after_ms)
         self.send(Refused(code, message, request_id, session, retry_after_ms))
+
+    def _hold_off(self, now: float, retry_after_ms: int | None) -> None:
+        """It is refused something: who goes on asking is read less often."""
+        too_early, self._told_s = hold_off(self._told_s, now, retry_after_ms)
+        if too_early and self._socket.rest():
+            self._metrics.rests.n += 1
 
     def begin(self, tenant: TenantState, frame: Hello) -> None:
         """`hello` was found good: from here on it may ask for more."""
@@ -461,6 +472,7 @@ class Connection(Outlet):
     ) -> None:
         """The other answer of the publish path, which counts it."""
         self._connections.say("refused", code, self, Operation.PUBLISH)
+        self._hold_off(time.monotonic(), retry_after_ms)
         self.send(refused_frame(request_id, code, message, retry_after_ms=retry_after_ms, expected=expected))
 
     # ---- life -------------------------------------------------------------------------------------------------------

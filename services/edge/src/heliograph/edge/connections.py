@@ -15,6 +15,7 @@ from heliograph.edge.cursors import Cursors
 from heliograph.edge.metrics import EdgeMetrics
 from heliograph.edge.origins import Origins
 from heliograph.edge.quotas import QuotaLeases
+from heliograph.edge.read_turns import ReadTurns
 from heliograph.edge.serving import Serving
 from heliograph.edge.subscription import Subscription
 from heliograph.edge.tenants import Target, TenantState
@@ -92,6 +93,7 @@ class Connections:
         self.on_changed: Callable[[Connection], None] = lambda _connection: None
         self.on_gone: Callable[[Connection], None] = lambda _connection: None
         self.hellos = Turnstile(HELLOS_AT_ONCE)
+        self.read_turns = ReadTurns()
         self.draining = False
         self.notice: bytes | None = None
         """What connections are to be told about pressure, as a WebSocket frame; None: that all is normal."""

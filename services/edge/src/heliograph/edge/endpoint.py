@@ -125,7 +125,7 @@ class Endpoint:
             time.monotonic(),
         )
         self._connections.add(connection, place)
-        socket.attach(connection)
+        socket.attach(connection, self._connections.read_turns)
         return connection
 
     def _may_be_allowed(self, origin: str, identity: Identity | None) -> bool:

@@ -13,6 +13,10 @@ class EdgeMetrics:
         published = metrics.tick_family("published_total", "Messages taken, by class.", ["class"])
         self.published = {class_: published.labels(class_.value) for class_ in MessageClass}
         self.refused = metrics.tick_family("refused_total", "Requests refused, by code.", ["code"])
+        self.rests = metrics.ticks(
+            "rests_total",
+            "Times that a client was not read for a moment: it had been refused and went on.",
+        )
         self.errors = metrics.tick_family("bad_frames_total", "Inbound frames not understood, by code.", ["code"])
         self.deferred = metrics.ticks(
             "deferred_total", "Control messages put on the log alone: the live path was away, or under pressure."

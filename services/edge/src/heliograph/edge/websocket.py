@@ -17,11 +17,15 @@ from typing import Any, Protocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import Frame
 
+from heliograph.edge.read_turns import ReadTurns
 from heliograph.protocol.codes import CLOSES, CloseCode
 from heliograph.service.sockets import Seat
 
 EXTENSION = "heliograph.socket"
 """Key in the ASGI scope's extensions under which the endpoint finds its `ClientSocket`."""
+
+SLICE_BYTES = 16 * 1024
+"""Of what came at once that is looked at in one turn of the loop: some 200 small frames."""
 
 MAX_FRAGMENTS = 1_024
 """Of one message: empty ones count no bytes, and take memory all the same."""
@@ -59,6 +63,12 @@ class ClientSocket(WebSocketsSansIOProtocol):
     send_buffer_bytes = 128 * 1024
     """Set by `bootstrap` for all."""
     _descriptor = -1
+    _turns: ReadTurns
+    _unread = b""
+    """What came and has to wait for a turn."""
+    _by_owner = False
+    """Reading is paused by the owner; with `_waits`, until it is its turn."""
+    _waits = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -67,9 +77,10 @@ class ClientSocket(WebSocketsSansIOProtocol):
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self.send_buffer_bytes)
             self._descriptor = raw.fileno()
 
-    def attach(self, owner: SocketOwner) -> None:
+    def attach(self, owner: SocketOwner, turns: ReadTurns) -> None:
         """From here on `owner` gets what arrives; what the handshake alone needed is let go."""
         self.owner = owner
+        self._turns = turns
         self.scope["headers"] = []
         del self.scope["extensions"][EXTENSION]
         del self.request
@@ -86,12 +97,50 @@ class ClientSocket(WebSocketsSansIOProtocol):
         if self.owner is None and self.handshake_initiated:
             self._hold(data)
             return
+        if self._unread or (len(data) > SLICE_BYTES and self.owner is not None):
+            self._unread += data
+            if not self._waits and not self._by_owner:
+                self._read_slice()
+            return
         self.read_bytes += len(data)
         super().data_received(data)
         if not self.handshake_initiated and self.conn.handshake_exc is not None:
             # A request that HTTP allows and a handshake doesn't; uvicorn leaves it unanswered and open.
             self.transport.write(b"".join(self.conn.data_to_send()) or NO_HANDSHAKE)
             self.transport.close()
+
+    def rest(self) -> bool:
+        """Let the peer wait for a moment with what it sends; False where it waits already."""
+        if self._waits or self.owner is None:
+            return False
+        self._wait()
+        self._turns.rest(self._read_again)
+        return True
+
+    def _read_slice(self) -> None:
+        data, self._unread = self._unread[:SLICE_BYTES], self._unread[SLICE_BYTES:]
+        self.read_bytes += len(data)
+        super().data_received(data)
+        if self._unread and not self._waits and not self._by_owner:
+            self._wait()
+            self._turns.next(self._read_again)
+
+    def _wait(self) -> None:
+        self._waits = True
+        if not self._by_owner and not self.transport.is_closing():
+            self.transport.pause_reading()
+
+    def _read_again(self) -> None:
+        """Its turn has come."""
+        self._waits = False
+        if self.transport.is_closing():
+            self._unread = b""
+        elif self._by_owner:
+            return
+        elif self._unread:
+            self._read_slice()
+        if not self._waits and not self._by_owner and not self.transport.is_closing():
+            self.transport.resume_reading()
 
     def _hold(self, data: bytes) -> None:
         if self.close_sent:
@@ -170,12 +219,19 @@ class ClientSocket(WebSocketsSansIOProtocol):
             return None
 
     def pause_reading(self) -> None:
-        """Let the peer wait with what it sends."""
-        if not self.transport.is_closing():
+        """Let the peer wait with what it sends, until `resume_reading`."""
+        self._by_owner = True
+        if not self._waits and not self.transport.is_closing():
             self.transport.pause_reading()
 
     def resume_reading(self) -> None:
-        if not self.transport.is_closing():
+        self._by_owner = False
+        if self._waits or self.transport.is_closing():
+            return
+        if self._unread:  # not now: this may be called from the midst of a slice
+            self._waits = True
+            self._turns.next(self._read_again)
+        else:
             self.transport.resume_reading()
 
     def close(self, code: int, reason: str) -> None:
