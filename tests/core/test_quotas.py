@@ -2,6 +2,7 @@
 
 import math
 import random
+from bisect import bisect_left
 from dataclasses import dataclass, field
 
 import pytest
@@ -9,7 +10,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from heliograph.core.buckets import UNLIMITED, Rate, SenderLimits
-from heliograph.core.quotas import ASK_AGAIN_MS, CREDIT_S, LEASE_S, LeasedQuota, lease
+from heliograph.core.quotas import (
+    ASK_AGAIN_MS,
+    CHUNK_S,
+    CREDIT_S,
+    LEASE_S,
+    SURGE,
+    SURGE_PER_S,
+    THIN_S,
+    LeasedQuota,
+    lease,
+)
 
 
 @dataclass
@@ -81,6 +92,76 @@ def test_over_its_rate_it_gets_the_rate_and_is_told_when() -> None:
         admitted += told == 0
         assert told <= 1_000
     assert admitted == pytest.approx(100 + 100 * now, rel=0.02)
+
+
+def test_over_its_rate_it_spends_little_at_once() -> None:
+    """Ten times its quota: what is admitted in one go is what everybody else on the edge waits behind."""
+    limits = messages(500, 1_000)
+    edge, now, admitted = Edge(limits, Store(limits)), 0.0, list[float]()
+    while now < 20.0:
+        now += 1 / 5_000
+        if edge.take(now) == 0:
+            admitted.append(now)
+    late = [at for at in admitted if at > 1.0]  # behind the burst, which is allowed at once
+    most = max(bisect_left(late, at + THIN_S / 2) - index for index, at in enumerate(late))
+    assert most <= 500 * 2 * THIN_S + 1, "a thin lease, and as much on credit"
+    assert len(late) == pytest.approx(500 * 19, rel=0.03), "and all of its rate it gets"
+
+
+def test_what_was_saved_up_is_spent_as_a_surge_not_in_one_go() -> None:
+    limits = messages(500, 1_000)
+    edge, now, admitted, done_s = Edge(limits, Store(limits)), 0.0, 0, 0.0
+    most = 0.0
+    while now < 2.0:
+        now += 1 / 5_000
+        if edge.take(now) == 0:
+            admitted += 1
+            most = max(most, admitted - (SURGE * 500 * (now + CHUNK_S)))
+        if admitted <= 1_000:
+            done_s = now
+    assert most <= 500 * CREDIT_S + 1, "a tenth of a second of a surge at once, and what is lent"
+    assert done_s <= 1.1 * 1_000 / (SURGE * 500), "all of it, soon"
+
+
+@pytest.mark.parametrize("per_s", [100.0, 20_000.0])
+def test_a_burst_that_an_edge_does_not_notice_is_taken_at_once(per_s: float) -> None:
+    """A small tenant's whole burst, and of a large one what it sends in a tenth of a second at four times its rate."""
+    limits = messages(per_s, 2 * per_s)
+    edge, now = Edge(limits, Store(limits)), 0.0
+    waits = 0
+    count = int(min(2 * per_s, SURGE_PER_S * CHUNK_S if per_s < 1_000 else per_s * SURGE * CHUNK_S))
+    for _ in range(count):
+        now += 0.0005 if per_s < 1_000 else 1e-5
+        waits += edge.take(now) != 0
+    assert waits <= 0.1 * count
+
+
+def test_over_its_rate_it_is_not_told_to_come_back_the_more_often() -> None:
+    limits = messages(500, 500)
+    edge, now, told_ms = Edge(limits, Store(limits)), 0.0, list[int]()
+    while now < 10.0:
+        now += 1 / 5_000
+        told_ms.append(edge.take(now))
+    told_ms = [told for told in told_ms[5_000:] if told > ASK_AGAIN_MS]
+    assert min(told_ms) >= 1000 * (CHUNK_S - THIN_S)
+    assert len(told_ms) > 1_000
+
+
+def test_within_its_rate_again_it_leases_as_before() -> None:
+    limits = messages(1_000, 100)
+    store = Store(limits)
+    edge, now = Edge(limits, store), 0.0
+    while now < 5.0:
+        now += 1 / 5_000
+        edge.take(now)
+    calls = 0
+    while now < 10.0:
+        now += 1 / 500
+        asked = edge.due_s is None
+        told = edge.take(now)
+        calls += asked and edge.due_s is not None
+        assert told == 0 or now < 6.5
+    assert calls <= 2 * 2 / THIN_S + 3 * 2 / CHUNK_S, "thin for a second or two, then no more"
 
 
 def test_edges_together_admit_the_rate_and_once_their_credit() -> None:

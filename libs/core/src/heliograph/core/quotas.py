@@ -23,6 +23,17 @@ LEASE_S = 1.0
 CHUNK_S = 0.1
 """A lease is for about so long at the pace of now: ten calls a second and busy tenant."""
 
+THIN_S = 0.02
+"""The same for a tenant that is over its quota: what comes back to it is spent as soon as it is there, as fast as edge
+and stores can, and everybody else waits behind it. A fiftieth of a second's quota is a pause that nobody notices.
+"""
+
+SURGE = 4.0
+SURGE_PER_S = 1_000.0
+"""What was saved up is spent at so many times the rate, or at so many messages a second on each edge, whichever is
+more: a burst of seconds in one go would be seconds in which everybody else waits. A tenth of a second of that is free.
+"""
+
 CREDIT_S = 0.2
 """Of the whole rate, spent before the store answered: what many clients send at once after a reconnect fits."""
 
@@ -58,6 +69,7 @@ class LeasedQuota:
     """
 
     __slots__ = (
+        "_ask_from_s",
         "_asked",
         "_asked_at_s",
         "_blocked_until_s",
@@ -68,9 +80,11 @@ class LeasedQuota:
         "_messages",
         "_messages_floor",
         "_messages_low",
+        "_paced_s",
         "_share",
         "_spent_bytes",
         "_spent_messages",
+        "_thin_until_s",
         "_want",
         "limits",
     )
@@ -85,17 +99,21 @@ class LeasedQuota:
         self._blocked_until_s = -math.inf
         self._asked = False
         self._asked_at_s = -math.inf
+        self._ask_from_s = -math.inf
+        self._paced_s = -math.inf
+        """When all that was granted would be spent at the pace of a surge."""
         self._spent_messages = 0
         self._spent_bytes = 0
         self._share: SenderBucket | None = None
+        self._thin_until_s = -math.inf
+        """The store gave less than was wanted not long ago, or what was saved up is spent too fast."""
         self.renew(limits)
 
     def renew(self, limits: SenderLimits) -> None:
         """Other rates from now on; what was spent stays spent."""
         self.limits = limits
-        self._messages_floor = -max(1.0, limits.messages.per_s * CREDIT_S)
-        self._bytes_floor = -max(1.0, limits.bytes.per_s * CREDIT_S)
         self._blocked_until_s = -math.inf
+        self._lend(CREDIT_S)
 
     def take(self, now: float, size_bytes: int) -> int:
         """0 if one message of `size_bytes` is admitted at `now` (seconds, monotonic); else retry_after_ms."""
@@ -105,7 +123,7 @@ class LeasedQuota:
             self._ends_s = math.inf
             self._messages, self._bytes = min(self._messages, 0.0), min(self._bytes, 0.0)
         if now < self._blocked_until_s:
-            return max(1, math.ceil((self._blocked_until_s - now) * 1000))
+            return _told_ms(self._blocked_until_s - now)
         admitted = self._messages > self._messages_floor and self._bytes > self._bytes_floor
         if admitted:
             self._messages -= 1
@@ -113,6 +131,8 @@ class LeasedQuota:
             self._spent_messages += 1
             self._spent_bytes += size_bytes
         if not self._asked and (self._messages <= self._messages_low or self._bytes <= self._bytes_low):
+            if now < self._ask_from_s:
+                return 0 if admitted else _told_ms(self._ask_from_s - now)
             self._asked = True
             self._want(self)
         return 0 if admitted else ASK_AGAIN_MS
@@ -121,8 +141,9 @@ class LeasedQuota:
         """Messages and bytes to lease: what is owed, and a chunk at the pace of now."""
         elapsed_s = max(now - self._asked_at_s, 1e-3)
         messages, bytes_ = self.limits.messages, self.limits.bytes
-        chunk = _chunk(messages, self._spent_messages / elapsed_s, FEW_MESSAGES)
-        byte_chunk = _chunk(bytes_, self._spent_bytes / elapsed_s, FEW_BYTES)
+        chunk_s = THIN_S if now < self._thin_until_s else CHUNK_S
+        chunk = _chunk(messages, self._spent_messages / elapsed_s, FEW_MESSAGES, chunk_s)
+        byte_chunk = _chunk(bytes_, self._spent_bytes / elapsed_s, FEW_BYTES, chunk_s)
         self._asked_at_s = now
         self._spent_messages = self._spent_bytes = 0
         self._messages_low, self._bytes_low = chunk / 2, byte_chunk / 2
@@ -138,6 +159,12 @@ class LeasedQuota:
         self._messages = math.inf if math.isinf(self.limits.messages.per_s) else self._messages + messages
         self._bytes = math.inf if math.isinf(self.limits.bytes.per_s) else self._bytes + bytes_
         self._ends_s = now + LEASE_S
+        per_s = self.limits.messages.per_s
+        self._paced_s = max(self._paced_s, now) + messages / max(per_s * SURGE, SURGE_PER_S)
+        self._ask_from_s = self._paced_s - CHUNK_S
+        if wait_s > 0 or self._ask_from_s > now:
+            self._thin_until_s = now + LEASE_S
+        self._lend(THIN_S if now < self._thin_until_s else CREDIT_S)
         if self._messages <= 0 or self._bytes <= 0:
             self._blocked_until_s = now + wait_s
 
@@ -149,15 +176,24 @@ class LeasedQuota:
             self._share = SenderBucket(limits)
         self._share.limits = limits
 
+    def _lend(self, credit_s: float) -> None:
+        self._messages_floor = -max(1.0, self.limits.messages.per_s * credit_s)
+        self._bytes_floor = -max(1.0, self.limits.bytes.per_s * credit_s)
+
     @property
     def on_share(self) -> bool:
         """Whether the store can't be asked."""
         return self._share is not None
 
 
-def _chunk(rate: Rate, pace_per_s: float, few: float) -> float:
-    most = max(1.0, rate.per_s * CHUNK_S)
-    return min(most, max(float(few), pace_per_s * CHUNK_S))
+def _told_ms(wait_s: float) -> int:
+    """Not the more often because leases are thin: most of a crowd would come in vain."""
+    return math.ceil((wait_s + CHUNK_S - THIN_S) * 1000)
+
+
+def _chunk(rate: Rate, pace_per_s: float, few: float, chunk_s: float) -> float:
+    most = max(1.0, rate.per_s * chunk_s)
+    return min(most, max(float(few), pace_per_s * chunk_s))
 
 
 def _share(rate: Rate, edges: int) -> Rate:
