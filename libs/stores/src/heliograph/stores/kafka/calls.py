@@ -7,13 +7,20 @@ waits.
 import asyncio
 import concurrent.futures
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Literal, Protocol
 
 import confluent_kafka.admin
 from confluent_kafka import KafkaError, KafkaException, TopicCollection, TopicPartition
 
-from heliograph.stores.kafka.client import Refusals, bad_configuration, configuration, library_logger, store_error
+from heliograph.stores.kafka.client import (
+    Refusals,
+    bad_configuration,
+    configuration,
+    library_logger,
+    logger,
+    store_error,
+)
 from heliograph.stores.ports import StoreError, TopicSpec
 
 REQUEST_TIMEOUT_S = 10.0
@@ -21,6 +28,11 @@ REQUEST_TIMEOUT_S = 10.0
 
 CLOSE_TIMEOUT_S = 2.0
 """For questions still open when the client is closed."""
+
+RENEW_S = 15.0
+"""A client that could not ask the cluster for so long is replaced. librdkafka's may stay deaf when its broker is back:
+a router's did so for two minutes after one had been stopped, while every other client had found it within seconds.
+"""
 
 DEFAULTS: Mapping[str, object] = {
     "metadata.max.age.ms": 2_000,  # a leader that died is asked for no longer; by default it would be for 15 minutes
@@ -34,6 +46,7 @@ OWNED: Mapping[str, object] = {
 }
 
 _abandoned: list[object] = []
+"""Clients of a process that ends."""
 
 _library: Any = confluent_kafka.admin  # has no types
 
@@ -69,6 +82,16 @@ TRANSPORT = frozenset(
 """The cluster could not be asked; all else is its answer."""
 
 
+DEAF = frozenset(
+    {
+        KafkaError._ALL_BROKERS_DOWN,  # noqa: SLF001
+        KafkaError._TIMED_OUT,  # noqa: SLF001
+        KafkaError._TIMED_OUT_QUEUE,  # noqa: SLF001
+        KafkaError._TRANSPORT,  # noqa: SLF001
+    }
+)
+"""No broker answered: the client's own word for it."""
+
 STALE = ("FENCED_LEADER_EPOCH", "UNKNOWN_LEADER_EPOCH", "NOT_LEADER_FOR_PARTITION")
 """The client's idea of who leads a partition is out of date: after a broker's restart, for minutes."""
 
@@ -87,19 +110,28 @@ class TopicDescription(Protocol):
 class AdminCalls:
     """The admin client with coroutines, and errors as StoreError."""
 
-    def __init__(self, properties: Mapping[str, object], timeout_s: float = REQUEST_TIMEOUT_S) -> None:
+    def __init__(
+        self,
+        properties: Mapping[str, object],
+        timeout_s: float = REQUEST_TIMEOUT_S,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._refusals = Refusals()
-        config = configuration(
+        self._config = configuration(
             properties, DEFAULTS, {**OWNED, "logger": library_logger, "error_cb": self._refusals.note}
         )
-        try:
-            self._client: Any = _library.AdminClient(config)
-        except (KafkaException, ValueError, TypeError) as error:
-            raise bad_configuration(error, config) from None
+        self._client: Any = self._made()
         self._timeout_s = timeout_s
+        self._clock = clock
+        self._deaf_since: float | None = None
+        """Since when no question was answered, whatever the answer."""
         self._refreshed_at = float("-inf")
         self._refreshing = asyncio.Lock()
         self._open: set[asyncio.Future[Any]] = set()
+        self._replaced: set[asyncio.Task[None]] = set()
+        self.renewed = 0
+        """Times that the client was replaced."""
 
     async def close(self) -> None:
         """Let go of the client; that joins its threads.
@@ -113,6 +145,35 @@ class AdminCalls:
             _abandoned.append(client)
         else:
             await asyncio.get_running_loop().run_in_executor(None, _drop, [client])
+        for task in self._replaced:
+            task.cancel()
+        await asyncio.gather(*self._replaced, return_exceptions=True)
+
+    def _made(self) -> Any:
+        try:
+            return _library.AdminClient(self._config)
+        except (KafkaException, ValueError, TypeError) as error:
+            raise bad_configuration(error, self._config) from None
+
+    def _heard(self) -> None:
+        """The cluster answered, if only to say no."""
+        self._deaf_since = None
+
+    def _not_heard(self) -> None:
+        """The cluster could not be asked. Whoever has failed for long is replaced, and again after as long: while the
+        cluster is really away that costs a client now and then, and finds it as soon as it is back.
+        """
+        now = self._clock()
+        if self._deaf_since is None:
+            self._deaf_since = now
+        elif now - self._deaf_since >= RENEW_S and self._client is not None:
+            self._deaf_since = now
+            before, self._client = self._client, self._made()
+            self.renewed += 1
+            logger.warning("admin_client_replaced", extra={"heard_nothing_for_s": RENEW_S})
+            task = asyncio.create_task(_let_go(before, frozenset(self._open)))
+            self._replaced.add(task)
+            task.add_done_callback(self._replaced.discard)
 
     async def describe(self, topics: Collection[str]) -> dict[str, TopicDescription]:
         """Those that exist."""
@@ -180,7 +241,9 @@ class AdminCalls:
         try:
             metadata = await loop.run_in_executor(None, lambda: self._client.list_topics(timeout=self._timeout_s))
         except KafkaException as error:
+            self._not_heard()
             raise self._explained(store_error("ask for brokers", error)) from None
+        self._heard()
         self._refusals.over()
         return len(metadata.brokers)
 
@@ -234,11 +297,13 @@ class AdminCalls:
         found = {}
         for key, result in zip(futures, results, strict=True):
             if isinstance(result, KafkaException):
+                self._noted(result)
                 if result.args[0].code() not in missing:
                     raise self._explained(classified(what, result))
             elif isinstance(result, BaseException):
                 raise result
             else:
+                self._heard()
                 found[key] = result
         return found
 
@@ -247,7 +312,15 @@ class AdminCalls:
         try:
             await self._awaited(future)
         except KafkaException as error:
+            self._noted(error)
             raise self._explained(classified(what, error)) from error
+        self._heard()
+
+    def _noted(self, error: KafkaException) -> None:
+        if error.args[0].code() in DEAF:
+            self._not_heard()
+        else:
+            self._heard()
 
     def _explained(self, error: StoreError) -> StoreError:
         if self._client is not None:
@@ -299,6 +372,19 @@ class Users:
 
 def _drop(holder: list[object]) -> None:
     holder.clear()
+
+
+async def _let_go(client: object, open_: Collection[asyncio.Future[Any]]) -> None:
+    """Of a client that was replaced, once its questions have run out of time; that joins its threads."""
+    holder = [client]
+    del client
+    try:
+        if open_:
+            await asyncio.wait(open_)
+        await asyncio.get_running_loop().run_in_executor(None, _drop, holder)
+    except asyncio.CancelledError:
+        _abandoned.extend(holder)
+        raise
 
 
 def classified(what: str, error: KafkaException) -> StoreError:
