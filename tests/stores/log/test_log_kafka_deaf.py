@@ -70,7 +70,7 @@ async def failing(asked: AdminCalls) -> None:
 
 
 async def test_one_that_hears_nothing_for_long_is_replaced_and_let_go(client: type[Client]) -> None:
-    clock = Clock()
+    clock, replaced = Clock(), AdminCalls.replaced
     asked = AdminCalls({"bootstrap.servers": "nowhere:1"}, clock=clock)
     client.answer = KafkaError(KafkaError._TIMED_OUT)
     for _ in range(3):
@@ -86,6 +86,7 @@ async def test_one_that_hears_nothing_for_long_is_replaced_and_let_go(client: ty
     clock.now += RENEW_S
     await failing(asked)
     assert asked.renewed == 2
+    assert AdminCalls.replaced == replaced + 2
     await asyncio.gather(*asked._replaced)
     gc.collect()
     assert [ref() is None for ref in client.made] == [True, True, False]

@@ -46,6 +46,7 @@ from heliograph.service.garbage import collect_garbage_less
 from heliograph.service.health import Liveness, Readiness
 from heliograph.service.http import create_app
 from heliograph.service.lifecycle import Component, Service, open_sockets
+from heliograph.service.log_clients import show_log_clients
 from heliograph.service.metrics import Metrics
 from heliograph.service.refusals import Refusals
 from heliograph.service.serving import ServeMarks
@@ -177,6 +178,7 @@ def compose(settings: EdgeSettings, stores: Stores) -> Service:
     """The edge on any stores. Must be called on the event loop that it will run on."""
     loop = asyncio.get_running_loop()
     metrics = Metrics("edge", VERSION)
+    show_log_clients(metrics)
     edge_metrics = EdgeMetrics(metrics)
     readiness, liveness = Readiness(), Liveness()
     tracing = Tracing(

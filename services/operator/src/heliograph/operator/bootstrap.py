@@ -26,6 +26,7 @@ from heliograph.service.background import BackgroundTasks
 from heliograph.service.health import Liveness, Readiness
 from heliograph.service.http import create_app
 from heliograph.service.lifecycle import Component, Service
+from heliograph.service.log_clients import show_log_clients
 from heliograph.service.metrics import Metrics
 from heliograph.stores.kafka import KafkaLogAccess, KafkaLogAdmin
 from heliograph.stores.keys import Topics
@@ -45,6 +46,7 @@ VERSION = importlib.metadata.version("heliograph-operator")
 async def build(settings: OperatorSettings) -> Service:
     """The operator on a real API server."""
     metrics, readiness, liveness = Metrics("operator", VERSION), Readiness(), Liveness()
+    show_log_clients(metrics)
     counted = KubeMetrics(metrics)
     kube = HttpKube(login, counted, timeout_s=settings.kube_timeout_s)
     watcher = KopfWatcher(

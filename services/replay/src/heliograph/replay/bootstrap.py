@@ -24,6 +24,7 @@ from heliograph.service.garbage import collect_garbage_less
 from heliograph.service.health import Condition, Liveness, Readiness
 from heliograph.service.http import create_app
 from heliograph.service.lifecycle import Component, Service
+from heliograph.service.log_clients import show_log_clients
 from heliograph.service.metrics import Metrics
 from heliograph.service.refusals import Refusals
 from heliograph.service.tenants import TenantDirectory, instance_name
@@ -113,6 +114,7 @@ async def build(settings: ReplaySettings) -> Service:
 def compose(settings: ReplaySettings, stores: Stores) -> Service:
     """Replay on any stores. Must be called on the event loop that it will run on."""
     metrics = Metrics("replay", VERSION)
+    show_log_clients(metrics)
     counts = ReplayMetrics(metrics)
     readiness, liveness = Readiness(), Liveness()
     directory = TenantDirectory(

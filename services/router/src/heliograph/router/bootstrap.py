@@ -28,6 +28,7 @@ from heliograph.service.background import BackgroundTasks
 from heliograph.service.health import Liveness, Readiness
 from heliograph.service.http import create_app
 from heliograph.service.lifecycle import Component, Service
+from heliograph.service.log_clients import show_log_clients
 from heliograph.service.metrics import Metrics
 from heliograph.service.serving import ServeMarks
 from heliograph.service.tenants import TenantDirectory, instance_name
@@ -136,6 +137,7 @@ async def build(settings: RouterSettings) -> Service:
 def compose(settings: RouterSettings, stores: Stores) -> Service:
     """The router on any stores. Must be called on the event loop that it will run on."""
     metrics = Metrics("router", VERSION)
+    show_log_clients(metrics)
     counted = RouterMetrics(metrics)
     readiness, liveness = Readiness(), Liveness()
     names = Topics(settings.topic_prefix)

@@ -8,7 +8,7 @@ import asyncio
 import concurrent.futures
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import Any, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import confluent_kafka.admin
 from confluent_kafka import KafkaError, KafkaException, TopicCollection, TopicPartition
@@ -110,6 +110,9 @@ class TopicDescription(Protocol):
 class AdminCalls:
     """The admin client with coroutines, and errors as StoreError."""
 
+    replaced: ClassVar[int] = 0
+    """Clients of this process that heard nothing for long and were replaced."""
+
     def __init__(
         self,
         properties: Mapping[str, object],
@@ -170,6 +173,7 @@ class AdminCalls:
             self._deaf_since = now
             before, self._client = self._client, self._made()
             self.renewed += 1
+            AdminCalls.replaced += 1
             logger.warning("admin_client_replaced", extra={"heard_nothing_for_s": RENEW_S})
             task = asyncio.create_task(_let_go(before, frozenset(self._open)))
             self._replaced.add(task)
