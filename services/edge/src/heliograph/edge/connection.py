@@ -323,12 +323,12 @@ class Connection(Outlet):
         self._connections.say("refused", code, self, operation)
         if retry_after_ms is None and CODES[code].retry:
             retry_after_ms = RETRY_AFTER_MS
-        self._hold_off(time.monotonic(), retry_after_ms)
+        self._hold_off(retry_after_ms)
         self.send(Refused(code, message, request_id, session, retry_after_ms))
 
-    def _hold_off(self, now: float, retry_after_ms: int | None) -> None:
+    def _hold_off(self, retry_after_ms: int | None) -> None:
         """It is refused something: who goes on asking is read less often."""
-        too_early, self._told_s = hold_off(self._told_s, now, retry_after_ms)
+        too_early, self._told_s = hold_off(self._told_s, time.monotonic(), retry_after_ms)
         if too_early and self._socket.rest():
             self._metrics.rests.n += 1
 
@@ -472,7 +472,7 @@ class Connection(Outlet):
     ) -> None:
         """The other answer of the publish path, which counts it."""
         self._connections.say("refused", code, self, Operation.PUBLISH)
-        self._hold_off(time.monotonic(), retry_after_ms)
+        self._hold_off(retry_after_ms)
         self.send(refused_frame(request_id, code, message, retry_after_ms=retry_after_ms, expected=expected))
 
     # ---- life -------------------------------------------------------------------------------------------------------

@@ -135,9 +135,7 @@ class ClientSocket(WebSocketsSansIOProtocol):
         self._waits = False
         if self.transport.is_closing():
             self._unread = b""
-        elif self._by_owner:
-            return
-        elif self._unread:
+        elif self._unread and not self._by_owner:
             self._read_slice()
         if not self._waits and not self._by_owner and not self.transport.is_closing():
             self.transport.resume_reading()

@@ -62,12 +62,18 @@ MISSING = frozenset(
 )
 """There is no such topic, or partition."""
 
-TRANSPORT = frozenset(
+DEAF = frozenset(
     {
         KafkaError._ALL_BROKERS_DOWN,  # noqa: SLF001
         KafkaError._TIMED_OUT,  # noqa: SLF001
         KafkaError._TIMED_OUT_QUEUE,  # noqa: SLF001
         KafkaError._TRANSPORT,  # noqa: SLF001
+    }
+)
+"""No broker answered: the client's own word for it."""
+
+TRANSPORT = DEAF | frozenset(
+    {
         KafkaError.BROKER_NOT_AVAILABLE,
         KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
         KafkaError.COORDINATOR_NOT_AVAILABLE,
@@ -81,16 +87,6 @@ TRANSPORT = frozenset(
 )
 """The cluster could not be asked; all else is its answer."""
 
-
-DEAF = frozenset(
-    {
-        KafkaError._ALL_BROKERS_DOWN,  # noqa: SLF001
-        KafkaError._TIMED_OUT,  # noqa: SLF001
-        KafkaError._TIMED_OUT_QUEUE,  # noqa: SLF001
-        KafkaError._TRANSPORT,  # noqa: SLF001
-    }
-)
-"""No broker answered: the client's own word for it."""
 
 STALE = ("FENCED_LEADER_EPOCH", "UNKNOWN_LEADER_EPOCH", "NOT_LEADER_FOR_PARTITION")
 """The client's idea of who leads a partition is out of date: after a broker's restart, for minutes."""
