@@ -16,6 +16,7 @@ from confluent_kafka import KafkaError, KafkaException
 from heliograph.stores.kafka import calls
 from heliograph.stores.kafka.calls import RENEW_S, AdminCalls
 from heliograph.stores.ports import StoreError
+from heliograph.stores.replacements import REPLACEMENTS
 
 PLACES = [("topic", 0)]
 
@@ -70,23 +71,23 @@ async def failing(asked: AdminCalls) -> None:
 
 
 async def test_one_that_hears_nothing_for_long_is_replaced_and_let_go(client: type[Client]) -> None:
-    clock, replaced = Clock(), AdminCalls.replaced
+    clock, replaced = Clock(), REPLACEMENTS.log_clients
     asked = AdminCalls({"bootstrap.servers": "nowhere:1"}, clock=clock)
     client.answer = KafkaError(KafkaError._TIMED_OUT)
     for _ in range(3):
         await failing(asked)
         clock.now += RENEW_S / 3 - 0.01
     await failing(asked)
-    assert (asked.renewed, len(client.made)) == (0, 1), "not before its time"
+    assert len(client.made) == 1, "not before its time"
     clock.now += 0.1
     await failing(asked)
-    assert (asked.renewed, len(client.made)) == (1, 2)
+    assert len(client.made) == 2
     await failing(asked)
-    assert asked.renewed == 1, "the new one has its time too"
+    assert len(client.made) == 2, "the new one has its time too"
     clock.now += RENEW_S
     await failing(asked)
-    assert asked.renewed == 2
-    assert AdminCalls.replaced == replaced + 2
+    assert len(client.made) == 3
+    assert REPLACEMENTS.log_clients == replaced + 2
     await asyncio.gather(*asked._replaced)
     gc.collect()
     assert [ref() is None for ref in client.made] == [True, True, False]
@@ -103,7 +104,7 @@ async def test_any_answer_of_the_cluster_counts_as_heard(client: type[Client]) -
     client.answer = KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART)
     asked._refreshed_at = time.monotonic()  # a look at all topics is not this test's
     assert await asked.ends(PLACES) == {}
-    assert asked.renewed == 0
+    assert len(client.made) == 1
     await asked.close()
 
 
@@ -118,7 +119,7 @@ async def test_one_with_questions_open_is_kept_until_they_are_answered(client: t
     clock.now += RENEW_S
     await failing(asked)
     gc.collect()
-    assert asked.renewed == 1
+    assert len(client.made) == 2
     assert client.made[0]() is not None, "it would be torn down under its callbacks"
     client.asked[0].set_exception(KafkaException(client.answer))
     await waiting
@@ -139,11 +140,11 @@ async def test_librdkafkas_own_is_replaced_again_and_again_and_leaves_no_threads
     deaf_broker: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(calls, "RENEW_S", 0.5)
-    before = threads()
+    before, replaced = threads(), REPLACEMENTS.log_clients
     asked = AdminCalls({"bootstrap.servers": deaf_broker}, timeout_s=0.2)
     of_one = threads() - before
     async with asyncio.timeout(20):
-        while asked.renewed < 4:
+        while REPLACEMENTS.log_clients < replaced + 4:
             await failing(asked)
     async with asyncio.timeout(20):
         while threads() - before > 2 * of_one + 1:

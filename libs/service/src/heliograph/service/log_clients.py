@@ -1,7 +1,7 @@
 """What a service tells of its Kafka clients, whoever of its parts has them."""
 
 from heliograph.service.metrics import Metrics
-from heliograph.stores.kafka.calls import AdminCalls
+from heliograph.stores.replacements import REPLACEMENTS
 
 
 def show_log_clients(metrics: Metrics) -> None:
@@ -9,5 +9,5 @@ def show_log_clients(metrics: Metrics) -> None:
     metrics.sampled_gauge(
         "log_clients_replaced",
         "Admin clients of Kafka that heard nothing for 15 s and were replaced, since the start.",
-        lambda: float(AdminCalls.replaced),
+        lambda: float(REPLACEMENTS.log_clients),
     )

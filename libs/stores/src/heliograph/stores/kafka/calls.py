@@ -8,7 +8,7 @@ import asyncio
 import concurrent.futures
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import confluent_kafka.admin
 from confluent_kafka import KafkaError, KafkaException, TopicCollection, TopicPartition
@@ -22,6 +22,7 @@ from heliograph.stores.kafka.client import (
     store_error,
 )
 from heliograph.stores.ports import StoreError, TopicSpec
+from heliograph.stores.replacements import REPLACEMENTS
 
 REQUEST_TIMEOUT_S = 10.0
 """Of one question, a broker's fail-over included."""
@@ -106,9 +107,6 @@ class TopicDescription(Protocol):
 class AdminCalls:
     """The admin client with coroutines, and errors as StoreError."""
 
-    replaced: ClassVar[int] = 0
-    """Clients of this process that heard nothing for long and were replaced."""
-
     def __init__(
         self,
         properties: Mapping[str, object],
@@ -129,8 +127,6 @@ class AdminCalls:
         self._refreshing = asyncio.Lock()
         self._open: set[asyncio.Future[Any]] = set()
         self._replaced: set[asyncio.Task[None]] = set()
-        self.renewed = 0
-        """Times that the client was replaced."""
 
     async def close(self) -> None:
         """Let go of the client; that joins its threads.
@@ -168,8 +164,7 @@ class AdminCalls:
         elif now - self._deaf_since >= RENEW_S and self._client is not None:
             self._deaf_since = now
             before, self._client = self._client, self._made()
-            self.renewed += 1
-            AdminCalls.replaced += 1
+            REPLACEMENTS.log_clients += 1
             logger.warning("admin_client_replaced", extra={"heard_nothing_for_s": RENEW_S})
             task = asyncio.create_task(_let_go(before, frozenset(self._open)))
             self._replaced.add(task)
