@@ -179,3 +179,15 @@ async def test_a_publish_is_answered_as_pending_once_and_only_when_it_is_overdue
     bench.path.tick(99.5)
     bench.path.tick(99.6)
     assert bench.told.answers == ["1 pending"]
+
+
+async def test_failures_of_the_log_are_told_once_a_tick_however_many_there_were() -> None:
+    """Naming one without secrets costs five times what is done about it, and a second's writes fail at once."""
+    bench, told = Bench(), list[str]()
+    bench.path.log_failed = lambda error: told.append(error.message)
+    for seq in range(1, 4):
+        bench.pending(seq).logged(StoreError("log_unavailable", f"write {seq}"))
+    assert told == []
+    bench.path.tick(100.0)
+    bench.path.tick(100.1)
+    assert told == ["write 3"]

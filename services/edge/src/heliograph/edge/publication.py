@@ -136,7 +136,7 @@ class Publication:
         self.target.tenant.in_flight -= 1
         if error is not None:
             path.metrics.log_failures.labels(error.code).n += 1
-            path.log_failed(error)
+            path.log_failure = error
             self.end_span(error.code)
             if self.ack is DURABLE:
                 path.follow(self)
@@ -157,7 +157,7 @@ class Publication:
             path.deferrals.ended((message.session, message.producer), placed_as, path.clock())
         if error is not None:
             path.metrics.log_failures.labels(error.code).n += 1
-            path.log_failed(error)
+            path.log_failure = error
             if path.live.available and not self.tried_live:
                 # The live path is slow, the log is worse. By its id, since the log may have it all the same.
                 path.append(self, message.message_id)

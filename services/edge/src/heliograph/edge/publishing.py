@@ -89,6 +89,9 @@ class PublishPath:
         self.tracing = tracing
         self.clock = clock
         self.log_failed: Callable[[StoreError], None] = lambda _error: None
+        """Told the last of the log's errors by each `tick`: while Kafka is away a second's writes fail at once."""
+        self.log_failure: StoreError | None = None
+        """That one, until it is told."""
         self.pressed: Verdicts | None = None
         """What is held back, set by `heliograph.edge.pressure`; None: nothing is."""
         self.deferrals = Deferrals(live, metrics)
@@ -232,7 +235,10 @@ class PublishPath:
         self._followed.setdefault(publication.target.session, []).append(publication)
 
     def tick(self, now: float) -> None:
-        """Answer what is overdue. Called some ten times a second."""
+        """Answer what is overdue, and tell how the log does. Called some twenty times a second."""
+        if self.log_failure is not None:
+            self.log_failed(self.log_failure)
+            self.log_failure = None
         waiting = self._waiting
         while waiting and (waiting[0].answered or waiting[0].deadline <= now):
             waiting.popleft().overdue()
