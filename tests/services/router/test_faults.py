@@ -2,8 +2,10 @@
 
 import asyncio
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
+import pytest
 from tests.services.router.helpers import MemoryWorld, RunningRouter, until
 
 from heliograph.core.positions import Position
@@ -11,7 +13,8 @@ from heliograph.protocol.codes import GapReason
 from heliograph.protocol.gaps import gap_reason
 from heliograph.protocol.messages import Message, record_headers, record_value
 from heliograph.stores.memory.live import MemoryLiveStore
-from heliograph.stores.ports import CorruptError, Head, IndexEntry, StoreError
+from heliograph.stores.memory.log import MemoryLogConsumer
+from heliograph.stores.ports import CorruptError, Head, IndexEntry, LogRecord, StoreError
 
 Item = tuple[str, str, Sequence[tuple[int, int]]]
 
@@ -89,13 +92,13 @@ async def test_a_dead_letter_that_can_not_be_written_stalls_nobody_and_is_not_lo
         await memory.until_confirmed(session, 6)
         await until(lambda router=router: router.value("dead_letter_retries_total") > 0)  # type: ignore[misc]
         end = (await memory.reader.bounds(memory.topic, partition))[1]
-        assert memory.memory_log.group("router").committed[memory.topic, partition] == end - 8
+
+        async def committed(end: int, partition: int = partition) -> bool:
+            return memory.memory_log.group("router").committed.get((memory.topic, partition)) == end
+
+        await until(partial(committed, end - 8))
         memory.memory_log.refused_topics.clear()
-
-        async def committed(end: int = end, partition: int = partition) -> bool:
-            return memory.memory_log.group("router").committed[memory.topic, partition] == end
-
-        await until(committed)
+        await until(partial(committed, end))
         written = (await memory.records(dead))[before:]
         assert [record.value for record in written] == [b"poison 0", b"poison 1", b"poison 2"]
         await router.stop()
@@ -263,3 +266,25 @@ async def test_a_late_copy_of_a_record_is_not_indexed(memory: MemoryWorld) -> No
     found = await memory.index.at_or_before(session, messages[10].position or "")
     assert found is not None
     assert found.offset <= 10
+
+
+async def test_a_commit_is_made_once_an_interval_not_for_every_batch(
+    memory: MemoryWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each is a write to Kafka: a hundred small batches a second would cost it more than their records."""
+    commits, commit = list[int](), MemoryLogConsumer.commit
+
+    async def counted(consumer: MemoryLogConsumer, records: Sequence[LogRecord]) -> None:
+        commits.append(len(records))
+        await commit(consumer, records)
+
+    monkeypatch.setattr(MemoryLogConsumer, "commit", counted)
+    router = await memory.router(commit_interval_s=60)
+    session = memory.session()
+    for number in range(1, 11):
+        await memory.publish(session, 1, first=number)
+        await memory.until_confirmed(session, number)
+    assert router.value("batches_total") >= 10
+    assert commits == []
+    await router.stop()
+    assert commits == [1], "what was done is committed at the end"

@@ -95,8 +95,7 @@ class Router:
             self._next = self._next or asyncio.create_task(self._consumer.poll(self._batch_records, POLL_S))
             await self._work_through(records)
             self._unfinished = []
-        due = self._clock() - self._committed_at >= self._commit_interval_s
-        if due or len(records) < self._batch_records:
+        if self._clock() - self._committed_at >= self._commit_interval_s:
             await self.commit()
 
     async def _work_through(self, records: list[LogRecord]) -> None:

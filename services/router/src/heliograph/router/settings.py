@@ -24,7 +24,10 @@ class RouterSettings(ServiceSettings, KafkaSettings, RedisSettings):
         1_000, "Records worked on at once: one round trip to Redis each; some MB at most.", unit="records", ge=1
     )
     commit_interval_s: float = setting(
-        0.25, "Between commits under load; what was not committed is worked on again after a restart.", gt=0, le=60
+        0.25,
+        "Between commits: each costs Kafka a write; what was not committed is worked on again after a restart.",
+        gt=0,
+        le=60,
     )
     index_positions: int = setting(
         512,

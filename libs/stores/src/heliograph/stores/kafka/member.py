@@ -40,6 +40,10 @@ GROWTH_SEEN_S = 5.0
 """With the classic protocol members look for new partitions themselves; what is in them is not confirmed until then."""
 
 DEFAULTS: Mapping[str, object] = {
+    # A broker gathers so much before it answers, and no longer than that: asked at once for each record that comes, it
+    # and this client spend more on their questions than on the records. A deferred command waits for it as well.
+    "fetch.min.bytes": 64 * 1024,
+    "fetch.wait.max.ms": 25,
     "queued.min.messages": 20_000,
     "queued.max.messages.kbytes": 32 * 1024,
     "fetch.queue.backoff.ms": 20,  # the default of 1 s is a pause of 1 s whenever the queue was full
