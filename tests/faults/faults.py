@@ -242,7 +242,7 @@ def few_descriptors(name: str, spare: int) -> Fault:
 
 
 def clock_step(name: str, step_s: float) -> Fault:
-    """The wall clock of a service that was started `with_a_clock` is another; monotonic time goes on."""
+    """The wall clock of a service, and of all that were started `with_a_clock`, is another; monotonic time goes on."""
 
     @asynccontextmanager
     async def on(stage: Stage) -> AsyncIterator[None]:

@@ -3,7 +3,7 @@
 import pytest
 from tests.faults.clocks import library, with_a_clock
 from tests.faults.expectations import clock_is_off, counted, delivery_goes_on, publishing_goes_on, stays_alive
-from tests.faults.faults import callers, clock_step, crowd, few_descriptors, throttle, together
+from tests.faults.faults import callers, clock_step, crowd, few_descriptors, kill, throttle, together
 from tests.faults.loads import steady, with_a_slow_reader
 from tests.faults.rig import FaultRig
 from tests.faults.scenario import Conditions, Scenario, play
@@ -51,6 +51,30 @@ SCENARIOS = [
         during_s=3,
         expect=[clock_is_off("edge-1", -HOUR_S), *GOES_ON],
         under={"edge-1": with_a_clock},
+    ),
+    Scenario(
+        "both routers' clocks step an hour ahead, and back",
+        load=steady(per_s=200),
+        fault=together(clock_step("router-1", HOUR_S), kill("edge-2")),
+        during_s=8,
+        expect=[clock_is_off("router-1", HOUR_S), clock_is_off("router-2", HOUR_S), *GOES_ON],
+        under={"router-1": with_a_clock, "router-2": with_a_clock},
+    ),
+    Scenario(
+        "both routers' clocks step an hour back, and ahead again",
+        load=steady(per_s=200),
+        fault=together(clock_step("router-1", -HOUR_S), kill("edge-2")),
+        during_s=8,
+        expect=[clock_is_off("router-1", -HOUR_S), clock_is_off("router-2", -HOUR_S), *GOES_ON],
+        under={"router-1": with_a_clock, "router-2": with_a_clock},
+    ),
+    Scenario(
+        "the clocks of replay and registry step an hour ahead, and back",
+        load=steady(per_s=100),
+        fault=clock_step("replay-1", HOUR_S),
+        during_s=3,
+        expect=[clock_is_off("replay-1", HOUR_S), clock_is_off("registry-1", HOUR_S), *GOES_ON],
+        under={"replay-1": with_a_clock, "registry-1": with_a_clock},
     ),
     Scenario(
         "an edge has no descriptor left for its next clients",
