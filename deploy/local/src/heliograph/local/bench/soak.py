@@ -36,6 +36,10 @@ WARM_UP_MOST_S = 600.0
 SESSIONS = 120
 """So many that none gets to 100,000 messages: a digit more in every message of every window was 1.5 % of Redis, and is
 no growth."""
+PAYLOAD_BYTES = 230
+"""Eight messages fill a node of Redis's stream (4 KiB) well, and nine don't fit by far. With 200 bytes nine just did,
+until their numbers got another digit: then each node took the allocator's next size, 25 % more, for no message more.
+"""
 CHURN = 10
 """Peers that are cut, one after the other, all the time."""
 CHURN_PER_S = 20.0
@@ -152,8 +156,10 @@ class Soak:
         names, moving = sessions("soak", SESSIONS), sessions("soak", CHURN)
         token = tenant.token("soak")
         feeds = tuple((one,) for one in names)
-        steady = Plan("steady", urls(edge), token, reads=names, feeds=feeds)
-        churn = Plan("churn", urls(edge), token, reads=moving, feeds=tuple((one,) for one in moving), class_="control")
+        steady = Plan("steady", urls(edge), token, reads=names, feeds=feeds, payload_bytes=PAYLOAD_BYTES)
+        churn = Plan(
+            "churn", urls(edge), token, moving, tuple((one,) for one in moving), "control", payload_bytes=PAYLOAD_BYTES
+        )
         pids = {"edge": edge.pid} | {name: those[0] for name, those in scene.rig.behind().items() if name != "kafka"}
         with scene.party(steady) as load, scene.party(churn) as comers:
             rate = self._rate_per_s or self._capacity(load) / 2
