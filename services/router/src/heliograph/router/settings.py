@@ -25,7 +25,8 @@ class RouterSettings(ServiceSettings, KafkaSettings, RedisSettings):
     )
     commit_interval_s: float = setting(
         0.25,
-        "Between commits: each costs Kafka a write; what was not committed is worked on again after a restart.",
+        "Between commits: each costs Kafka a write. What was not committed is worked on again after a restart, and what"
+        " is missing in a session is not told earlier.",
         gt=0,
         le=60,
     )
