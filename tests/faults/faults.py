@@ -241,8 +241,8 @@ def few_descriptors(name: str, spare: int) -> Fault:
     return Fault(f"{spare} descriptors left for {name}", on)
 
 
-def clock_step(name: str, step_s: float) -> Fault:
-    """The wall clock of a service, and of all that were started `with_a_clock`, is another; monotonic time goes on."""
+def clock_step(names: str, step_s: float) -> Fault:
+    """The wall clock of all services that were started `with_a_clock`, these, is another; monotonic time goes on."""
 
     @asynccontextmanager
     async def on(stage: Stage) -> AsyncIterator[None]:
@@ -250,7 +250,7 @@ def clock_step(name: str, step_s: float) -> Fault:
         yield
         set_clock(stage.rig, 0.0)
 
-    return Fault(f"the clock of {name} steps by {step_s:+g} s", on, clock=True)
+    return Fault(f"the clock of {names} steps by {step_s:+g} s", on, clock=True)
 
 
 def set_clock(rig: FaultRig, offset_s: float) -> None:

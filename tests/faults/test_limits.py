@@ -1,11 +1,13 @@
 """What a process may use runs out, and its clock is wrong: it goes on, refuses what it can't take, and says so."""
 
+from collections.abc import Sequence
+
 import pytest
 from tests.faults.clocks import library, with_a_clock
 from tests.faults.expectations import clock_is_off, counted, delivery_goes_on, publishing_goes_on, stays_alive
-from tests.faults.faults import callers, clock_step, crowd, few_descriptors, kill, throttle, together
+from tests.faults.faults import Fault, callers, clock_step, crowd, few_descriptors, kill, throttle, together
 from tests.faults.loads import steady, with_a_slow_reader
-from tests.faults.rig import FaultRig
+from tests.faults.rig import ROUTERS, FaultRig
 from tests.faults.scenario import Conditions, Scenario, play
 
 from heliograph.local.errors import CannotProvideError
@@ -19,6 +21,20 @@ HOUR_S = 3600.0
 def short_of_memory(_rig: FaultRig) -> Conditions:
     """What it needs to stand still is above its critical mark: it lets nobody in, instead of being killed."""
     return Conditions(settings={"memory_limit_bytes": str(64 * 1024 * 1024)})
+
+
+def clocks(
+    name: str, step_s: float, *services: str, also: Sequence[Fault] = (), per_s: float = 200, during_s: float = 3
+) -> Scenario:
+    """The clocks of these services step by so much at once, and back."""
+    return Scenario(
+        name,
+        load=steady(per_s=per_s),
+        fault=together(clock_step(", ".join(services), step_s), *also),
+        during_s=during_s,
+        expect=[*(clock_is_off(service, step_s) for service in services), *GOES_ON],
+        under=dict.fromkeys(services, with_a_clock),
+    )
 
 
 SCENARIOS = [
@@ -36,45 +52,14 @@ SCENARIOS = [
         during_s=1,
         expect=[counted("edge-1", "heliograph_edge_catch_ups_total"), publishing_goes_on],
     ),
-    Scenario(
-        "an edge's clock steps an hour ahead, and back",
-        load=steady(per_s=200),
-        fault=clock_step("edge-1", HOUR_S),
-        during_s=3,
-        expect=[clock_is_off("edge-1", HOUR_S), *GOES_ON],
-        under={"edge-1": with_a_clock},
+    clocks("an edge's clock steps an hour ahead, and back", HOUR_S, "edge-1"),
+    clocks("an edge's clock steps an hour back, and ahead again", -HOUR_S, "edge-1"),
+    clocks("both routers' clocks step an hour ahead, and back", HOUR_S, *ROUTERS, also=[kill("edge-2")], during_s=8),
+    clocks(
+        "both routers' clocks step an hour back, and ahead again", -HOUR_S, *ROUTERS, also=[kill("edge-2")], during_s=8
     ),
-    Scenario(
-        "an edge's clock steps an hour back, and ahead again",
-        load=steady(per_s=200),
-        fault=clock_step("edge-1", -HOUR_S),
-        during_s=3,
-        expect=[clock_is_off("edge-1", -HOUR_S), *GOES_ON],
-        under={"edge-1": with_a_clock},
-    ),
-    Scenario(
-        "both routers' clocks step an hour ahead, and back",
-        load=steady(per_s=200),
-        fault=together(clock_step("router-1", HOUR_S), kill("edge-2")),
-        during_s=8,
-        expect=[clock_is_off("router-1", HOUR_S), clock_is_off("router-2", HOUR_S), *GOES_ON],
-        under={"router-1": with_a_clock, "router-2": with_a_clock},
-    ),
-    Scenario(
-        "both routers' clocks step an hour back, and ahead again",
-        load=steady(per_s=200),
-        fault=together(clock_step("router-1", -HOUR_S), kill("edge-2")),
-        during_s=8,
-        expect=[clock_is_off("router-1", -HOUR_S), clock_is_off("router-2", -HOUR_S), *GOES_ON],
-        under={"router-1": with_a_clock, "router-2": with_a_clock},
-    ),
-    Scenario(
-        "the clocks of replay and registry step an hour ahead, and back",
-        load=steady(per_s=100),
-        fault=clock_step("replay-1", HOUR_S),
-        during_s=3,
-        expect=[clock_is_off("replay-1", HOUR_S), clock_is_off("registry-1", HOUR_S), *GOES_ON],
-        under={"replay-1": with_a_clock, "registry-1": with_a_clock},
+    clocks(
+        "the clocks of replay and registry step an hour ahead, and back", HOUR_S, "replay-1", "registry-1", per_s=100
     ),
     Scenario(
         "an edge has no descriptor left for its next clients",

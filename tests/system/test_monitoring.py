@@ -160,7 +160,7 @@ async def test_a_live_redis_that_is_away_is_told(rig: Rig, tmp_path: Path) -> No
             ),
         )
         assert all(one["metric"]["severity"] == "critical" for one in told)
-        async with asyncio.timeout(30):  # the alert is there once one edge is known to be without it
+        async with asyncio.timeout(DEADLINE_S):  # the alert is there once one edge is known to be without it
             while (summary := await away(prometheus)) != "2 edges can't reach the live Redis.":
                 assert summary == "1 edges can't reach the live Redis."
                 await asyncio.sleep(0.2)
