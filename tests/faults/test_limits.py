@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import pytest
-from tests.faults.clocks import library, with_a_clock
+from tests.faults.clocks import preloads, with_a_clock
 from tests.faults.expectations import clock_is_off, counted, delivery_goes_on, publishing_goes_on, stays_alive
 from tests.faults.faults import Fault, callers, clock_step, crowd, few_descriptors, kill, throttle, together
 from tests.faults.loads import steady, with_a_slow_reader
@@ -91,7 +91,7 @@ SCENARIOS = [
 async def test_nothing_is_lost_when(rig: FaultRig, scenario: Scenario) -> None:
     if with_a_clock in scenario.under.values():
         try:
-            library()
+            preloads(rig.directory)
         except CannotProvideError as error:
             pytest.skip(str(error))
     await play(scenario, rig)
