@@ -1,11 +1,23 @@
 """What a process may use runs out, and its clock is wrong: it goes on, refuses what it can't take, and says so."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 from tests.faults.clocks import preloads, with_a_clock
 from tests.faults.expectations import clock_is_off, counted, delivery_goes_on, publishing_goes_on, stays_alive
-from tests.faults.faults import Fault, callers, clock_step, crowd, few_descriptors, kill, throttle, together
+from tests.faults.faults import (
+    Fault,
+    callers,
+    clock_step,
+    crowd,
+    cut,
+    few_descriptors,
+    kill,
+    set_clock,
+    throttle,
+    together,
+)
 from tests.faults.loads import steady, with_a_slow_reader
 from tests.faults.rig import ROUTERS, FaultRig
 from tests.faults.scenario import Conditions, Scenario, play
@@ -37,6 +49,13 @@ def clocks(
     )
 
 
+def an_hour_ahead(rig: FaultRig) -> Conditions:
+    """From its start on: what it publishes seems to come from the future."""
+    conditions = with_a_clock(rig)
+    set_clock(rig, HOUR_S)
+    return conditions
+
+
 SCENARIOS = [
     Scenario(
         "a reader takes less than there is telemetry",
@@ -55,6 +74,14 @@ SCENARIOS = [
     clocks("an edge's clock steps an hour ahead, and back", HOUR_S, "edge-1"),
     clocks("an edge's clock steps an hour back, and ahead again", -HOUR_S, "edge-1"),
     clocks("both routers' clocks step an hour ahead, and back", HOUR_S, *ROUTERS, also=[kill("edge-2")], during_s=8),
+    Scenario(
+        "an edge dies whose clock is an hour ahead",
+        load=steady(per_s=400),
+        fault=replace(together(cut("edge-2>kafka"), kill("edge-2")), clock=True),
+        during_s=3,
+        expect=GOES_ON,
+        under={"edge-2": an_hour_ahead},
+    ),
     clocks(
         "both routers' clocks step an hour back, and ahead again", -HOUR_S, *ROUTERS, also=[kill("edge-2")], during_s=8
     ),
@@ -89,7 +116,7 @@ SCENARIOS = [
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=str)
 async def test_nothing_is_lost_when(rig: FaultRig, scenario: Scenario) -> None:
-    if with_a_clock in scenario.under.values():
+    if {with_a_clock, an_hour_ahead} & set(scenario.under.values()):
         try:
             preloads(rig.directory)
         except CannotProvideError as error:

@@ -142,6 +142,57 @@ async def test_what_was_too_young_is_written_once_it_is_old_enough_however_late_
     assert [message.message_id for message in await memory.messages(session)] == ["m-1", "m-2"]
 
 
+async def test_messages_of_an_edge_whose_clock_was_an_hour_ahead_are_as_old_as_the_look_that_found_them(
+    desk: Desk,
+) -> None:
+    session = desk.world.session()
+
+    async def publish(*numbers: int) -> None:
+        for number in numbers:
+            message = desk.world.message(session, number)
+            message.time_ms += 3_600_000 + number
+            await desk.world.append(message)
+
+    async def written() -> list[str | None]:
+        return [message.message_id for message in await desk.world.messages(session)]
+
+    age_ms = int((TIMEOUT_S + MARGIN_S) * 1000)
+    await publish(1, 2, 3)
+    desk.later_ms = age_ms + 1_000
+    await desk.rounds()
+    assert await written() == []
+    await publish(4)
+    desk.later_ms += age_ms - 1_000
+    await desk.rounds()
+    assert await written() == [], "looks in between make them no younger, and no older"
+    desk.later_ms += 2_000
+    await desk.rounds()
+    assert await written() == ["m-1", "m-2", "m-3"], "the last one was found later"
+    epoch = (await desk.world.live.heads([session]))[0].epoch
+    await desk.world.live.confirm(session, epoch, [(1, 1), (2, 1), (3, 1)])
+    await desk.read_all()
+    desk.later_ms += age_ms + 1_000
+    await desk.rounds()
+    assert await written() == ["m-1", "m-2", "m-3", "m-4"]
+
+
+async def test_a_clock_that_was_an_hour_ahead_holds_nothing_back_once_it_is_right(desk: Desk) -> None:
+    """What is noted by a wrong clock is not believed by the right one."""
+    session = desk.world.session()
+    message = desk.world.message(session, 1)
+    message.time_ms += 7_200_000
+    await desk.world.append(message)
+    desk.later_ms = 3_600_000
+    await desk.rounds()
+    assert await desk.written() == []
+    age_ms = int((TIMEOUT_S + MARGIN_S) * 1000)
+    desk.later_ms = age_ms + 1_000
+    await desk.rounds()
+    desk.later_ms += age_ms + 1_000
+    await desk.rounds()
+    assert len(await desk.written()) == 1
+
+
 async def test_what_is_too_much_for_a_round_is_written_in_the_next(desk: Desk) -> None:
     session = desk.world.session()
     await desk.world.publish(session, MESSAGES_PER_SESSION + 10, logged=False)

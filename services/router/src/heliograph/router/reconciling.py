@@ -20,6 +20,7 @@ from functools import partial
 
 from heliograph.core.buckets import Rate, TokenBucket
 from heliograph.core.errors import HeliographError
+from heliograph.core.positions import Position
 from heliograph.core.sessions import SessionKey
 from heliograph.protocol.codes import GapReason
 from heliograph.protocol.gaps import gap_message
@@ -60,6 +61,17 @@ class _Watch:
     seen_ms: int
     """When it was met: nothing younger than this less the delivery timeout is written."""
     end: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Left:
+    """A session of which a look found something too young to be written."""
+
+    since_ms: int
+    """How old the first of it is."""
+    upto: Position
+    seen_ms: int
+    """All up to there was there by then, whatever it says of itself: the clock of its edge may be ahead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,9 +121,9 @@ class Reconciler:
         self._watches: dict[str, _Watch] = {}
         self._blocked: dict[int, dict[str, str]] = {}
         """By shard: sessions that can't be written now, and why."""
-        self._left: dict[int, dict[str, int]] = {}
-        """By shard: sessions of which something was left, and when (ms) the oldest of it was published. The store only
-        knows that it is younger than the last confirmation, and would have it wait for as long as that one did."""
+        self._left: dict[int, dict[str, _Left]] = {}
+        """By shard: sessions of which something was left. The store only knows that it is younger than the last
+        confirmation, and would have it wait for as long as that one did."""
         self._log = RateLimitedLog(get_logger(__name__))
 
     def forget(self, topic: str) -> None:
@@ -150,28 +162,24 @@ class Reconciler:
         limit = SESSIONS_PER_SHARD + len(self._blocked.get(shard, {}))
         dirty = await self._live.dirty(shard, now_ms - self._limits.age_ms, limit)
         blocked = self._blocked[shard] = {}
-        for session in dict.fromkeys((*self._due_again(shard, now_ms), *(session for session, _since_ms in dirty))):
+        left = self._left.get(shard, {})
+        due_again = [name for name, what in left.items() if what.since_ms < now_ms - self._limits.age_ms]
+        for session in dict.fromkeys((*due_again, *(session for session, _since_ms in dirty))):
             if session in self._watches:
                 continue
             topic, reason = self._topic_of(session)
-            if topic is None:
-                blocked[session] = reason
-                continue
-            try:
-                partition = await self._live.partition_of(session)
-            except CorruptError:
-                blocked[session] = "corrupt"
-                continue
-            if partition is not None:
+            partition = None
+            if topic is not None:
+                try:
+                    partition = await self._live.partition_of(session)
+                except CorruptError:
+                    reason = "corrupt"
+            if topic is not None and partition is not None:
                 met.append(_Met(session, shard, (topic, partition), now_ms))
-
-    def _due_again(self, shard: int, now_ms: int) -> list[str]:
-        """Sessions of which something was left, once that is old enough."""
-        left = self._left.get(shard, {})
-        due = [session for session, since_ms in left.items() if since_ms < now_ms - self._limits.age_ms]
-        for session in due:
-            del left[session]
-        return due
+                continue
+            left.pop(session, None)
+            if reason:
+                blocked[session] = reason
 
     def _topic_of(self, session: str) -> tuple[str | None, str]:
         """The session's log topic, or None and why there is none."""
@@ -232,11 +240,14 @@ class Reconciler:
         except CorruptError:
             self._blocked.setdefault(watch.shard, {})[watch.session] = "corrupt"
             return
-        due, left_ms = self._due(watch, unconfirmed)
-        if left_ms is None and len(unconfirmed) == MESSAGES_PER_SESSION:
-            left_ms = 0  # what is behind has its turn in the next round
-        if left_ms is not None:
-            self._left.setdefault(watch.shard, {})[watch.session] = left_ms
+        due, left = self._due(watch, unconfirmed)
+        if left is None and len(unconfirmed) == MESSAGES_PER_SESSION:
+            last = unconfirmed[-1].position
+            left = _Left(0, last, watch.seen_ms)  # what is behind has its turn in the next round
+        if left is None:
+            self._left.get(watch.shard, {}).pop(watch.session, None)
+        else:
+            self._left.setdefault(watch.shard, {})[watch.session] = left
         for one, message in due:
             while (wait_ms := self._bucket.take(self._clock())) > 0:
                 await self._sleep(wait_ms / 1000)
@@ -246,23 +257,28 @@ class Reconciler:
 
     def _due(
         self, watch: _Watch, unconfirmed: Sequence[Unconfirmed]
-    ) -> tuple[list[tuple[Unconfirmed, Message | None]], int | None]:
+    ) -> tuple[list[tuple[Unconfirmed, Message | None]], _Left | None]:
         """Messages to write, None for one that can't be: all before the first that was too young at the noted end; and
-        the time (ms) of that one.
+        what to know of that one and those behind it when they are met again.
 
         What the session was met for may be confirmed by now, and all that is left be too young. What stands behind one
         that is too young is younger still, whatever its own time says: a deferred message has its place long after its
         time. Those without a time of their own go with one behind them; where they come first they are as old as
-        anything here.
+        anything here. And none is younger than the look that found it, whatever the clock of its edge said.
         """
-        oldest_ms = watch.seen_ms - self._limits.age_ms
+        oldest_ms, now_ms = watch.seen_ms - self._limits.age_ms, self._now_ms()
+        before = self._left.get(watch.shard, {}).get(watch.session)
         found = [(one, _message(watch.session, one)) for one in unconfirmed]
         count = 1 if found and found[0][1] is None else 0
-        for number, (_, message) in enumerate(found):
+        for number, (one, message) in enumerate(found):
             if message is None:
                 continue
-            if message.time_ms > oldest_ms:
-                return found[:count], message.time_ms
+            upto, seen_ms = unconfirmed[-1].position, now_ms
+            if before is not None and one.position <= before.upto:
+                upto, seen_ms = before.upto, min(before.seen_ms, now_ms)
+            since_ms = min(message.time_ms, seen_ms)
+            if since_ms > oldest_ms:
+                return found[:count], _Left(since_ms, upto, seen_ms)
             count = number + 1
         return found[:count], None
 
