@@ -18,6 +18,8 @@ from heliograph.service.command_line import ExitCode
 
 PROGRAM = """
     import asyncio
+    import threading
+    from concurrent.futures import ThreadPoolExecutor
     from heliograph.service.health import Liveness, Readiness
     from heliograph.service.http import create_app
     from heliograph.service.lifecycle import Component, Service, main
@@ -35,8 +37,14 @@ PROGRAM = """
             if settings.trace_spans_per_s == 7:
                 await asyncio.Event().wait()
 
+        async def hang():
+            if settings.trace_spans_per_s == 17:
+                ThreadPoolExecutor(1).submit(threading.Event().wait)
+                liveness.fail("a library does not answer")
+
         app = create_app(title="p", version="1.2", metrics=metrics, readiness=readiness, liveness=liveness)
-        return Service("probe", "1.2", app, settings, metrics, readiness, liveness, drain=drain)
+        parts = [Component("hang", hang)]
+        return Service("probe", "1.2", app, settings, metrics, readiness, liveness, parts, drain=drain)
 
     if __name__ == "__main__":
         main(ServiceSettings, service="probe", version="1.2", summary="Only a test.", build=build)
@@ -131,6 +139,13 @@ def test_a_misspelt_setting_is_a_warning_with_what_was_meant(start: Callable[...
 def test_a_service_that_can_not_be_built_failed(start: Callable[..., Process]) -> None:
     process = start(HELIOGRAPH_TRACE_SPANS_PER_S="13")
     assert "no luck" in process.wait_for("service_not_built")["exception"]
+    assert process.end() == ExitCode.FAILED
+
+
+def test_a_service_that_failed_ends_though_a_thread_of_it_does_not(start: Callable[..., Process]) -> None:
+    process = start(HELIOGRAPH_TRACE_SPANS_PER_S="17")
+    assert process.wait_for("service_failed")["error"] == "a library does not answer"
+    process.wait_for("stopped")
     assert process.end() == ExitCode.FAILED
 
 

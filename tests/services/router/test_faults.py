@@ -77,6 +77,23 @@ async def test_while_the_log_is_away_the_router_says_so_and_then_writes_what_it_
     await until(lambda: router.service.readiness.ready)
 
 
+async def test_a_router_whose_call_of_the_client_library_does_not_end_says_that_it_is_not_alive(
+    memory: MemoryWorld,
+) -> None:
+    """And not before two looks found it: after one the whole process may have stood still."""
+    router = await memory.router(read_stuck_s=1)
+    held_up, looks = [100.0, 0.0, 100.0, 0.0, 100.0, 0.0], []
+
+    def held_up_s() -> float:
+        looks.append(router.service.liveness.failure)
+        return held_up[len(looks) - 1] if len(looks) <= len(held_up) else 100.0
+
+    router.stores.consumer.held_up_s = held_up_s  # type: ignore[method-assign]
+    await until(lambda: router.service.liveness.failure is not None)
+    assert "a call of Kafka's client lasts 100 s" in router.service.liveness.failure.text
+    assert looks == [None] * (len(held_up) + 2)
+
+
 async def test_a_dead_letter_that_can_not_be_written_stalls_nobody_and_is_not_lost(memory: MemoryWorld) -> None:
     for pending_bytes in (1 << 20, 0):  # kept in memory, and read again
         router = await memory.router(dead_pending_bytes=pending_bytes)

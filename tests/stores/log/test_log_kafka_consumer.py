@@ -2,6 +2,7 @@
 
 import asyncio
 import ctypes
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -207,6 +208,25 @@ async def test_without_brokers_a_poll_says_so() -> None:
         return False
 
     await until(told)
+    await consumer.close()
+
+
+async def test_a_call_that_does_not_end_is_seen() -> None:
+    let_go = threading.Event()
+
+    class Deaf(confluent_kafka.Consumer):
+        def consume(self, *_arguments: Any, **_options: Any) -> list[Any]:
+            let_go.wait(60)
+            return []
+
+    consumer = KafkaLogConsumer({"bootstrap.servers": "127.0.0.1:1"}, "g", consumer=Deaf)
+    await consumer.start(["t"])
+    assert consumer.held_up_s() == 0
+    reading = asyncio.create_task(consumer.poll(10, 0.1))
+    await until(lambda: consumer.held_up_s() > 0.3)
+    let_go.set()
+    assert await reading == []
+    await until(lambda: consumer.held_up_s() == 0)
     await consumer.close()
 
 

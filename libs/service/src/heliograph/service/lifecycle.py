@@ -11,6 +11,7 @@ uvicorn's own signal handling is switched off: it would close all connections at
 
 import asyncio
 import contextlib
+import logging
 import math
 import os
 import random
@@ -119,7 +120,14 @@ def main(
     async def building() -> Service:
         return await build(settings)
 
-    sys.exit(int(run(building)))
+    code = run(building)
+    if code in (ExitCode.FAILED, ExitCode.FORCED):
+        # What did not stop may have left a thread inside a library: the interpreter would wait for it, for ever.
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(int(code))
+    sys.exit(int(code))
 
 
 def run(service: Service | Callable[[], Awaitable[Service]]) -> ExitCode:

@@ -230,6 +230,11 @@ def compose(settings: RouterSettings, stores: Stores) -> Service:
         voider.recreated(topic)
 
     watch.listen(recreated)
+    metrics.sampled_gauge(
+        "read_held_up_seconds",
+        "How long the present call of Kafka's client library lasts; past read_stuck_s the router ends.",
+        stores.consumer.held_up_s,
+    )
     passes = Passes(
         directory,
         topics,
@@ -239,6 +244,7 @@ def compose(settings: RouterSettings, stores: Stores) -> Service:
         reconciler,
         counted,
         readiness.condition("live"),
+        liveness,
         settings,
     )
     dispatcher = Dispatcher(

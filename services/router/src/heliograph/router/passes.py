@@ -9,7 +9,7 @@ from heliograph.router.settings import RouterSettings
 from heliograph.router.sharing import ShardShares
 from heliograph.router.topics import TopicTable
 from heliograph.service.background import BackgroundTasks
-from heliograph.service.health import Condition
+from heliograph.service.health import Condition, Liveness
 from heliograph.service.logs import RateLimitedLog, get_logger
 from heliograph.service.tenants import TenantDirectory, TenantEntry
 from heliograph.stores.ports import LiveStore, LogConsumer, StoreError
@@ -19,6 +19,10 @@ EXPIRE_AT_ONCE = 200
 
 WATCH_S = 0.5
 """Between looks at whether the live store is there."""
+
+LOOKS_WHILE_STUCK = 4
+"""At a read that doesn't end, in the time after which it is given up; two that find it so end the router. After one it
+may be the whole process that stood still."""
 
 
 class Passes:
@@ -34,6 +38,7 @@ class Passes:
         reconciler: Reconciler,
         metrics: RouterMetrics,
         live_condition: Condition,
+        liveness: Liveness,
         settings: RouterSettings,
     ) -> None:
         self._directory = directory
@@ -44,6 +49,7 @@ class Passes:
         self._reconciler = reconciler
         self._metrics = metrics
         self._live_condition = live_condition
+        self._liveness = liveness
         self._settings = settings
         self._changed = asyncio.Event()
         self._log = RateLimitedLog(get_logger(__name__))
@@ -56,6 +62,7 @@ class Passes:
         tasks.spawn("expire", self.expire)
         tasks.spawn("lag", self.measure_lag)
         tasks.spawn("live", self.watch_live)
+        tasks.spawn("reading", self.watch_reading)
 
     def _tenant_changed(self, _tenant: str, _entry: TenantEntry | None) -> None:
         self._changed.set()
@@ -128,3 +135,13 @@ class Passes:
             else:
                 self._live_condition.waiting("the connection to the live store is down")
             await asyncio.sleep(WATCH_S)
+
+    async def watch_reading(self) -> None:
+        """Kafka's client library waits by the wall clock: one that is set back has it wait for as long again."""
+        stuck_s, found = self._settings.read_stuck_s, False
+        while True:
+            await asyncio.sleep(stuck_s / LOOKS_WHILE_STUCK)
+            held_up_s = self._consumer.held_up_s()
+            if found and held_up_s > stuck_s:
+                self._liveness.fail(f"reading the log is held up: a call of Kafka's client lasts {held_up_s:.0f} s")
+            found = held_up_s > stuck_s

@@ -85,6 +85,12 @@ class RouterSettings(ServiceSettings, KafkaSettings, RedisSettings):
     )
     topics_check_s: float = setting(10.0, "Between looks at the topics' ids, which index entries carry.", gt=0)
     lag_interval_s: float = setting(5.0, "Between measurements of the lag.", gt=0)
+    read_stuck_s: float = setting(
+        60.0,
+        "A call of Kafka's client library that lasts longer will not end, and no record is read meanwhile: the router "
+        "says that it is not alive, and ends. Calls take 20 s at most.",
+        ge=1,
+    )
     deferred_pending_bytes: int = setting(
         64 * 1024 * 1024,
         "Deferred messages held until the live path takes them; beyond, the log is not read on: nothing in it could be "

@@ -67,6 +67,8 @@ class KafkaLogConsumer:
         self._tasks: set[asyncio.Task[None]] = set()
         self._nudging: asyncio.Task[None] | None = None
         self._polled_at = 0.0
+        self._called_at: float | None = None
+        """When the thread began what it does now."""
         self._topic_ids: dict[str, str] = {}
 
     @property
@@ -178,12 +180,24 @@ class KafkaLogConsumer:
         starts = await calls.earliest([place for place in ends if place not in committed])
         return {place: max(0, end - committed.get(place, starts.get(place, 0))) for place, end in ends.items()}
 
+    def held_up_s(self) -> float:
+        called_at = self._called_at
+        return 0.0 if called_at is None else time.monotonic() - called_at
+
     # ---- on the event loop ------------------------------------------------------------------------------------------
 
     async def _run(self, work: Callable[..., T], *arguments: Any) -> T:
         if self._thread is None:
             raise StoreError("log_unavailable", "the log consumer is not running")
-        return await asyncio.get_running_loop().run_in_executor(self._thread, partial(work, *arguments))
+        return await asyncio.get_running_loop().run_in_executor(self._thread, partial(self._call, work, *arguments))
+
+    def _call(self, work: Callable[..., T], *arguments: Any) -> T:
+        """In the thread."""
+        self._called_at = time.monotonic()
+        try:
+            return work(*arguments)
+        finally:
+            self._called_at = None
 
     def _asking(self) -> AdminCalls:
         if self._calls is None:

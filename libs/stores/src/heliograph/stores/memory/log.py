@@ -310,6 +310,9 @@ class MemoryLogConsumer:
         ends = await self.end_offsets(self._assigned())
         return {place: end - self._start(place) for place, end in ends.items()}
 
+    def held_up_s(self) -> float:
+        return 0.0
+
     def _assigned(self) -> set[Place]:
         return {place for place, owner in self._group.assignment().items() if owner is self}
 

@@ -90,6 +90,10 @@ class LogConsumer(Protocol):
     async def lag(self) -> dict[tuple[str, int], int]:
         """Records between what the group has committed and the log's end, of each partition this member reads."""
 
+    def held_up_s(self) -> float:
+        """For how long the present call of the client library has lasted, s; 0 without one. Some seconds at most are
+        right: what lasts for a minute will not end."""
+
 
 class Scanned(Struct):
     """A step of a scan: the records of the key (maybe none), and the offset that it has come to."""
