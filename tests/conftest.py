@@ -9,13 +9,14 @@ is interrupted or killed. Servers for a single test, to be killed and restarted:
 import os
 import shutil
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from tempfile import mkdtemp
 
 import pytest
 from hypothesis import HealthCheck, settings
+from tests.failing import services_say
 from tests.secured import SecureKafka, secure_kafka
 from tests.systems import Systems
 
@@ -32,6 +33,7 @@ from heliograph.local.providers import (
 from heliograph.local.redis_cluster import RedisCluster
 from heliograph.local.redis_sentinel import RedisSentinel
 from heliograph.local.shared import SharedKafka
+from heliograph.local.stack import Stack
 
 settings.register_profile("heliograph", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("heliograph")
@@ -58,6 +60,18 @@ def pytest_configure_node(node: object) -> None:
     """Called by pytest-xdist in the controller for each worker, before it starts."""
     config: pytest.Config = node.config  # type: ignore[attr-defined]
     node.workerinput["heliograph_directory"] = str(config.stash[RUN_DIRECTORY])  # type: ignore[attr-defined]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Where a test fails that has services running, what they say belongs to why."""
+    report = yield
+    stack = getattr(getattr(item, "funcargs", {}).get("rig"), "stack", None)
+    if report.failed and isinstance(stack, Stack):
+        report.sections.append(("what the services say", services_say(stack, call.start)))
+    return report
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
