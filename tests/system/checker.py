@@ -208,12 +208,16 @@ def subscribers_miss_nothing(evidence: Evidence) -> Iterator[Violation]:
 
 
 def producers_keep_their_order(evidence: Evidence) -> Iterator[Violation]:
-    """Within one incarnation and class, a higher producer seq has a higher position."""
+    """Within one incarnation and class, a higher producer seq has a higher position; a repeat is another rule's."""
     last: dict[tuple[str, str, str, MessageClass], tuple[int, str]] = {}
+    seen: set[tuple[str, str, str, MessageClass, int]] = set()
     for (session, position), entry in sorted(evidence.messages.items()):
         if entry.incarnation is None or entry.producer_seq is None or entry.marked:
             continue
         key = (session, entry.producer, entry.incarnation, entry.class_)
+        if (*key, entry.producer_seq) in seen:
+            continue
+        seen.add((*key, entry.producer_seq))
         before = last.get(key)
         if before is not None and entry.producer_seq <= before[0]:
             what = f"{entry.producer} {entry.class_} seq {entry.producer_seq} comes after seq {before[0]}"

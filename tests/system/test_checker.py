@@ -449,6 +449,13 @@ def test_a_producer_out_of_its_order_is_found(script: Script) -> None:
     assert script.rules == {"producer order"}
 
 
+def test_a_repeat_behind_later_ones_is_no_matter_of_order(script: Script) -> None:
+    script.log("m1", at(1), seq=1)
+    script.log("m2", at(2), seq=2)
+    script.log("m1", at(3), seq=1)
+    assert script.rules == {"duplicate"}
+
+
 def test_a_second_copy_is_found_where_it_comes_before_the_first_one_can_have_failed(script: Script) -> None:
     script.history.patience_s = 3.0
     script.log("m1", at(1), written_ms=20)

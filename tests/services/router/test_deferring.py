@@ -235,6 +235,34 @@ async def test_a_log_that_is_away_after_the_append_is_written_by_reconciling(mem
     await until(lambda: router.value("deferred_pending") == 0)
 
 
+async def test_what_the_live_path_had_taken_and_lost_before_the_log_had_it_is_delivered_anew_in_order(
+    memory: MemoryWorld,
+) -> None:
+    router = await memory.router(log_delivery_timeout_s=1_000)  # reconciling would come too late
+    session = memory.session()
+    for number in (1, 2):
+        await append(memory, control(session, number))
+    await defer(memory, control(session, 1), control(session, 2), control(session, 1))
+    await until(lambda: router.value("deferred_repeats_total") == 3)
+    assert router.value("deferred_pending") == 3
+    memory.server.restart(keep=False)
+    await defer(memory, control(session, 3))
+    assert [message.producer_seq for message in await in_place(memory, session, 3)] == [1, 2, 3]
+    await until(lambda: router.value("deferred_pending") == 0)
+    assert router.value("deferred_again_total") == 3
+
+
+async def test_one_that_was_taken_and_deferred_twice_is_followed_to_its_end_twice(memory: MemoryWorld) -> None:
+    session = memory.session()
+    await append(memory, control(session, 1))
+    await defer(memory, control(session, 1), control(session, 1))
+    router = await memory.router()
+    await in_place(memory, session, 1)
+    await until(lambda: router.value("deferred_repeats_total") == 2)
+    await until(lambda: router.value("deferred_pending") == 0)
+    await until(lambda: sum(router.lag().values()) == 0)
+
+
 async def test_two_routers_deliver_each_message_once(real: RealWorld) -> None:
     routers = [await real.router() for _ in range(2)]
     sessions = [real.session() for _ in range(20)]

@@ -6,7 +6,8 @@ each is appended in its producer's order. The live store judges it like any publ
     taken                    it has its position: write it to the log with it
     had it, log has it       nothing is left to do
     had it, log may not      it was taken just before the live path went away. Follow it: whoever took it, or
-                             reconciling, writes it from the stored frame; a retry's frame would differ
+                             reconciling, writes it from the stored frame; a retry's frame would differ. Where the
+                             live path loses it before that, it is judged anew
     not its turn             an earlier one of its producer is on its way: wait for that, for a while. The same where
                              the producer is not known: its first one may be the one that is on its way
     taken long ago           nothing is left to do: a counter takes only the next, so its client, which had no answer

@@ -98,8 +98,8 @@ class Deferrer:
         self._sleep = sleep
         self._lanes: dict[Lane, list[_Deferred]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._followed: dict[tuple[str, str], _Deferred] = {}
-        """By session and position: the live path had it, the log may not."""
+        self._followed: dict[tuple[str, str], list[_Deferred]] = {}
+        """By session and position: the live path had it, the log may not. What was deferred twice is there twice."""
         self._held_bytes = 0
         self._room = asyncio.Condition()
         self._slots = asyncio.Semaphore(AT_ONCE)
@@ -112,7 +112,7 @@ class Deferrer:
     @property
     def pending(self) -> int:
         """Messages taken that are not in their place."""
-        return sum(map(len, self._lanes.values())) + len(self._followed)
+        return sum(map(len, self._lanes.values())) + sum(map(len, self._followed.values()))
 
     async def take(self, messages: Iterable[tuple[LogRecord, Message]]) -> None:
         """Owe these, deliver them soon. Returns once there is room for more."""
@@ -126,6 +126,10 @@ class Deferrer:
         item = _Deferred(record, message, size_bytes)
         self._progress.owe(item.place, record.offset)
         self._held_bytes += size_bytes
+        self._queue(item)
+
+    def _queue(self, item: _Deferred) -> None:
+        message = item.message
         key: Lane = (message.session, message.class_.value, message.producer, message.incarnation)
         lane = self._lanes.get(key)
         if lane is not None:
@@ -138,17 +142,23 @@ class Deferrer:
         task.add_done_callback(self._tasks.discard)
 
     async def follow(self) -> None:
-        """For ever: ask about messages that the live path had taken before."""
+        """For ever: ask about messages that the live path had taken before; what it has lost since is judged anew."""
         while True:
             await self._sleep(FOLLOW_S)
-            for (session, position), item in list(self._followed.items()):
+            for session, position in list(self._followed):
                 try:
                     (confirmed,) = await self._live.confirmed(session, [Position.parse(position)])
                 except StoreError:
                     break
-                if confirmed:
-                    del self._followed[session, position]
-                    await self._settle(item)
+                if confirmed is False:
+                    continue
+                for item in self._followed.pop((session, position)):
+                    if confirmed:
+                        await self._settle(item)
+                    else:  # the live store has lost it, and the log may never have had it
+                        self._metrics.deferred_again.n += 1
+                        item.message.position = None
+                        self._queue(item)
 
     async def close(self) -> None:
         """End; what is not delivered is still owed, and read again by another router."""
@@ -224,7 +234,7 @@ class Deferrer:
         else:
             metrics.deferred_repeats.n += 1
         if step is Step.FOLLOW:
-            self._followed[message.session, position] = item
+            self._followed.setdefault((message.session, position), []).append(item)
         else:
             await self._settle(item)
 

@@ -34,6 +34,9 @@ class RouterMetrics:
         self.work_errors = metrics.ticks("work_errors_total", "Batches that met an error of ours, and were split.")
         self.deferred_delivered = metrics.ticks("deferred_delivered_total", "Deferred messages put in their place.")
         self.deferred_repeats = metrics.ticks("deferred_repeats_total", "Deferred messages the live path had already.")
+        self.deferred_again = metrics.ticks(
+            "deferred_again_total", "Deferred messages that the live path had, and lost before the log had them."
+        )
         self.deferred_by_id = metrics.ticks(
             "deferred_by_id_total", "Times the memory of a deferred message's producer was gone: judged by message id."
         )
