@@ -208,7 +208,11 @@ def subscribers_miss_nothing(evidence: Evidence) -> Iterator[Violation]:
 
 
 def producers_keep_their_order(evidence: Evidence) -> Iterator[Violation]:
-    """Within one incarnation and class, a higher producer seq has a higher position; a repeat is another rule's."""
+    """Within one incarnation and class, a higher producer seq has a higher position; a repeat is another rule's.
+
+    Excused: what was deferred, and comes behind what a live store had that is gone with its data: it knew who was next.
+    """
+    deferred = {(attempt.session, attempt.content) for attempt, _ in evidence.answers(Outcome.DEFERRED)}
     last: dict[tuple[str, str, str, MessageClass], tuple[int, str]] = {}
     seen: set[tuple[str, str, str, MessageClass, int]] = set()
     for (session, position), entry in sorted(evidence.messages.items()):
@@ -220,6 +224,8 @@ def producers_keep_their_order(evidence: Evidence) -> Iterator[Violation]:
         seen.add((*key, entry.producer_seq))
         before = last.get(key)
         if before is not None and entry.producer_seq <= before[0]:
+            if (session, entry.content) in deferred and evidence.is_lost(before[1]):
+                continue
             what = f"{entry.producer} {entry.class_} seq {entry.producer_seq} comes after seq {before[0]}"
             yield Violation("producer order", session, what, (before[1], position))
         last[key] = (entry.producer_seq, position)

@@ -449,6 +449,19 @@ def test_a_producer_out_of_its_order_is_found(script: Script) -> None:
     assert script.rules == {"producer order"}
 
 
+@pytest.mark.parametrize(("deferred", "lost"), [(True, True), (True, False), (False, True)])
+def test_what_was_deferred_may_come_late_where_the_live_store_is_gone_with_its_data(
+    script: Script, deferred: bool, lost: bool
+) -> None:
+    if lost:
+        script.history.lost_runs.add("aaaaaaaa")
+    outcome, position = (Outcome.DEFERRED, None) if deferred else (Outcome.DURABLE, at(1, NEW))
+    script.publish("m1", outcome, position).class_ = MessageClass.CONTROL
+    script.log("m2", at(2), seq=2)
+    script.log("m1", at(1, NEW), seq=1)
+    assert ("producer order" in script.rules) is not (deferred and lost)
+
+
 def test_a_repeat_behind_later_ones_is_no_matter_of_order(script: Script) -> None:
     script.log("m1", at(1), seq=1)
     script.log("m2", at(2), seq=2)
