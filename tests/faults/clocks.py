@@ -15,8 +15,6 @@ LIBRARY = "libfaketime.so.1"
 PLACES = ("/usr/lib/*/faketime", "/usr/lib/faketime", "/usr/local/lib/faketime")
 LOOK_AGAIN_S = 1
 """How soon a service sees that its clock was set."""
-
-
 SHIM = Path(__file__).with_name("cnd_timedwait.c")
 """What libfaketime leaves out; it says why."""
 
