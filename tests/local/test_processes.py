@@ -14,7 +14,6 @@ import pytest
 
 from heliograph.local.errors import NotReadyError
 from heliograph.local.identity import ProcessIdentity
-from heliograph.local.ports import free_ports, is_taken
 from heliograph.local.processes import ServerProcess
 
 SLEEP = [sys.executable, "-c", "import time; print('here', flush=True); time.sleep(600)"]
@@ -111,12 +110,6 @@ def test_a_server_that_is_not_ready_in_time_is_said_to_be_late(sleeper: ServerPr
     with pytest.raises(NotReadyError, match=r"sleeper was not ready after 0\.1 s"):
         sleeper.wait_until(lambda: False, 0.1)
     assert time.monotonic() - began < DEADLINE_S
-
-
-def test_free_ports_are_free_and_different() -> None:
-    ports = free_ports(20)
-    assert len(set(ports)) == 20
-    assert not all(is_taken(port) for port in ports)
 
 
 def test_an_interrupt_while_a_process_is_made_leaves_none_behind(tmp_path: Path) -> None:

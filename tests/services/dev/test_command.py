@@ -14,6 +14,7 @@ import httpx
 import pytest
 
 from heliograph.cli.exit_codes import ExitCode
+from heliograph.local.ports import PORTS
 
 DEADLINE_S = 60.0
 """Of a process that starts or ends, on a machine that may be busy."""
@@ -104,8 +105,8 @@ def test_the_port_chosen_is_the_edges_and_the_next_ones_are_the_others() -> None
 
 
 def four_free_ports() -> int:
-    """The first of four in a row that nothing listens on."""
-    for port in range(20_000, 30_000, 4):
+    """The first of four in a row that nothing listens on, past those that other tests' servers are started on."""
+    for port in range(PORTS.stop, PORTS.stop + 2_000, 4):
         try:
             for number in range(4):
                 socket.create_server(("127.0.0.1", port + number)).close()
