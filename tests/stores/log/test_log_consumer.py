@@ -236,6 +236,7 @@ async def test_a_deleted_topic_is_no_error_for_the_others(stores: Stores) -> Non
     records = await read_until(consumer, 2)
     await admin.delete(gone)
     await consumer.commit(records)
+    assert await consumer.committed_past({(stays, 0): 1}) == {(stays, 0): True}
     await write(writer, stays, b"2")
     assert [(record.topic, record.value) for record in await read_until(consumer, 1)] == [(stays, b"2")]
     assert {topic for topic, _ in await consumer.lag()} == {stays}

@@ -9,7 +9,7 @@ from typing import Any
 
 import confluent_kafka
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import KafkaError, KafkaException, Producer
 from tests.stores.log.helpers import Stores, read_until, until, write, write_all
 
 from heliograph.core.errors import InvalidValueError
@@ -100,6 +100,64 @@ async def test_a_member_whose_caller_waits_stays_and_takes_part_in_rebalances(ka
         (given[1], 0),
         (given[1], 1),
     ]
+
+
+class Refusing(confluent_kafka.Consumer):
+    """The answer to its first commits is this one."""
+
+    answer = KafkaError.REBALANCE_IN_PROGRESS
+    times = 1
+
+    def commit(self, *arguments: Any, **options: Any) -> Any:
+        if self.times > 0:
+            self.times -= 1
+            raise KafkaException(KafkaError(self.answer))
+        return super().commit(*arguments, **options)
+
+
+@pytest.mark.parametrize(
+    "code", [KafkaError.REBALANCE_IN_PROGRESS, KafkaError.ILLEGAL_GENERATION, KafkaError.UNKNOWN_TOPIC_OR_PART]
+)
+async def test_a_commit_that_is_refused_though_the_partition_stays_ours_is_to_be_repeated(
+    kafka: Stores, code: int
+) -> None:
+    """Members keep partitions through a rebalance and read on: nobody would ever commit what was refused then."""
+
+    class Answering(Refusing):
+        answer = code
+
+    topic, writer = await kafka.topic(), await kafka.writer()
+    await write_all(writer, topic, [b"1", b"2"])
+    consumer = await kafka_consumer(kafka, topic, protocol="classic", consumer=Answering)
+    records = await read_until(consumer, 2)
+    with pytest.raises(StoreError, match="commit"):
+        await consumer.commit(records)
+    assert await consumer.committed_past({(topic, 0): 2}) == {(topic, 0): False}
+    await consumer.commit(records)
+    assert await consumer.committed_past({(topic, 0): 2}) == {(topic, 0): True}
+    assert consumer.stats.commits_not_ours == 0
+
+
+async def test_a_commit_that_is_refused_for_a_topic_that_is_gone_is_no_error(kafka: Stores) -> None:
+    class Answering(Refusing):
+        answer = KafkaError.UNKNOWN_TOPIC_OR_PART
+        times = 1_000_000
+
+    topic, writer = await kafka.topic(), await kafka.writer()
+    await write(writer, topic, b"1")
+    consumer = await kafka_consumer(kafka, topic, protocol="classic", consumer=Answering)
+    records = await read_until(consumer, 1)
+    await (await kafka.admin()).delete(topic)
+
+    async def passed_over() -> bool:
+        try:
+            await consumer.commit(records)
+        except StoreError:  # its deletion has not come to all of the broker yet
+            return False
+        return True
+
+    await until(passed_over)
+    assert consumer.stats.commits_not_ours == 1
 
 
 async def test_nothing_is_lost_while_the_caller_waits(kafka: Stores) -> None:

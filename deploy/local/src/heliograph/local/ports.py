@@ -7,6 +7,7 @@ elsewhere). Ports are therefore taken from below that range, and in blocks, each
 long as it lives: it holds the first port, bound and never listened on. A port comes back only after many others.
 """
 
+import atexit
 import random
 import socket
 import threading
@@ -80,6 +81,7 @@ class PortReservation:
 
 
 _RESERVED = PortReservation()
+atexit.register(_RESERVED.close)
 
 
 def free_ports(count: int) -> list[int]:

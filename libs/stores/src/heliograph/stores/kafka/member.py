@@ -29,6 +29,8 @@ GroupProtocol = Literal["auto", "consumer", "classic"]
 
 CALL_TIMEOUT_S = 10.0
 """Of a question to the cluster."""
+LOOK_TIMEOUT_S = 1.0
+"""Of a question whether something is there, asked between two polls."""
 HEARTBEAT_S = 2.0
 COMMIT_TIMEOUT_S = 5.0
 COMMIT_POLL_S = 0.002
@@ -52,7 +54,7 @@ DEFAULTS: Mapping[str, object] = {
     "max.poll.interval.ms": 300_000,
 }
 
-NOT_OURS = frozenset(
+NOT_NOW = frozenset(
     {
         KafkaError._ASSIGNMENT_LOST,  # noqa: SLF001
         KafkaError._NO_OFFSET,  # noqa: SLF001
@@ -62,11 +64,13 @@ NOT_OURS = frozenset(
         KafkaError.REBALANCE_IN_PROGRESS,
         KafkaError.STALE_MEMBER_EPOCH,
         KafkaError.UNKNOWN_MEMBER_ID,
-        KafkaError.UNKNOWN_TOPIC_ID,
-        KafkaError.UNKNOWN_TOPIC_OR_PART,
     }
 )
-"""Errors of a commit that say: the partition is another member's now, or gone. Who has it reads the records again."""
+"""Errors of a commit while the group rebalances. Who is given a partition reads its records again; one that stays ours
+through it is read on where it was, so nobody else will ever commit these."""
+
+GONE = frozenset({KafkaError.UNKNOWN_TOPIC_ID, KafkaError.UNKNOWN_TOPIC_OR_PART})
+"""Errors of a commit for a topic that was deleted, or of a coordinator that has not heard of a new partition yet."""
 
 NO_KIP_848 = frozenset({KafkaError._UNSUPPORTED_FEATURE, KafkaError.UNSUPPORTED_VERSION})  # noqa: SLF001
 """How a broker without the `consumer` protocol shows."""
@@ -93,7 +97,7 @@ class ConsumerStats:
     kept_alive: int = 0
     """Rounds of polling while the caller waited for something else."""
     commits_not_ours: int = 0
-    """Partitions of commits that another member has by now."""
+    """Partitions of commits that another member has by now, or that are gone."""
     skipped: int = 0
     """Offsets that the log did not have any more (retention) when they were wanted."""
     rewound: int = 0
@@ -277,7 +281,7 @@ class GroupMember:
     def _probe(self) -> None:
         """All brokers were down: a StoreError unless one answers."""
         try:
-            self._consumer.list_topics(timeout=1.0)
+            self._consumer.list_topics(timeout=LOOK_TIMEOUT_S)
         except KafkaException as error:
             raise self._refusals.explain(store_error("read the log", error)) from None
         self._brokers_down = False
@@ -290,21 +294,37 @@ class GroupMember:
             return
         offsets = [TopicPartition(topic, partition, offset) for (topic, partition), offset in ours.items()]
         self._answer = None
+        refused: dict[Partition, KafkaError] = {}
         try:
             self._consumer.commit(offsets=offsets, asynchronous=True)
             results = self._committed(ours)
         except KafkaException as error:
-            if error.args[0].code() not in NOT_OURS:
-                raise store_error("commit", error) from None
-            self.stats.commits_not_ours += len(ours)
-            return
-        for result in results:
-            if result.error is None:
-                self.committed[result.topic, result.partition] = result.offset
-            elif result.error.code() in NOT_OURS:
-                self.stats.commits_not_ours += 1
-            else:
-                raise store_error("commit", result.error)
+            refused = dict.fromkeys(ours, error.args[0])
+        else:
+            for result in results:
+                if result.error is None:
+                    self.committed[result.topic, result.partition] = result.offset
+                else:
+                    refused[result.topic, result.partition] = result.error
+        repeat = {place: error for place, error in refused.items() if self._still_ours(place, error)}
+        self.stats.commits_not_ours += len(refused) - len(repeat)
+        if repeat and len(repeat) < len(refused):  # a topic that is gone has brokers refuse all that is asked with it
+            self.commit({place: highest[place] for place in repeat})
+        elif repeat:
+            raise store_error("commit", next(iter(repeat.values())))
+
+    def _still_ours(self, place: Partition, error: KafkaError) -> bool:
+        """Whether a commit that was refused is to be repeated: not where others have the partition, or nobody."""
+        if error.code() in NOT_NOW:
+            return place in self.assigned
+        return error.code() not in GONE or (place in self.assigned and self._exists(place))
+
+    def _exists(self, place: Partition) -> bool:
+        try:
+            topic = self._consumer.list_topics(place[0], timeout=LOOK_TIMEOUT_S).topics[place[0]]
+        except KafkaException:
+            return True  # nobody can say that it is gone
+        return topic.error is None and place[1] in topic.partitions
 
     def _committed(self, ours: Mapping[Partition, int]) -> list[TopicPartition]:
         """Wait for the answer to a commit. The library's own waiting lasts a session's timeout without brokers."""

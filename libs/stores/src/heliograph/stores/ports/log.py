@@ -79,7 +79,11 @@ class LogConsumer(Protocol):
         """The next records; empty after `timeout_s`. Raises StoreError(`log_unavailable`)."""
 
     async def commit(self, records: Sequence[LogRecord]) -> None:
-        """The work of these is done: the group continues behind the highest of each partition."""
+        """The work of these is done: the group continues behind the highest of each partition.
+
+        Raises StoreError(`log_unavailable`) where that is not so of some: to be repeated, also without new records.
+        Partitions that others have by now are no error.
+        """
 
     async def committed_past(self, wanted: Mapping[tuple[str, int], int]) -> dict[tuple[str, int], bool]:
         """For each partition, whether the group has committed at or past the offset."""
