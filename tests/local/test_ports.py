@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from heliograph.local.ports import LOOPBACK, PORTS, NoFreePortError, PortReservation, free_ports, is_taken
+from heliograph.local.errors import NoFreePortError
+from heliograph.local.ports import LOOPBACK, PORTS, PortReservation, free_ports, is_taken
 
 TAKES = (
     "import sys; from heliograph.local.ports import free_ports; print(*free_ports(40), flush=True); sys.stdin.read()"

@@ -22,6 +22,10 @@ class PortTakenError(LocalError):
         super().__init__(f"port {port} for {what} is taken by another process; choose another with {setting}")
 
 
+class NoFreePortError(LocalError):
+    """Every port that could be given belongs to some process, or is in use."""
+
+
 class NotReadyError(LocalError):
     """A process died or was not ready in time; carries the end of its log."""
 

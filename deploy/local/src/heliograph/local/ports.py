@@ -13,6 +13,8 @@ import socket
 import threading
 from collections import deque
 
+from heliograph.local.errors import NoFreePortError
+
 LOOPBACK = "127.0.0.1"
 
 BLOCK_PORTS = 25
@@ -23,10 +25,6 @@ PORTS = range(15_000, 30_000)
 
 GIVEN_AGAIN_AFTER = 1_000
 """Ports given in between: more than any one test or bench has servers, few enough for hours of them."""
-
-
-class NoFreePortError(OSError):
-    """Every block belongs to some process, or all of its ports are in use."""
 
 
 class PortReservation:

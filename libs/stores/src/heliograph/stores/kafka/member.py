@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from confluent_kafka import OFFSET_BEGINNING, KafkaError, KafkaException, TopicPartition
 
-from heliograph.stores.kafka.calls import Partition
+from heliograph.stores.kafka.calls import MISSING, Partition
 from heliograph.stores.kafka.client import (
     Refusals,
     bad_configuration,
@@ -54,7 +54,7 @@ DEFAULTS: Mapping[str, object] = {
     "max.poll.interval.ms": 300_000,
 }
 
-NOT_NOW = frozenset(
+PASSED_OVER = MISSING | frozenset(
     {
         KafkaError._ASSIGNMENT_LOST,  # noqa: SLF001
         KafkaError._NO_OFFSET,  # noqa: SLF001
@@ -66,11 +66,8 @@ NOT_NOW = frozenset(
         KafkaError.UNKNOWN_MEMBER_ID,
     }
 )
-"""Errors of a commit while the group rebalances. Who is given a partition reads its records again; one that stays ours
-through it is read on where it was, so nobody else will ever commit these."""
-
-GONE = frozenset({KafkaError.UNKNOWN_TOPIC_ID, KafkaError.UNKNOWN_TOPIC_OR_PART})
-"""Errors of a commit for a topic that was deleted, or of a coordinator that has not heard of a new partition yet."""
+"""Errors of a commit for partitions that others have by now, who read the records again, or nobody. While the group
+rebalances they come for those as well that stay ours: we read on, so nobody else will ever commit these."""
 
 NO_KIP_848 = frozenset({KafkaError._UNSUPPORTED_FEATURE, KafkaError.UNSUPPORTED_VERSION})  # noqa: SLF001
 """How a broker without the `consumer` protocol shows."""
@@ -306,25 +303,28 @@ class GroupMember:
                     self.committed[result.topic, result.partition] = result.offset
                 else:
                     refused[result.topic, result.partition] = result.error
-        repeat = {place: error for place, error in refused.items() if self._still_ours(place, error)}
-        self.stats.commits_not_ours += len(refused) - len(repeat)
-        if repeat and len(repeat) < len(refused):  # a topic that is gone has brokers refuse all that is asked with it
-            self.commit({place: highest[place] for place in repeat})
+        others = {
+            place for place, error in refused.items() if error.code() in PASSED_OVER and place not in self.assigned
+        }
+        others |= self._gone({place for place in refused.keys() - others if refused[place].code() in MISSING})
+        self.stats.commits_not_ours += len(others)
+        repeat = {place: highest[place] for place in refused if place not in others}
+        if repeat and others:  # a topic that is gone has brokers refuse all that is asked with it
+            self.commit(repeat)
         elif repeat:
-            raise store_error("commit", next(iter(repeat.values())))
+            raise store_error("commit", refused[next(iter(repeat))])
 
-    def _still_ours(self, place: Partition, error: KafkaError) -> bool:
-        """Whether a commit that was refused is to be repeated: not where others have the partition, or nobody."""
-        if error.code() in NOT_NOW:
-            return place in self.assigned
-        return error.code() not in GONE or (place in self.assigned and self._exists(place))
-
-    def _exists(self, place: Partition) -> bool:
-        try:
-            topic = self._consumer.list_topics(place[0], timeout=LOOK_TIMEOUT_S).topics[place[0]]
-        except KafkaException:
-            return True  # nobody can say that it is gone
-        return topic.error is None and place[1] in topic.partitions
+    def _gone(self, places: set[Partition]) -> set[Partition]:
+        """Those that brokers say they don't have: a coordinator may not have heard of a new partition yet."""
+        gone: set[Partition] = set()
+        for topic in {topic for topic, _ in places}:
+            try:
+                found = self._consumer.list_topics(topic, timeout=LOOK_TIMEOUT_S).topics[topic]
+            except KafkaException:
+                continue  # nobody can say so
+            there = set() if found.error is not None else {(topic, partition) for partition in found.partitions}
+            gone |= {place for place in places if place[0] == topic} - there
+        return gone
 
     def _committed(self, ours: Mapping[Partition, int]) -> list[TopicPartition]:
         """Wait for the answer to a commit. The library's own waiting lasts a session's timeout without brokers."""
