@@ -106,6 +106,16 @@ async def test_sessions_that_are_older_than_the_first_worker_are_found(world: Wo
     await edge.no_order()
 
 
+async def test_what_was_published_before_everybody_knew_of_the_first_worker_is_found(memory: MemoryWorld) -> None:
+    edge, waiting, session = Edge(memory), memory.session(), memory.session()
+    await memory.publish(waiting, 1)
+    await edge.offer("w1")
+    await memory.router(**QUICK, serve_rescan_s=3_600, reconcile_interval_s=3_600)
+    assert (await edge.order()).session == waiting  # the scan for the first worker is over
+    await memory.publish(session, 1, logged=False)  # by an edge that marks nothing; the log's record told nobody either
+    assert (await edge.order()).session == session
+
+
 async def test_without_a_cursor_a_session_begins_where_its_window_does(world: World) -> None:
     edge, session = Edge(world), world.session()
     (message,) = await world.publish(session, 1)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from heliograph.router.dispatching import Dispatcher
 from heliograph.router.metrics import RouterMetrics
 from heliograph.service.logs import RateLimitedLog, get_logger
+from heliograph.service.serving import FOLLOW_S
 from heliograph.stores.keys import serving_consumer
 from heliograph.stores.ports import (
     Ack,
@@ -35,6 +36,9 @@ DONE_KEPT_MS = 600_000
 """What is known of a session that was done with: marks that come late would make it due again."""
 
 SCAN_AT_ONCE = 200
+
+KNOWN_S = 4 * FOLLOW_S
+"""After the first worker of an agent type comes, every edge and router knows of it by then, and marks what it sees."""
 
 log = get_logger(__name__)
 
@@ -78,6 +82,8 @@ class Tending:
         self._answered = float("-inf")
         self._reachable_since = clock()
         self._scan_at: dict[str, float] = {}
+        self._new: set[str] = set()
+        """Agent types that others may not know of yet: what they take in before they do, only another scan finds."""
         self._workers: dict[str, set[str]] = {}
         """Names of each agent type's workers at the last look."""
         self._scan_soon = asyncio.Event()
@@ -86,6 +92,7 @@ class Tending:
 
     def _taken(self, kind: str) -> None:
         self._scan_at[kind] = self._clock()
+        self._new.add(kind)
         self._scan_soon.set()
 
     # ---- sweeping ---------------------------------------------------------------------------------------------------
@@ -179,16 +186,18 @@ class Tending:
     # ---- scanning ---------------------------------------------------------------------------------------------------
 
     async def scan(self) -> None:
-        """For ever: find sessions that were never marked, at the beginning and now and then."""
+        """For ever: find sessions that were never marked, twice at the beginning and now and then."""
         while True:
             self._scan_soon.clear()
             now = self._clock()
             held = self._dispatcher.held()
             self._scan_at = {kind: at for kind, at in self._scan_at.items() if kind in held}
+            self._new.intersection_update(held)
             for kind in held:
                 if self._scan_at.get(kind, now) <= now:
+                    self._scan_at[kind] = self._clock() + (KNOWN_S if kind in self._new else self._limits.rescan_s)
+                    self._new.discard(kind)  # before the scan: whoever has it begin anew meanwhile is heard
                     await self.scan_kind(kind)
-                    self._scan_at[kind] = self._clock() + self._limits.rescan_s
             try:
                 async with asyncio.timeout(SWEEP_S):
                     await self._scan_soon.wait()
