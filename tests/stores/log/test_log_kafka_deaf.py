@@ -1,4 +1,4 @@
-"""The admin client: one that hears nothing for long is replaced, since it may stay deaf when its broker is back."""
+"""Kafka clients: one that hears nothing for long is replaced, since it may stay deaf when its broker is back."""
 
 import asyncio
 import concurrent.futures
@@ -11,10 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import Consumer, KafkaError, KafkaException
+from tests.stores.log.helpers import Stores, read_until, write_all
 
-from heliograph.stores.kafka import calls
-from heliograph.stores.kafka.calls import RENEW_S, AdminCalls
+from heliograph.stores.kafka import KafkaLogConsumer, calls, hearing, member
+from heliograph.stores.kafka.calls import AdminCalls
+from heliograph.stores.kafka.group_offsets import GroupOffsets
+from heliograph.stores.kafka.hearing import RENEW_S
 from heliograph.stores.ports import StoreError
 from heliograph.stores.replacements import REPLACEMENTS
 
@@ -139,7 +142,7 @@ def deaf_broker() -> Iterator[str]:
 async def test_librdkafkas_own_is_replaced_again_and_again_and_leaves_no_threads(
     deaf_broker: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(calls, "RENEW_S", 0.5)
+    monkeypatch.setattr(hearing, "RENEW_S", 0.5)
     before, replaced = threads(), REPLACEMENTS.log_clients
     asked = AdminCalls({"bootstrap.servers": deaf_broker}, timeout_s=0.2)
     of_one = threads() - before
@@ -153,6 +156,98 @@ async def test_librdkafkas_own_is_replaced_again_and_again_and_leaves_no_threads
     async with asyncio.timeout(20):
         while threads() > before:
             await asyncio.sleep(0.05)
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Replaced after half a second."""
+    monkeypatch.setattr(hearing, "RENEW_S", 0.5)
+    monkeypatch.setattr(member, "QUIET_S", 0.1)
+    monkeypatch.setattr(member, "LOOK_TIMEOUT_S", 0.2)
+
+
+class Lost:
+    """Makes clients, of which the first reaches a broker that says nothing: it has lost the true ones' addresses."""
+
+    def __init__(self, deaf_broker: str) -> None:
+        self.deaf_broker = deaf_broker
+        self.made: list[Any] = []
+
+    def __call__(self, config: dict[str, Any]) -> Any:
+        if not self.made:
+            config = {**config, "bootstrap.servers": self.deaf_broker}
+        self.made.append(Consumer(config))
+        return self.made[-1]
+
+
+@pytest.mark.parametrize("protocol", ["consumer", "classic"])
+@pytest.mark.usefixtures("impatient")
+async def test_a_member_that_lost_all_brokers_is_replaced_and_reads_where_the_group_is(
+    kafka: Stores, deaf_broker: str, protocol: str
+) -> None:
+    topic, writer = await kafka.topic(), await kafka.writer()
+    await write_all(writer, topic, [b"1", b"2", b"3"])
+    before = await kafka.consumer(topic, protocol=protocol)
+    records = await read_until(before, 3)
+    await before.commit(records[:1])
+    await before.close()
+    lost, replaced = Lost(deaf_broker), REPLACEMENTS.log_clients
+    consumer = await kafka.consumer(topic, protocol=protocol, consumer=lost)
+    assert isinstance(consumer, KafkaLogConsumer)
+    records = await read_until(consumer, 2)
+    assert [record.value for record in records] == [b"2", b"3"]
+    await consumer.commit(records)
+    assert await consumer.committed_past({(topic, records[0].partition): 3}) == {(topic, records[0].partition): True}
+    assert consumer.stats.replaced == 1
+    assert REPLACEMENTS.log_clients >= replaced + 1
+    assert len(lost.made) == 2
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_member_that_hears_its_brokers_is_not_replaced_for_having_nothing_to_read(kafka: Stores) -> None:
+    topic = await kafka.topic()
+    consumer = await kafka.consumer(topic)
+    assert isinstance(consumer, KafkaLogConsumer)
+    until = time.monotonic() + 2
+    while time.monotonic() < until:
+        assert await consumer.poll(10, 0.1) == []
+    assert consumer.stats.replaced == 0
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_members_of_brokers_that_are_away_are_replaced_and_leave_no_threads(deaf_broker: str) -> None:
+    before = threads()
+    consumer = KafkaLogConsumer({"bootstrap.servers": deaf_broker}, "g", protocol="classic")
+    await consumer.start(["t"])
+    async with asyncio.timeout(30):
+        while consumer.stats.replaced < 3:
+            await consumer.poll(10, 0.1)
+    await consumer.close()
+    async with asyncio.timeout(30):
+        while threads() > before:
+            await asyncio.sleep(0.05)
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_who_asks_for_a_groups_offsets_and_lost_all_brokers_is_replaced(kafka: Stores, deaf_broker: str) -> None:
+    topic, writer = await kafka.topic(), await kafka.writer()
+    await write_all(writer, topic, [b"1"])
+    consumer = await kafka.consumer(topic)
+    records = await read_until(consumer, 1)
+    await consumer.commit(records)
+    place = (topic, records[0].partition)
+    lost = Lost(deaf_broker)
+    offsets = GroupOffsets(kafka.properties, kafka.group, 0.5, consumer=lost)
+    found: dict[tuple[str, int], int] = {}
+    async with asyncio.timeout(30):
+        while not found:
+            try:
+                found = await offsets.committed([place])
+            except StoreError:
+                continue
+    assert found == {place: 1}
+    assert len(lost.made) == 2
+    await offsets.close()
 
 
 def threads() -> int:

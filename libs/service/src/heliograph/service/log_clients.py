@@ -8,6 +8,6 @@ def show_log_clients(metrics: Metrics) -> None:
     """As a metric of the service. A gauge, since what it counts is the process', not the registry's."""
     metrics.sampled_gauge(
         "log_clients_replaced",
-        "Admin clients of Kafka that heard nothing for 15 s and were replaced, since the start.",
+        "Clients of Kafka that heard nothing for 15 s and were replaced, since the start.",
         lambda: float(REPLACEMENTS.log_clients),
     )

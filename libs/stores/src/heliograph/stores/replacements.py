@@ -8,7 +8,7 @@ class Replacements:
     """Since the start of the process, whoever of its parts had them."""
 
     log_clients: int = 0
-    """Kafka admin clients that heard nothing for long."""
+    """Kafka clients that heard nothing for long: those that ask, and those that read as members of a group."""
 
 
 REPLACEMENTS = Replacements()

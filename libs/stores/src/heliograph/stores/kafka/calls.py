@@ -18,22 +18,16 @@ from heliograph.stores.kafka.client import (
     bad_configuration,
     configuration,
     library_logger,
-    logger,
     store_error,
 )
+from heliograph.stores.kafka.hearing import Hearing
 from heliograph.stores.ports import StoreError, TopicSpec
-from heliograph.stores.replacements import REPLACEMENTS
 
 REQUEST_TIMEOUT_S = 10.0
 """Of one question, a broker's fail-over included."""
 
 CLOSE_TIMEOUT_S = 2.0
 """For questions still open when the client is closed."""
-
-RENEW_S = 15.0
-"""A client that could not ask the cluster for so long is replaced. librdkafka's may stay deaf when its broker is back:
-a router's did so for two minutes after one had been stopped, while every other client had found it within seconds.
-"""
 
 DEFAULTS: Mapping[str, object] = {
     "metadata.max.age.ms": 2_000,  # a leader that died is asked for no longer; by default it would be for 15 minutes
@@ -120,9 +114,7 @@ class AdminCalls:
         )
         self._client: Any = self._made()
         self._timeout_s = timeout_s
-        self._clock = clock
-        self._deaf_since: float | None = None
-        """Since when no question was answered, whatever the answer."""
+        self._hearing = Hearing("admin", clock)
         self._refreshed_at = float("-inf")
         self._refreshing = asyncio.Lock()
         self._open: set[asyncio.Future[Any]] = set()
@@ -150,22 +142,10 @@ class AdminCalls:
         except (KafkaException, ValueError, TypeError) as error:
             raise bad_configuration(error, self._config) from None
 
-    def _heard(self) -> None:
-        """The cluster answered, if only to say no."""
-        self._deaf_since = None
-
     def _not_heard(self) -> None:
-        """The cluster could not be asked. Whoever has failed for long is replaced, and again after as long: while the
-        cluster is really away that costs a client now and then, and finds it as soon as it is back.
-        """
-        now = self._clock()
-        if self._deaf_since is None:
-            self._deaf_since = now
-        elif now - self._deaf_since >= RENEW_S and self._client is not None:
-            self._deaf_since = now
+        """The cluster could not be asked: a client that failed for long is replaced."""
+        if self._client is not None and self._hearing.missed():
             before, self._client = self._client, self._made()
-            REPLACEMENTS.log_clients += 1
-            logger.warning("admin_client_replaced", extra={"heard_nothing_for_s": RENEW_S})
             task = asyncio.create_task(_let_go(before, frozenset(self._open)))
             self._replaced.add(task)
             task.add_done_callback(self._replaced.discard)
@@ -238,7 +218,7 @@ class AdminCalls:
         except KafkaException as error:
             self._not_heard()
             raise self._explained(store_error("ask for brokers", error)) from None
-        self._heard()
+        self._hearing.heard()
         self._refusals.over()
         return len(metadata.brokers)
 
@@ -298,7 +278,7 @@ class AdminCalls:
             elif isinstance(result, BaseException):
                 raise result
             else:
-                self._heard()
+                self._hearing.heard()
                 found[key] = result
         return found
 
@@ -309,13 +289,13 @@ class AdminCalls:
         except KafkaException as error:
             self._noted(error)
             raise self._explained(classified(what, error)) from error
-        self._heard()
+        self._hearing.heard()
 
     def _noted(self, error: KafkaException) -> None:
         if error.args[0].code() in DEAF:
             self._not_heard()
         else:
-            self._heard()
+            self._hearing.heard()
 
     def _explained(self, error: StoreError) -> StoreError:
         if self._client is not None:

@@ -6,14 +6,15 @@ librdkafka tears the request down twice and aborts the process, or answers nothi
 """
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
-from heliograph.stores.kafka.calls import MISSING, Partition
+from heliograph.stores.kafka.calls import DEAF, MISSING, Partition
 from heliograph.stores.kafka.client import bad_configuration, configuration, library_logger, store_error
+from heliograph.stores.kafka.hearing import Hearing, close_aside
 from heliograph.stores.ports import StoreError
 
 TIMEOUT_S = 5.0
@@ -23,9 +24,16 @@ TIMEOUT_S = 5.0
 class GroupOffsets:
     """Asks for the commits of one group. A thread of its own waits for the answers."""
 
-    def __init__(self, properties: Mapping[str, object], group: str, timeout_s: float = TIMEOUT_S) -> None:
+    def __init__(
+        self,
+        properties: Mapping[str, object],
+        group: str,
+        timeout_s: float = TIMEOUT_S,
+        *,
+        consumer: Callable[[dict[str, Any]], Any] = Consumer,
+    ) -> None:
         """Raises InvalidValueError for a property that librdkafka refuses."""
-        config = configuration(
+        self._config = configuration(
             properties,
             {},
             {
@@ -35,12 +43,17 @@ class GroupOffsets:
                 "logger": library_logger,
             },
         )
-        try:
-            self._consumer: Any = Consumer(config)
-        except (KafkaException, ValueError, TypeError) as error:
-            raise bad_configuration(error, config) from None
+        self._make = consumer
+        self._consumer: Any = self._made()
+        self._hearing = Hearing("group offsets")
         self._timeout_s = timeout_s
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="group-offsets")
+
+    def _made(self) -> Any:
+        try:
+            return self._make(dict(self._config))
+        except (KafkaException, ValueError, TypeError) as error:
+            raise bad_configuration(error, self._config) from None
 
     async def committed(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
         """What the group has committed; partitions without a commit, or that do not exist, are left out."""
@@ -57,7 +70,13 @@ class GroupOffsets:
         try:
             answers = self._consumer.committed(places, timeout=self._timeout_s)
         except KafkaException as error:
+            if error.args[0].code() not in DEAF:
+                self._hearing.heard()
+            elif self._hearing.missed():
+                before, self._consumer = self._consumer, self._made()
+                close_aside(before.close)
             raise store_error("read committed offsets", error) from None
+        self._hearing.heard()
         found = {}
         for place in answers:
             if place.error is not None and place.error.code() not in MISSING:
@@ -68,5 +87,11 @@ class GroupOffsets:
 
     async def close(self) -> None:
         """After the question that is open."""
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._consumer.close)
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._close)
         self._thread.shutdown(wait=False)
+
+    def _close(self) -> None:
+        if self._hearing.deaf:
+            close_aside(self._consumer.close)
+        else:
+            self._consumer.close()

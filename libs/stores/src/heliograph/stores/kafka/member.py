@@ -23,6 +23,7 @@ from heliograph.stores.kafka.client import (
     store_error,
 )
 from heliograph.stores.kafka.decoding import decode
+from heliograph.stores.kafka.hearing import Hearing, close_aside
 from heliograph.stores.ports import LogRecord, StoreError
 
 GroupProtocol = Literal["auto", "consumer", "classic"]
@@ -31,6 +32,8 @@ CALL_TIMEOUT_S = 10.0
 """Of a question to the cluster."""
 LOOK_TIMEOUT_S = 1.0
 """Of a question whether something is there, asked between two polls."""
+QUIET_S = 2.0
+"""Without a record for so long the brokers are asked whether they are there, and again after as long."""
 HEARTBEAT_S = 2.0
 COMMIT_TIMEOUT_S = 5.0
 COMMIT_POLL_S = 0.002
@@ -91,6 +94,8 @@ class ConsumerStats:
     rebalances: int = 0
     rebuilt: int = 0
     """Clients given up after a fatal error."""
+    replaced: int = 0
+    """Clients given up because they heard nothing for long."""
     kept_alive: int = 0
     """Rounds of polling while the caller waited for something else."""
     commits_not_ours: int = 0
@@ -127,6 +132,11 @@ class GroupMember:
         self._paused = False
         self._expected: dict[Partition, int] = {}
         self._brokers_down = False
+        self._hearing = Hearing("group member")
+        self._asked_at = 0.0
+        """When the cluster last answered, or was asked to."""
+        self._life = 0
+        """Which client it is: what those before it still tell is about nothing that is ours."""
         self._rebuilt_at = 0.0
         self._answer: tuple[KafkaError | None, list[TopicPartition]] | None = None
         self.assigned: frozenset[Partition] = frozenset()
@@ -136,6 +146,9 @@ class GroupMember:
         self._refusals = Refusals()
 
     def open(self, topics: list[str]) -> None:
+        self._life += 1
+        self._asked_at = time.monotonic()
+        life = self._life
         classic = {
             "partition.assignment.strategy": "cooperative-sticky",
             "session.timeout.ms": int(self._session_timeout_s * 1000),
@@ -151,8 +164,8 @@ class GroupMember:
                 "enable.auto.offset.store": False,
                 "enable.partition.eof": False,
                 "auto.offset.reset": "earliest",
-                "error_cb": self._on_error,
-                "on_commit": self._on_commit,
+                "error_cb": lambda error: self._on_error(life, error),
+                "on_commit": lambda error, partitions: self._on_commit(life, error, partitions),
                 "logger": library_logger,
                 **(classic if self.protocol == "classic" else {}),
             },
@@ -175,8 +188,12 @@ class GroupMember:
     def leave(self) -> None:
         if self._consumer is not None:
             consumer, self._consumer = self._consumer, None
-            consumer.close()
+            if self._hearing.deaf:
+                close_aside(consumer.close)
+            else:
+                consumer.close()
         self.assigned = frozenset()
+        self._held = []
 
     def consume(self, max_records: int, wait_s: float) -> list[LogRecord]:
         if self._paused:
@@ -192,8 +209,10 @@ class GroupMember:
         except KafkaException as error:
             self._failed(error.args[0], nothing_read=not records and not messages)
         self._take(messages, records)
-        if not records and self._brokers_down:
-            self._probe()
+        if records:
+            self._heard()
+        else:
+            self._listen()
         return records
 
     def _failed(self, error: KafkaError, *, nothing_read: bool) -> None:
@@ -270,19 +289,37 @@ class GroupMember:
         self._rebuilt_at = time.monotonic()
         self.stats.rebuilt += 1
         logger.error("log_consumer_rebuilt", extra={"error": error_name(error), "protocol": self.protocol})
+        self._begin_anew()
+
+    def _begin_anew(self) -> None:
         self.leave()
         self._expected.clear()
         self.committed.clear()
         self.open(self._topics)
 
-    def _probe(self) -> None:
-        """All brokers were down: a StoreError unless one answers."""
+    def _heard(self) -> None:
+        self._asked_at = time.monotonic()
+        self._hearing.heard()
+
+    def _listen(self) -> None:
+        """Nothing was read. Now and then, or when all brokers were down, ask for an answer: without one a client that
+        has been deaf for long is replaced, and a StoreError tells that the brokers are away.
+        """
+        if not self._brokers_down and time.monotonic() - self._asked_at < QUIET_S:
+            return
         try:
-            self._consumer.list_topics(timeout=LOOK_TIMEOUT_S)
+            self._consumer.list_topics(*self._topics[:1], timeout=LOOK_TIMEOUT_S)
         except KafkaException as error:
-            raise self._refusals.explain(store_error("read the log", error)) from None
-        self._brokers_down = False
-        self._refusals.over()
+            self._asked_at = time.monotonic()
+            if self._hearing.missed():
+                self.stats.replaced += 1
+                self._begin_anew()
+            if self._brokers_down:
+                raise self._refusals.explain(store_error("read the log", error)) from None
+        else:
+            self._brokers_down = False
+            self._heard()
+            self._refusals.over()
 
     def commit(self, highest: dict[Partition, int]) -> None:
         ours = {place: offset + 1 for place, offset in highest.items() if place in self.assigned}
@@ -352,6 +389,8 @@ class GroupMember:
 
     def _on_assign(self, consumer: Any, partitions: list[TopicPartition]) -> None:
         """Begin where the group has committed; knowing the offset shows what retention took in between."""
+        if consumer is not self._consumer:
+            return
         self.stats.rebalances += 1
         self._paused = True  # the library remembers that a partition was paused when we had it last
         self.assigned |= {(place.topic, place.partition) for place in partitions}
@@ -368,7 +407,9 @@ class GroupMember:
                 self.committed[place.topic, place.partition] = place.offset
         logger.info("log_partitions_assigned", extra={"partitions": len(partitions), "all": len(self.assigned)})
 
-    def _on_revoke(self, _consumer: Any, partitions: list[TopicPartition]) -> None:
+    def _on_revoke(self, consumer: Any, partitions: list[TopicPartition]) -> None:
+        if consumer is not self._consumer:
+            return  # it was left, with all that it had
         self.stats.rebalances += 1
         gone = {(place.topic, place.partition) for place in partitions}
         self.assigned -= gone
@@ -377,10 +418,13 @@ class GroupMember:
             self.committed.pop(place, None)
         self._held = [record for record in self._held if (record.topic, record.partition) not in gone]
 
-    def _on_commit(self, error: KafkaError | None, partitions: list[TopicPartition]) -> None:
-        self._answer = (error, partitions)
+    def _on_commit(self, life: int, error: KafkaError | None, partitions: list[TopicPartition]) -> None:
+        if life == self._life:
+            self._answer = (error, partitions)
 
-    def _on_error(self, error: KafkaError) -> None:
+    def _on_error(self, life: int, error: KafkaError) -> None:
+        if life != self._life:
+            return
         self._refusals.note(error)
         self.stats.errors[error_name(error)] += 1
         if error.code() == KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001
