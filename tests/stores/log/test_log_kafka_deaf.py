@@ -10,11 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import confluent_kafka
 import pytest
-from confluent_kafka import Consumer, KafkaError, KafkaException
+from confluent_kafka import KafkaError, KafkaException
 from tests.stores.log.helpers import Stores, read_until, write_all
 
-from heliograph.stores.kafka import KafkaLogConsumer, calls, hearing, member
+from heliograph.stores.kafka import KafkaLogConsumer, calls, hearing, member, reader
 from heliograph.stores.kafka.calls import AdminCalls
 from heliograph.stores.kafka.group_offsets import GroupOffsets
 from heliograph.stores.kafka.hearing import RENEW_S
@@ -176,7 +177,7 @@ class Lost:
     def __call__(self, config: dict[str, Any]) -> Any:
         if not self.made:
             config = {**config, "bootstrap.servers": self.deaf_broker}
-        self.made.append(Consumer(config))
+        self.made.append(confluent_kafka.Consumer(config))
         return self.made[-1]
 
 
@@ -248,6 +249,22 @@ async def test_who_asks_for_a_groups_offsets_and_lost_all_brokers_is_replaced(ka
     assert found == {place: 1}
     assert len(lost.made) == 2
     await offsets.close()
+
+
+async def test_a_reader_that_lost_all_brokers_is_replaced_after_the_read_that_it_failed(
+    kafka: Stores, deaf_broker: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topic, writer = await kafka.topic(), await kafka.writer()
+    await write_all(writer, topic, [b"1", b"2"])
+    lost, replaced = Lost(deaf_broker), REPLACEMENTS.log_clients
+    monkeypatch.setattr(reader, "Consumer", lost)
+    reading = await kafka.reader(pool_size=1, stall_timeout_s=0.5)
+    with pytest.raises(StoreError, match="no record for"):
+        [batch async for batch in reading.read(topic, 0, 0, 2)]
+    assert REPLACEMENTS.log_clients == replaced + 1
+    batches = [batch async for batch in reading.read(topic, 0, 0, 2)]
+    assert [record.value for batch in batches for record in batch] == [b"1", b"2"]
+    assert len(lost.made) == 2
 
 
 def threads() -> int:

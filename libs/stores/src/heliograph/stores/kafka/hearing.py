@@ -48,9 +48,14 @@ class Hearing:
         if now - self._deaf_since < RENEW_S:
             return False
         self._deaf_since = now
-        REPLACEMENTS.log_clients += 1
-        logger.warning("log_client_replaced", extra={"client": self._what, "heard_nothing_for_s": RENEW_S})
+        count_replaced(self._what, RENEW_S)
         return True
+
+
+def count_replaced(what: str, heard_nothing_for_s: float) -> None:
+    """Tell of a client that is given up."""
+    REPLACEMENTS.log_clients += 1
+    logger.warning("log_client_replaced", extra={"client": what, "heard_nothing_for_s": heard_nothing_for_s})
 
 
 def close_aside(close: Callable[[], object]) -> None:

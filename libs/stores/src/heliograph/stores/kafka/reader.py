@@ -19,6 +19,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from heliograph.stores.kafka.calls import AdminCalls, Partition
 from heliograph.stores.kafka.client import bad_configuration, configuration, library_logger, store_error
 from heliograph.stores.kafka.decoding import decode
+from heliograph.stores.kafka.hearing import close_aside, count_replaced
 from heliograph.stores.ports import LogRecord, Scanned, StoreError, TopicInfo
 
 T = TypeVar("T")
@@ -28,7 +29,7 @@ POOL_SIZE = 4
 WAIT_S = 0.2
 """For a first record; a closed read ends within this."""
 STALL_TIMEOUT_S = 15.0
-"""A read without a record for so long, though there are some, has failed."""
+"""A read without a record for so long, though there are some, has failed, and its client is replaced."""
 ACQUIRE_TIMEOUT_S = 10.0
 """For a free client."""
 CALL_TIMEOUT_S = 10.0
@@ -59,6 +60,11 @@ class _Client:
 
     def close(self) -> None:
         self.thread.submit(self.consumer.close)
+        self.thread.shutdown(wait=False)
+
+    def give_up(self) -> None:
+        """Close one that may never close; its thread has nothing to do."""
+        close_aside(self.consumer.close)
         self.thread.shutdown(wait=False)
 
 
@@ -157,6 +163,7 @@ class KafkaLogReader:
             return
         client = await self._acquire()
         self.reading += 1
+        stalled = False
         try:
             await client.run(_assign, client.consumer, topic, partition, position)
             moved_at = time.monotonic()
@@ -174,13 +181,14 @@ class KafkaLogReader:
                     position = max(position, earliest)
                     await client.run(_assign, client.consumer, topic, partition, position)
                 elif time.monotonic() - moved_at > self._stall_timeout_s:
+                    stalled = True
                     message = f"read {topic}/{partition}: no record for {self._stall_timeout_s:g} s"
                     raise StoreError("log_unavailable", message)
         except KafkaException as error:
             raise store_error(f"read {topic}/{partition}", error) from None
         finally:
             self.reading -= 1
-            self._release(client)
+            self._release(client, stalled=stalled)
 
     def _ended(self, errors: list[KafkaError], topic: str) -> bool:
         """Whether the log's end was reached; raises for what won't pass by waiting."""
@@ -215,10 +223,16 @@ class KafkaLogReader:
             self._clients.append(client)
         return client
 
-    def _release(self, client: _Client) -> None:
+    def _release(self, client: _Client, *, stalled: bool) -> None:
         """Give the client back once its thread is done with it; runs in a `finally`, so it can't wait."""
         if client not in self._clients:
             return  # closed meanwhile
+        if stalled:
+            count_replaced("reader", self._stall_timeout_s)
+            self._clients.remove(client)
+            client.give_up()
+            self._free.put_nowait(None)
+            return
         loop = asyncio.get_running_loop()
 
         def idle() -> None:
