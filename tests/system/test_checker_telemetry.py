@@ -15,7 +15,7 @@ from tests.system.history import (
     Tally,
     Trouble,
 )
-from tests.system.telemetry_rules import missing_of
+from tests.system.telemetry_rules import LIVE_DEADLINE_S, missing_of
 
 from heliograph.core.messages import AckMode, MessageClass
 from heliograph.core.positions import Position
@@ -251,13 +251,17 @@ def test_what_an_edge_had_in_flight_when_it_died_may_be_uncounted_and_missing_an
     script.flow()
     before = script.now
     lost = script.telemetry()
-    died_s = script.now + 0.2
+    script.now += 2 * LIVE_DEADLINE_S
+    died_s = script.now
     script.history.edges["t#2"] = OTHER_URL
     script.flow()
     script.history.tallies.append(Tally("edge-1", URL, 3, read_s=before + 0.5, died_s=died_s))
     script.history.tallies.append(Tally("edge-2", OTHER_URL, 3, read_s=script.now))
     assert script.violations == []
-    script.history.tallies[0].read_s = lost.answers[0].at_s + 0.01  # it was asked after that one
+    answered_s = lost.answers[0].at_s
+    script.history.tallies[0].read_s = answered_s + LIVE_DEADLINE_S / 2  # asked before it had the live store's answer
+    assert len(script.violations) == 1, "missing and not counted"
+    script.history.tallies[0].read_s = answered_s + LIVE_DEADLINE_S + 0.01
     assert len(script.violations) == 2, "taken and not counted, missing and not counted"
     script.history.tallies[0].read_s = before + 0.5
     script.history.tallies[1].published = 2
