@@ -75,6 +75,14 @@ def test_a_frame_is_equal_byte_for_byte(drawn: list[Message]) -> None:
             assert short_way(frames, value, found) == long_way(value, found) == (one.position, frame(one))
 
 
+@pytest.mark.parametrize("name", ["ce_incarnation", "ce_producerseq"])
+def test_an_incarnation_and_a_producer_seq_belong_together_also_the_short_way(name: str) -> None:
+    frames = RecordFrames(SESSION)
+    frames.read(b"1", headers(message(1)))
+    found = [header for header in headers(message(2)) if header[0] != name]
+    assert short_way(frames, b"1", found) == long_way(b"1", found) == "header_missing"
+
+
 @given(
     st.data(),
     st.one_of(st.none(), st.binary(max_size=30), st.sampled_from([b"[[[", b"{}", b"\xff", b'{"a":\n1}', b"[" * 70])),

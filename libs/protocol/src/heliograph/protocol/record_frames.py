@@ -87,9 +87,13 @@ class RecordFrames:
         digits, ms = sequence[_DASH:], time[20:23]
         if len(digits) != 16 or not digits.isdigit() or not ms.isdigit() or not 0 < (seq := int(digits)) <= MAX_SEQ:
             return None
-        count = _SHARED_HEADERS + 3 - (take("ce_incarnation") is None)
+        count = _SHARED_HEADERS + 3
         producer_seq = take("ce_producerseq")
-        if producer_seq is not None:
+        if (producer_seq is None) != (take("ce_incarnation") is None):
+            return None  # they belong together
+        if producer_seq is None:
+            count -= 1
+        else:
             count += 1
             if not producer_seq.isdigit() or producer_seq[:1] == b"0" or len(producer_seq) > _SAFE_SEQ_DIGITS:
                 return None
