@@ -27,7 +27,7 @@ REQUEST_TIMEOUT_S = 10.0
 """Of one question, a broker's fail-over included."""
 
 CLOSE_TIMEOUT_S = 2.0
-"""For questions still open when the client is closed."""
+"""For questions still open when the client is closed, and for those that it replaced to end."""
 
 DEFAULTS: Mapping[str, object] = {
     "metadata.max.age.ms": 2_000,  # a leader that died is asked for no longer; by default it would be for 15 minutes
@@ -132,6 +132,8 @@ class AdminCalls:
             _abandoned.append(client)
         else:
             await asyncio.get_running_loop().run_in_executor(None, _drop, [client])
+        if self._replaced:
+            await asyncio.wait(self._replaced, timeout=CLOSE_TIMEOUT_S)
         for task in self._replaced:
             task.cancel()
         await asyncio.gather(*self._replaced, return_exceptions=True)
