@@ -14,8 +14,9 @@ from tests.system.evidence import Evidence, Rule, Violation
 from tests.system.history import Attempt, Delivered, History, Outcome, Parted, Subscribed, Tally, View
 
 from heliograph.core.messages import MessageClass
+from heliograph.stores.redis.connection import ConnectionSettings
 
-LIVE_DEADLINE_S = 2.0
+LIVE_DEADLINE_S = ConnectionSettings().deadline_s
 """An edge takes a command to the live store for lost when it has had no answer for so long."""
 
 

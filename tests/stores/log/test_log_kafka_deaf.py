@@ -13,7 +13,7 @@ from typing import Any
 import confluent_kafka
 import pytest
 from confluent_kafka import KafkaError, KafkaException
-from tests.stores.log.helpers import Stores, read_until, write_all
+from tests.stores.log.helpers import Stores, read_until, until, write_all
 
 from heliograph.stores.kafka import KafkaLogConsumer, calls, hearing, member, reader
 from heliograph.stores.kafka.calls import AdminCalls
@@ -150,13 +150,9 @@ async def test_librdkafkas_own_is_replaced_again_and_again_and_leaves_no_threads
     async with asyncio.timeout(20):
         while REPLACEMENTS.log_clients < replaced + 4:
             await failing(asked)
-    async with asyncio.timeout(20):
-        while threads() - before > 2 * of_one + 1:
-            await asyncio.sleep(0.05)
+    await until(lambda: threads() - before <= 2 * of_one + 1, deadline_s=20)
     await asked.close()
-    async with asyncio.timeout(20):
-        while threads() > before:
-            await asyncio.sleep(0.05)
+    await until(lambda: threads() <= before, deadline_s=20)
 
 
 @pytest.fixture
@@ -209,8 +205,8 @@ async def test_a_member_that_hears_its_brokers_is_not_replaced_for_having_nothin
     topic = await kafka.topic()
     consumer = await kafka.consumer(topic)
     assert isinstance(consumer, KafkaLogConsumer)
-    until = time.monotonic() + 3
-    while time.monotonic() < until:
+    end = time.monotonic() + 3
+    while time.monotonic() < end:
         assert await consumer.poll(10, 0.1) == []
     assert consumer.stats.replaced == 0
 
@@ -224,9 +220,7 @@ async def test_members_of_brokers_that_are_away_are_replaced_and_leave_no_thread
         while consumer.stats.replaced < 3:
             await consumer.poll(10, 0.1)
     await consumer.close()
-    async with asyncio.timeout(30):
-        while threads() > before:
-            await asyncio.sleep(0.05)
+    await until(lambda: threads() <= before, deadline_s=30)
 
 
 @pytest.mark.usefixtures("impatient")

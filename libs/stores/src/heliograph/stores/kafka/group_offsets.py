@@ -87,11 +87,6 @@ class GroupOffsets:
 
     async def close(self) -> None:
         """After the question that is open."""
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._close)
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._thread, lambda: self._hearing.close(self._consumer.close))
         self._thread.shutdown(wait=False)
-
-    def _close(self) -> None:
-        if self._hearing.deaf:
-            close_aside(self._consumer.close)
-        else:
-            self._consumer.close()

@@ -36,6 +36,13 @@ class Hearing:
         """The last question was not answered."""
         return self._deaf_since is not None
 
+    def close(self, close: Callable[[], object]) -> None:
+        """Close the client, and wait for it unless it is deaf."""
+        if self.deaf:
+            close_aside(close)
+        else:
+            close()
+
     def heard(self) -> None:
         """The cluster answered, if only to say no."""
         self._deaf_since = None

@@ -23,7 +23,7 @@ from heliograph.stores.kafka.client import (
     store_error,
 )
 from heliograph.stores.kafka.decoding import decode
-from heliograph.stores.kafka.hearing import Hearing, close_aside
+from heliograph.stores.kafka.hearing import Hearing
 from heliograph.stores.ports import LogRecord, StoreError
 
 GroupProtocol = Literal["auto", "consumer", "classic"]
@@ -188,10 +188,7 @@ class GroupMember:
     def leave(self) -> None:
         if self._consumer is not None:
             consumer, self._consumer = self._consumer, None
-            if self._hearing.deaf:
-                close_aside(consumer.close)
-            else:
-                consumer.close()
+            self._hearing.close(consumer.close)
         self.assigned = frozenset()
         self._held = []
 
