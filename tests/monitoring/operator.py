@@ -20,6 +20,7 @@ from heliograph.operator.tenants.status import CONDITIONS
 from heliograph.service.health import Liveness, Readiness
 from heliograph.service.lifecycle import Service, serve
 from heliograph.service.metrics import Metrics
+from heliograph.service.store_events import show_store_events
 
 START_TIMEOUT_S = 20.0
 
@@ -31,6 +32,7 @@ async def running_operator(port: int) -> AsyncIterator[Service]:
     await edges.running(10, 10)
     kube, metrics, readiness, liveness = edges.kube, Metrics("operator"), Readiness(), Liveness()
     KubeMetrics(metrics).request("get", "tenants", 200)  # HttpKube's; the one in memory counts no requests
+    show_store_events(metrics)  # its stores are in memory
     recorder = Recorder(kube, metrics, lambda: 1_000_000.0)
     stores = tenant_rig.Rig().stores
     tenants = TenantReconciler(

@@ -26,6 +26,7 @@ import heliograph.stores.redis
 from heliograph.local.providers import Redis
 from heliograph.local.redis_cluster import RedisCluster
 from heliograph.local.redis_sentinel import RedisSentinel
+from heliograph.stores.events import StoreEvent
 from heliograph.stores.ports import IndexEntry, StoreError
 from heliograph.stores.redis.live import RedisLiveStore
 from heliograph.stores.redis.metadata import (
@@ -140,7 +141,7 @@ async def test_a_password_is_changed_under_services_that_stay_connected(redis_se
     await live.heads(["acme:planner:1"])
     await newcomer.heads(["acme:planner:1"])
     await metadata.redis.ping()
-    assert live.connections["commands"].stats.losses == 0
+    assert live.connections["commands"].stats[StoreEvent.CONNECTION_LOST] == 0
     late = RedisLiveStore(as_user("old"), uniform=random.random)
     with pytest.raises(StoreError):
         await late.start()

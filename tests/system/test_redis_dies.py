@@ -5,7 +5,14 @@ from tests.system.history import EpochTold, Outcome
 from tests.system.load import load
 from tests.system.rig import Rig, until
 
+from heliograph.local.services import ServiceProcess
+
 pytestmark = pytest.mark.xdist_group("system-stores")
+
+
+def lost_connections(rig: Rig, service: ServiceProcess) -> float:
+    name = f"heliograph_{service.service}_store_events_total"
+    return rig.metric(service, name, 'event="connection_lost",store="live"')
 
 
 async def test_redis_restarted_with_its_data_costs_nothing(rig: Rig) -> None:
@@ -24,6 +31,8 @@ async def test_redis_restarted_with_its_data_costs_nothing(rig: Rig) -> None:
 
 async def test_redis_killed_with_its_data_on_disk_costs_nothing(rig: Rig) -> None:
     """kill -9 in the middle of whatever it did; twice, so that an epoch is left while another's end is open."""
+    users = [*rig.stack.edges, *rig.stack.routers]
+    lost = [lost_connections(rig, service) for service in users]
     async with load(rig) as run:
         await run.more()
         for _ in range(2):
@@ -35,6 +44,8 @@ async def test_redis_killed_with_its_data_on_disk_costs_nothing(rig: Rig) -> Non
             run.history.note("redis is back")
             await run.more()
             await run.seen_more()
+    for service, before in zip(users, lost, strict=True):
+        assert lost_connections(rig, service) >= before + 2, service.name
 
 
 async def test_while_redis_is_away_control_is_deferred_and_delivered_in_order_when_it_is_back(rig: Rig) -> None:

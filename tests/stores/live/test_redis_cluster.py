@@ -26,6 +26,7 @@ from tests.stores.live.helpers import (
 from heliograph.core.positions import Position
 from heliograph.local import RedisServer
 from heliograph.local.redis_cluster import RedisCluster
+from heliograph.stores.events import StoreEvent
 from heliograph.stores.keys import CONFIG
 from heliograph.stores.ports import Appended, AppendStatus, Head, StoreError
 from heliograph.stores.redis.cluster import ClusterSettings
@@ -267,7 +268,7 @@ async def test_a_slot_that_moves_under_load_loses_nothing_repeats_nothing_and_ke
     assert (await store.heads([session]))[0].seq == positions[-1].seq
     assert store.load.moves == 1
     assert store.load.moving
-    assert store.stats.given_up == 0
+    assert store.stats[StoreEvent.APPEND_GIVEN_UP] == 0
     for neighbour in neighbours:
         await put(store, message(neighbour))
     await store.close()
@@ -287,7 +288,7 @@ async def test_a_move_that_does_not_end_counts_as_the_live_path_being_away_for_i
     answers = await ask_all(store, [message(session, b"%d" % seq, seq=seq) for seq in range(2, 12)])
     assert {getattr(answer, "code", answer) for answer in answers} == {"live_unavailable"}
     assert not any(answer.maybe_done for answer in answers if isinstance(answer, StoreError))
-    assert store.stats.given_up == 10
+    assert store.stats[StoreEvent.APPEND_GIVEN_UP] == 10
     await put(store, message(beside))
     with pytest.raises(StoreError) as caught:
         await store.heads([session, new_session_in(session)])
@@ -393,7 +394,7 @@ async def test_functions_that_one_primary_lost_are_loaded_there_again(
         client.function_flush()
     answers = await ask_all(store, [message(session, b"%d" % seq, seq=seq) for seq in range(2, 50)])
     assert [status(answer) for answer in answers] == [OK] * 48
-    assert store.stats.functions_loaded == 4
+    assert store.stats[StoreEvent.LIBRARY_LOADED] == 4
 
 
 # ---- start ----------------------------------------------------------------------------------------------------------
@@ -457,7 +458,7 @@ async def test_appends_that_are_held_when_the_store_is_closed_are_told(cluster: 
     answers: list[Appended | StoreError] = []
     for number in range(5):
         store.append(message(session, b"%d" % number), ROOMY, answers.append)
-    await until(lambda: store.stats.redirected > 0)
+    await until(lambda: store.stats[StoreEvent.REDIRECTED] > 0)
     assert store.load.in_flight == 5
     await store.close()
     await until(lambda: len(answers) == 5)

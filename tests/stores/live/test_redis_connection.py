@@ -15,6 +15,7 @@ from tests.stores.live.helpers import Listener, message, new_session, put, redis
 
 from heliograph.local import RedisServer
 from heliograph.local.ports import free_port
+from heliograph.stores.events import StoreEvent
 from heliograph.stores.keys import session_of_channel
 from heliograph.stores.ports import CorruptError, StoreError
 from heliograph.stores.redis.address import RedisAddress
@@ -141,7 +142,7 @@ async def test_more_commands_than_may_be_in_flight_are_refused_and_counted(conne
         await until(lambda: len(replies) == 60)
         refused = [reply for reply in replies if isinstance(reply, StoreError)]
         assert len(refused) == 10
-        assert connection.stats.refused_commands == 10
+        assert connection.stats[StoreEvent.NOT_SENT] == 10
         assert not any(error.maybe_done for error in refused)
 
 
@@ -156,7 +157,7 @@ async def test_a_server_that_does_not_read_fills_a_bounded_queue_only(connected:
         refused = [reply for reply in replies if isinstance(reply, StoreError) and not reply.maybe_done]
         assert len(refused) >= 20
         await until(lambda: len(replies) == 40)
-        assert connection.stats.timeouts == 1
+        assert connection.stats[StoreEvent.ANSWER_LATE] == 1
         fake.reading.set()
 
 
@@ -171,14 +172,14 @@ async def test_what_is_not_the_redis_protocol_drops_the_connection_and_it_comes_
         assert caught.value.maybe_done
         await until(lambda: connection.available)
         assert await connection.call("GET", "good") == "OK" or b"OK"
-        assert connection.stats.connects == 2
+        assert connection.connects == 2
 
 
 async def test_an_answer_that_nobody_asked_for_drops_the_connection(connected: Connected) -> None:
     async with FakeRedis() as fake:
         connection = await connected(fake.connection())
         fake.writers[0].write(b"+SURPRISE\r\n")
-        await until(lambda: connection.stats.losses == 1)
+        await until(lambda: connection.stats[StoreEvent.CONNECTION_LOST] == 1)
         await until(lambda: connection.available)
 
 
@@ -192,7 +193,7 @@ async def test_a_pause_of_this_process_is_not_taken_for_the_servers(connected: C
         time.sleep(QUICK.deadline_s * 1.5)  # noqa: ASYNC251 - that is the pause
         await until(lambda: replies)
         assert not isinstance(replies[0], Exception)
-        assert connection.stats.losses == 0
+        assert connection.stats[StoreEvent.CONNECTION_LOST] == 0
 
 
 async def test_attempts_to_a_server_that_is_away_are_spread_by_the_given_randomness() -> None:
@@ -272,7 +273,7 @@ async def test_a_refused_subscription_is_tried_again_on_a_new_connection() -> No
         await subscriptions.start()
         subscriptions.subscribe(channel, session_of_channel(channel))
         await until(lambda: listener.subscribed)
-        assert (listener.lost, subscriptions.connection.stats.connects) == (1, 2)
+        assert (listener.lost, subscriptions.connection.connects) == (1, 2)
         await subscriptions.close()
 
 

@@ -6,6 +6,7 @@ import pytest
 import redis as redis_client
 from tests.stores.live.helpers import ask, message, new_session, put, redis_store, shard_of
 
+from heliograph.stores.events import StoreEvent
 from heliograph.stores.keys import SessionKeys, ShardKeys
 from heliograph.stores.ports import CorruptError
 from heliograph.stores.redis.live import RedisLiveStore
@@ -114,10 +115,10 @@ async def test_garbage_in_the_state_refuses_by_name(
         with pytest.raises(CorruptError) as caught:
             await call
         assert caught.value.key == place.keys.meta.decode()
-    corrupt_before = store.stats.corrupt_values
+    corrupt_before = store.stats[StoreEvent.VALUE_CORRUPT]
     (head,) = await store.heads([place.session])
     assert head.epoch == "", "one corrupt session must not hide the heads of the others"
-    assert store.stats.corrupt_values == corrupt_before + 1
+    assert store.stats[StoreEvent.VALUE_CORRUPT] == corrupt_before + 1
 
 
 @pytest.mark.parametrize("garbage", [SECRET, b"", b"x" * 17, b"x" * (8 * 24)])

@@ -9,6 +9,7 @@ from tests.stores.live.helpers import in_shard_of, message, new_session, put, re
 
 from heliograph.core.positions import Position
 from heliograph.local import RedisServer
+from heliograph.stores.events import StoreEvent
 from heliograph.stores.keys import SessionKeys, client_consumer
 from heliograph.stores.ports import Ack, Acknowledged, AckStatus, CorruptError, StoreError
 from heliograph.stores.redis.live import RedisLiveStore
@@ -90,12 +91,12 @@ async def test_a_cursor_that_is_not_ours_is_named_and_harms_nobody_else(
     assert SECRET.decode() not in str(answers[0])
     assert answers[1:] == [Acknowledged(AckStatus.OK, position, 0), Acknowledged(AckStatus.OK, others, 0)]
     assert client.hget(key, ME) == garbage, "left as it is, for who looks into it"
-    corrupt_before = store.stats.corrupt_values
+    corrupt_before = store.stats[StoreEvent.VALUE_CORRUPT]
     with pytest.raises(CorruptError) as caught:
         await store.cursors(session, [ME])
     assert caught.value.key == key.decode()
     assert SECRET.decode() not in str(caught.value)
-    assert store.stats.corrupt_values == corrupt_before + 1
+    assert store.stats[StoreEvent.VALUE_CORRUPT] == corrupt_before + 1
     assert await store.cursors(session, ["c:b"]) == [position]
     client.hdel(key, ME)
     assert await store.acknowledge([Ack(session, ME, position)]) == [Acknowledged(AckStatus.OK, position, 0)]

@@ -29,6 +29,7 @@ from tests.stores.live.helpers import (
 from heliograph.core.positions import Position
 from heliograph.local import RedisServer
 from heliograph.protocol.messages import frame_position
+from heliograph.stores.events import StoreEvent
 from heliograph.stores.keys import SessionKeys
 from heliograph.stores.ports import Appended, StoreError
 from heliograph.stores.redis.connection import ConnectionSettings
@@ -87,7 +88,7 @@ async def test_a_server_killed_in_mid_pipeline_answers_each_append_or_says_maybe
     errors = [answer for answer in answers if isinstance(answer, StoreError)]
     assert len(errors) == 500
     assert all((error.code, error.maybe_done) == ("live_unavailable", True) for error in errors)
-    assert store.connections["commands"].stats.losses == 1
+    assert store.connections["commands"].stats[StoreEvent.CONNECTION_LOST] == 1
 
 
 async def test_commands_while_the_server_is_down_fail_at_once_and_were_not_done(
@@ -143,7 +144,7 @@ async def test_a_stopped_server_is_noticed_by_the_deadline_and_found_again(
     assert isinstance(answer, StoreError)
     assert (answer.code, answer.maybe_done) == ("live_unavailable", True)
     assert not store.available
-    assert store.connections["commands"].stats.timeouts == 1
+    assert store.connections["commands"].stats[StoreEvent.ANSWER_LATE] == 1
     stopped(False)
     await until(lambda: all_up(store))
     assert status(await ask(store, message(session, b"2", seq=1))) in {OK, DUPLICATE}
@@ -169,7 +170,7 @@ async def test_functions_that_are_gone_are_loaded_again_and_the_failed_calls_rep
     client.function_flush()
     answers = await ask_all(store, [message(session, b"%d" % seq, seq=seq) for seq in range(2, 102)])
     assert [(status(answer), getattr(answer, "seq", 0)) for answer in answers] == [(OK, seq) for seq in range(2, 102)]
-    assert store.stats.functions_loaded == 2
+    assert store.stats[StoreEvent.LIBRARY_LOADED] == 2
     client.function_flush()
     assert [head.seq for head in await store.heads([session, new_session()])] == [101, 0]
     client.function_flush()
@@ -261,7 +262,7 @@ async def test_a_45_mb_catch_up_comes_in_pages_and_costs_no_connection(
     assert seqs == list(range(1, CATCH_UP_MESSAGES + 1))
     assert size > 45_000_000
     await until(lambda: len(listener.of(live_session)) == sent)
-    assert [connection.stats.losses for connection in store.connections.values()] == [0, 0, 0]
+    assert [connection.stats[StoreEvent.CONNECTION_LOST] for connection in store.connections.values()] == [0, 0, 0]
     await store.close()
     with redis_client.Redis.from_url(server.url) as simple:
         # Many times, since a reader as fast as the server may get away with one.

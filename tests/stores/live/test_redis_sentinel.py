@@ -20,6 +20,7 @@ from tests.stores.live.helpers import (
 from heliograph.core.positions import Position
 from heliograph.local import RedisServer
 from heliograph.local.redis_sentinel import MASTER, RedisSentinel
+from heliograph.stores.events import StoreEvent
 from heliograph.stores.ports import Appended, StoreError
 from heliograph.stores.redis.connection import ConnectionSettings
 from heliograph.stores.redis.live import RedisLiveStore
@@ -99,7 +100,7 @@ async def test_a_primary_that_became_a_replica_is_left_when_it_says_so(
         answer = await ask(store, message(session, b"2", seq=2))
         assert isinstance(answer, StoreError)
         assert (answer.code, answer.maybe_done) == ("live_unavailable", False)
-        await until(lambda: store.connections["commands"].stats.losses == 1)
+        await until(lambda: store.connections["commands"].stats[StoreEvent.CONNECTION_LOST] == 1)
         client.execute_command("REPLICAOF", "NO", "ONE")
     await until_taken(store, session)
     await store.close()

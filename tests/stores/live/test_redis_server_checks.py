@@ -10,6 +10,7 @@ import redis as redis_client
 from tests.stores.live.helpers import message, new_session, put, redis_store, until
 
 from heliograph.local import RedisServer
+from heliograph.stores.events import StoreEvent
 from heliograph.stores.ports import StoreError
 from heliograph.stores.redis import library
 from heliograph.stores.redis.live import RedisLiveStore
@@ -32,7 +33,7 @@ async def test_a_redis_that_begins_to_evict_is_noticed_on_reconnect(
     with redis_client.Redis.from_url(server.url) as client:
         client.config_set("maxmemory-policy", "volatile-ttl")
         client.client_kill_filter(_type="normal", skipme=True)
-        await until(lambda: store.connections["commands"].stats.losses == 1)
+        await until(lambda: store.connections["commands"].stats[StoreEvent.CONNECTION_LOST] == 1)
         with pytest.raises(StoreError):
             await store.heads([new_session()])
         client.config_set("maxmemory-policy", "noeviction")
@@ -83,7 +84,7 @@ async def test_no_more_rights_are_needed_than_these(redis_server: Callable[..., 
 async def test_a_library_that_is_there_is_not_loaded_again(redis_server: Callable[..., RedisServer]) -> None:
     server = redis_server()
     stores = [await redis_store(server) for _ in range(2)]
-    assert [store.stats.functions_loaded for store in stores] == [1, 0]
+    assert [store.stats[StoreEvent.LIBRARY_LOADED] for store in stores] == [1, 0]
     for store in stores:
         await store.close()
 
@@ -97,7 +98,7 @@ async def test_a_library_is_raised_to_our_revision_and_never_lowered(
     with redis_client.Redis.from_url(server.url) as client:
         client.function_load(library.source().replace(f"REVISION = {library.revision()}", f"REVISION = {revision}"))
         store = await redis_store(server)
-        assert store.stats.functions_loaded == loaded
+        assert store.stats[StoreEvent.LIBRARY_LOADED] == loaded
         assert client.fcall("hg1_version", 0) == max(revision, library.revision())
     await put(store, message(new_session()))
     await store.close()

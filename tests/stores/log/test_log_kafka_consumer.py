@@ -15,6 +15,7 @@ from tests.stores.log.helpers import Stores, read_until, until, write, write_all
 from heliograph.core.errors import InvalidValueError
 from heliograph.local.kafka import KafkaServer, Seat
 from heliograph.protocol.messages import RecordError, message_from_record
+from heliograph.stores.events import StoreEvent
 from heliograph.stores.kafka import KafkaLogConsumer
 from heliograph.stores.kafka.member import GROWTH_SEEN_S
 from heliograph.stores.ports import LogRecord, StoreError, TopicSpec
@@ -101,7 +102,7 @@ async def test_a_member_whose_caller_waits_stays_and_takes_part_in_rebalances(ka
     assert waiting.stats.kept_alive > 0
     (kept,), (given,) = waiting.assigned, joining.assigned
     await waiting.commit(batch)
-    assert waiting.stats.commits_not_ours == 1
+    assert waiting.stats[StoreEvent.COMMIT_NOT_OURS] == 1
     for partition in range(2):
         await write(writer, topic, b"2", partition=partition)
     assert [(record.partition, record.offset) for record in await read_until(waiting, 1)] == [(kept[1], 1)]
@@ -144,7 +145,7 @@ async def test_a_commit_that_is_refused_though_the_partition_stays_ours_is_to_be
     assert await consumer.committed_past({(topic, 0): 2}) == {(topic, 0): False}
     await consumer.commit(records)
     assert await consumer.committed_past({(topic, 0): 2}) == {(topic, 0): True}
-    assert consumer.stats.commits_not_ours == 0
+    assert consumer.stats[StoreEvent.COMMIT_NOT_OURS] == 0
 
 
 async def test_a_commit_that_is_refused_for_a_topic_that_is_gone_is_no_error(kafka: Stores) -> None:
@@ -166,7 +167,7 @@ async def test_a_commit_that_is_refused_for_a_topic_that_is_gone_is_no_error(kaf
         return True
 
     await until(passed_over)
-    assert consumer.stats.commits_not_ours == 1
+    assert consumer.stats[StoreEvent.COMMIT_NOT_OURS] == 1
 
 
 async def test_nothing_is_lost_while_the_caller_waits(kafka: Stores) -> None:
@@ -180,7 +181,7 @@ async def test_nothing_is_lost_while_the_caller_waits(kafka: Stores) -> None:
         await until(lambda before=before: consumer.stats.kept_alive > before + 2)  # type: ignore[misc]
         expected = list(range(1 + (number - 1) * 20, 1 + number * 20))
         assert offsets(await read_until(consumer, 20)) == expected
-    assert consumer.stats.skipped == consumer.stats.rewound == 0
+    assert consumer.stats[StoreEvent.OFFSET_SKIPPED] == consumer.stats[StoreEvent.PARTITION_REWOUND] == 0
 
 
 @PROTOCOLS
@@ -204,7 +205,7 @@ async def test_a_topic_made_again_is_read_from_its_beginning(kafka: Stores, prot
         return seen >= {b"new %d" % number for number in range(8)}
 
     await until(all_read)
-    assert consumer.stats.recreated == 1
+    assert consumer.stats[StoreEvent.TOPIC_RECREATED] == 1
     assert b"old" not in seen
 
 
@@ -217,7 +218,7 @@ async def test_what_retention_took_before_it_was_read_is_counted(kafka: Stores) 
     await kafka.forget_before(topic, 6)
     second = await kafka_consumer(kafka, topic)
     assert offsets(await read_until(second, 4)) == [6, 7, 8, 9]
-    assert second.stats.skipped == 4
+    assert second.stats[StoreEvent.OFFSET_SKIPPED] == 4
     assert await second.committed_past({(topic, 0): 6}) == {(topic, 0): True}
     assert await second.committed_past({(topic, 0): 7}) == {(topic, 0): False}
 
@@ -314,7 +315,7 @@ async def test_a_broker_without_the_new_protocol_is_spoken_to_in_the_old_one_and
     await write(writer, topic, b"1")
     consumer = await kafka_consumer(kafka, topic)
     records = await read_until(consumer, 1)
-    assert (consumer.protocol, consumer.stats.rebuilt) == ("classic", 1)
+    assert (consumer.protocol, consumer.stats[StoreEvent.MEMBER_REBUILT]) == ("classic", 1)
     await consumer.commit(records)
 
     classic_kafka.kill()

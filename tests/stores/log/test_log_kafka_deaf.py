@@ -15,14 +15,19 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException
 from tests.stores.log.helpers import Stores, read_until, until, write_all
 
+from heliograph.stores.events import StoreEvent
 from heliograph.stores.kafka import KafkaLogConsumer, calls, hearing, member, reader
 from heliograph.stores.kafka.calls import AdminCalls
 from heliograph.stores.kafka.group_offsets import GroupOffsets
-from heliograph.stores.kafka.hearing import RENEW_S
+from heliograph.stores.kafka.hearing import RENEW_S, REPLACED
 from heliograph.stores.ports import StoreError
-from heliograph.stores.replacements import REPLACEMENTS
 
 PLACES = [("topic", 0)]
+
+
+def replacements() -> int:
+    """Clients that this process has replaced."""
+    return REPLACED[StoreEvent.CLIENT_REPLACED]
 
 
 class Clock:
@@ -75,7 +80,7 @@ async def failing(asked: AdminCalls) -> None:
 
 
 async def test_one_that_hears_nothing_for_long_is_replaced_and_let_go(client: type[Client]) -> None:
-    clock, replaced = Clock(), REPLACEMENTS.log_clients
+    clock, replaced = Clock(), replacements()
     asked = AdminCalls({"bootstrap.servers": "nowhere:1"}, clock=clock)
     client.answer = KafkaError(KafkaError._TIMED_OUT)
     for _ in range(3):
@@ -91,7 +96,7 @@ async def test_one_that_hears_nothing_for_long_is_replaced_and_let_go(client: ty
     clock.now += RENEW_S
     await failing(asked)
     assert len(client.made) == 3
-    assert REPLACEMENTS.log_clients == replaced + 2
+    assert replacements() == replaced + 2
     await asyncio.gather(*asked._replaced)
     gc.collect()
     assert [ref() is None for ref in client.made] == [True, True, False]
@@ -144,11 +149,11 @@ async def test_librdkafkas_own_is_replaced_again_and_again_and_leaves_no_threads
     deaf_broker: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hearing, "RENEW_S", 0.5)
-    before, replaced = threads(), REPLACEMENTS.log_clients
+    before, replaced = threads(), replacements()
     asked = AdminCalls({"bootstrap.servers": deaf_broker}, timeout_s=0.2)
     of_one = threads() - before
     async with asyncio.timeout(20):
-        while REPLACEMENTS.log_clients < replaced + 4:
+        while replacements() < replaced + 4:
             await failing(asked)
     await until(lambda: threads() - before <= 2 * of_one + 1, deadline_s=20)
     await asked.close()
@@ -188,7 +193,7 @@ async def test_a_member_that_lost_all_brokers_is_replaced_and_reads_where_the_gr
     records = await read_until(before, 3)
     await before.commit(records[:1])
     await before.close()
-    lost, replaced = Lost(deaf_broker), REPLACEMENTS.log_clients
+    lost, replaced = Lost(deaf_broker), replacements()
     consumer = await kafka.consumer(topic, protocol=protocol, consumer=lost)
     assert isinstance(consumer, KafkaLogConsumer)
     records = await read_until(consumer, 2)
@@ -197,7 +202,7 @@ async def test_a_member_that_lost_all_brokers_is_replaced_and_reads_where_the_gr
     assert await consumer.committed_past({(topic, records[0].partition): 3}) == {(topic, records[0].partition): True}
     assert consumer.stats.replaced >= 1
     assert len(lost.made) == consumer.stats.replaced + 1
-    assert REPLACEMENTS.log_clients >= replaced + consumer.stats.replaced
+    assert replacements() >= replaced + consumer.stats.replaced
 
 
 @pytest.mark.usefixtures("impatient")
@@ -250,12 +255,12 @@ async def test_a_reader_that_lost_all_brokers_is_replaced_after_the_read_that_it
 ) -> None:
     topic, writer = await kafka.topic(), await kafka.writer()
     await write_all(writer, topic, [b"1", b"2"])
-    lost, replaced = Lost(deaf_broker), REPLACEMENTS.log_clients
+    lost, replaced = Lost(deaf_broker), replacements()
     monkeypatch.setattr(reader, "Consumer", lost)
     reading = await kafka.reader(pool_size=1, stall_timeout_s=3.0)
     with pytest.raises(StoreError, match="no record for"):
         [batch async for batch in reading.read(topic, 0, 0, 2)]
-    assert REPLACEMENTS.log_clients == replaced + 1
+    assert replacements() == replaced + 1
     batches = [batch async for batch in reading.read(topic, 0, 0, 2)]
     assert [record.value for batch in batches for record in batch] == [b"1", b"2"]
     assert len(lost.made) == 2

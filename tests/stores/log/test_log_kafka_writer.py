@@ -15,6 +15,7 @@ from tests.stores.log.helpers import Stores, read_until, until, write, write_all
 
 from heliograph.core.errors import InvalidValueError
 from heliograph.local.kafka import KafkaServer
+from heliograph.stores.events import StoreEvent
 from heliograph.stores.kafka import KafkaLogWriter
 from heliograph.stores.kafka.writer import REPORTS_AT_ONCE
 from heliograph.stores.ports import LogWriter, StoreError, TopicSpec
@@ -70,7 +71,7 @@ async def test_a_full_queue_refuses_at_once(kafka: Stores) -> None:
         writer.write(topic, 0, b"k", b"v", [], None)
     with pytest.raises(StoreError, match="full"):
         writer.write(topic, 0, b"k", b"v", [], None)
-    assert writer.errors["_QUEUE_FULL"] == 1
+    assert writer.stats.errors["_QUEUE_FULL"] == 1
     assert writer.in_flight == 10
     assert await writer.close(10.0) == 0
 
@@ -120,7 +121,7 @@ async def test_one_callback_that_fails_does_not_keep_others_from_being_told(kafk
         writer.write(topic, 0, b"k", b"v", [], done)
     await until(lambda: writer.in_flight == 0)
     assert told.told == [None, None]
-    assert writer.callback_failures == 2
+    assert writer.stats[StoreEvent.CALLBACK_FAILED] == 2
 
 
 async def test_a_property_the_library_refuses_is_named_without_its_value() -> None:
@@ -150,7 +151,7 @@ async def test_without_brokers_a_write_fails_after_the_delivery_timeout_and_may_
     error = told.told[0]
     assert error is not None
     assert (error.code, error.maybe_done) == ("log_unavailable", True)
-    assert writer.errors["_MSG_TIMED_OUT"] == 1
+    assert writer.stats.errors["_MSG_TIMED_OUT"] == 1
     assert writer.brokers_down
     assert writer.load.broker_errors >= 1
     assert writer.oldest_unacknowledged_s == 0.0
@@ -220,9 +221,9 @@ async def test_a_fatal_error_ends_the_producer_not_the_writer(kafka: Stores) -> 
     make_fatal(made[0])
     await until(lambda: bool(told.told))
     await until(lambda: written(writer, topic))
-    assert writer.rebuilt == 1
+    assert writer.stats[StoreEvent.PRODUCER_REBUILT] == 1
     assert len(made) == 2
-    assert writer.errors["client:OUT_OF_ORDER_SEQUENCE_NUMBER"] == 1
+    assert writer.stats.errors["client:OUT_OF_ORDER_SEQUENCE_NUMBER"] == 1
     await until(lambda: not writer._retired)
     assert writer.in_flight == 0
 

@@ -161,6 +161,22 @@ class _SampledGauge:
         yield family
 
 
+class _SampledCounter:
+    def __init__(
+        self, name: str, reason: str, read: Callable[[], Mapping[tuple[str, ...], float]], labels: Sequence[str]
+    ) -> None:
+        self._name, self._reason, self._read, self._labels = name, reason, read, tuple(labels)
+
+    def describe(self) -> Iterable[Metric]:
+        yield CounterMetricFamily(self._name, self._reason, labels=self._labels)
+
+    def collect(self) -> Iterable[Metric]:
+        family = CounterMetricFamily(self._name, self._reason, labels=self._labels)
+        for values, number in list(self._read().items())[:MAX_SERIES]:
+            family.add_metric(values, number)
+        yield family
+
+
 class _BuildInfo:
     def __init__(self, service: str, version: str) -> None:
         self._value = {"service": service, "version": version, "python": platform.python_version()}
@@ -231,6 +247,13 @@ class Metrics:
         """A gauge that is computed when somebody scrapes: `read` gives a number, or one for each value of `label`."""
         full = self._named(name, (label,) if label else ())
         self.registry.register(_SampledGauge(full, reason, read, label))
+
+    def sampled_counter(
+        self, name: str, reason: str, read: Callable[[], Mapping[tuple[str, ...], float]], labels: Sequence[str]
+    ) -> None:
+        """A counter that somebody else keeps: `read` gives numbers that only rise, by the values of `labels`."""
+        full = self._named(name, labels, counter=True)
+        self.registry.register(_SampledCounter(full, reason, read, labels))
 
     def _named(self, name: str, labels: Sequence[str], *, counter: bool = False, measured: bool = False) -> str:
         if not _NAME.fullmatch(name):

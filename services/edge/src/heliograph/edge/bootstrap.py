@@ -46,10 +46,10 @@ from heliograph.service.garbage import collect_garbage_less
 from heliograph.service.health import Liveness, Readiness
 from heliograph.service.http import create_app
 from heliograph.service.lifecycle import Component, Service, open_sockets
-from heliograph.service.log_clients import show_log_clients
 from heliograph.service.metrics import Metrics
 from heliograph.service.refusals import Refusals
 from heliograph.service.serving import ServeMarks
+from heliograph.service.store_events import show_store_events
 from heliograph.service.tenants import TenantDirectory, instance_name
 from heliograph.service.tokens import TokenVerifier
 from heliograph.service.topic_watch import TopicWatch
@@ -178,7 +178,7 @@ def compose(settings: EdgeSettings, stores: Stores) -> Service:
     """The edge on any stores. Must be called on the event loop that it will run on."""
     loop = asyncio.get_running_loop()
     metrics = Metrics("edge", VERSION)
-    show_log_clients(metrics)
+    show_store_events(metrics)
     edge_metrics = EdgeMetrics(metrics)
     readiness, liveness = Readiness(), Liveness()
     tracing = Tracing(

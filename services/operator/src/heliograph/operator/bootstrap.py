@@ -26,8 +26,8 @@ from heliograph.service.background import BackgroundTasks
 from heliograph.service.health import Liveness, Readiness
 from heliograph.service.http import create_app
 from heliograph.service.lifecycle import Component, Service
-from heliograph.service.log_clients import show_log_clients
 from heliograph.service.metrics import Metrics
+from heliograph.service.store_events import show_store_events
 from heliograph.stores.kafka import KafkaLogAccess, KafkaLogAdmin
 from heliograph.stores.keys import Topics
 from heliograph.stores.redis.live import RedisLiveStore
@@ -46,7 +46,7 @@ VERSION = importlib.metadata.version("heliograph-operator")
 async def build(settings: OperatorSettings) -> Service:
     """The operator on a real API server."""
     metrics, readiness, liveness = Metrics("operator", VERSION), Readiness(), Liveness()
-    show_log_clients(metrics)
+    show_store_events(metrics)
     counted = KubeMetrics(metrics)
     kube = HttpKube(login, counted, timeout_s=settings.kube_timeout_s)
     watcher = KopfWatcher(

@@ -14,6 +14,7 @@ from heliograph.service.http import create_app
 from heliograph.service.lifecycle import Component, Service
 from heliograph.service.metrics import Metrics
 from heliograph.service.refusals import Refusals
+from heliograph.service.store_events import show_store_events
 from heliograph.service.tenants import TenantDirectory, instance_name
 from heliograph.service.tokens import TokenVerifier
 from heliograph.stores.ports import ConnectionStore, LiveStore, TenantStore
@@ -48,6 +49,7 @@ def compose(
 ) -> Service:
     """The registry on any stores."""
     metrics = Metrics("registry", VERSION)
+    show_store_events(metrics)
     readiness, liveness = Readiness(), Liveness()
     directory = TenantDirectory(tenants, readiness.condition("tenants"), metrics, service=instance_name("registry"))
     refusals = Refusals(settings.refusal_log_interval_s)

@@ -24,9 +24,9 @@ from heliograph.service.garbage import collect_garbage_less
 from heliograph.service.health import Condition, Liveness, Readiness
 from heliograph.service.http import create_app
 from heliograph.service.lifecycle import Component, Service
-from heliograph.service.log_clients import show_log_clients
 from heliograph.service.metrics import Metrics
 from heliograph.service.refusals import Refusals
+from heliograph.service.store_events import show_store_events
 from heliograph.service.tenants import TenantDirectory, instance_name
 from heliograph.service.tokens import TokenVerifier
 from heliograph.service.topic_watch import TopicWatch
@@ -114,7 +114,7 @@ async def build(settings: ReplaySettings) -> Service:
 def compose(settings: ReplaySettings, stores: Stores) -> Service:
     """Replay on any stores. Must be called on the event loop that it will run on."""
     metrics = Metrics("replay", VERSION)
-    show_log_clients(metrics)
+    show_store_events(metrics)
     counts = ReplayMetrics(metrics)
     readiness, liveness = Readiness(), Liveness()
     directory = TenantDirectory(

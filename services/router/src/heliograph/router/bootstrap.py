@@ -28,9 +28,9 @@ from heliograph.service.background import BackgroundTasks
 from heliograph.service.health import Liveness, Readiness
 from heliograph.service.http import create_app
 from heliograph.service.lifecycle import Component, Service
-from heliograph.service.log_clients import show_log_clients
 from heliograph.service.metrics import Metrics
 from heliograph.service.serving import ServeMarks
+from heliograph.service.store_events import show_store_events
 from heliograph.service.tenants import TenantDirectory, instance_name
 from heliograph.service.topic_watch import TopicWatch
 from heliograph.stores.keys import Topics
@@ -137,7 +137,7 @@ async def build(settings: RouterSettings) -> Service:
 def compose(settings: RouterSettings, stores: Stores) -> Service:
     """The router on any stores. Must be called on the event loop that it will run on."""
     metrics = Metrics("router", VERSION)
-    show_log_clients(metrics)
+    show_store_events(metrics)
     counted = RouterMetrics(metrics)
     readiness, liveness = Readiness(), Liveness()
     names = Topics(settings.topic_prefix)

@@ -307,6 +307,18 @@ def how_are_the_stores() -> list[Panel]:
             Query(rate("heliograph_replay_store_failures_total", "store"), "replay: {{store}}"),
             Query(rate("heliograph_replay_requests_refused_total", "reason"), "replay refused: {{reason}}"),
         ),
+        series(
+            "What happened at the stores",
+            "Connections lost, clients replaced, partitions moved: docs/reference/store-events.md has all.",
+            PER_S,
+            *(
+                Query(
+                    f"{rate(f'heliograph_{name}_store_events_total', 'store', 'event')} > 0",
+                    f"{name}: {{{{store}}}} {{{{event}}}}",
+                )
+                for name in SERVICES
+            ),
+        ),
     ]
 
 

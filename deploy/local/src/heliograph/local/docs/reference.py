@@ -6,7 +6,13 @@ from typing import Any
 import yaml
 
 from heliograph.local.docs.rights import rights_page
-from heliograph.local.docs.tables import close_codes_page, codes_page, redis_keys_page, topics_and_headers_page
+from heliograph.local.docs.tables import (
+    close_codes_page,
+    codes_page,
+    redis_keys_page,
+    store_events_page,
+    topics_and_headers_page,
+)
 from heliograph.protocol.asyncapi import asyncapi
 from heliograph.protocol.schemas import frames_schema, tenant_schema
 
@@ -18,6 +24,7 @@ INDEX = {
     "codes.md": "Why a request was refused, and whether to try again; reasons of gaps",
     "topics-and-headers.md": "Kafka topics, and the headers of a record",
     "redis-keys.md": "Every Redis key",
+    "store-events.md": "What services count of their stores, and of their way to them",
     "rights.md": "What the services may do in Kafka and Redis: ACLs",
 }
 
@@ -33,6 +40,7 @@ def rendered() -> dict[str, str]:
         "codes.md": codes_page(),
         "topics-and-headers.md": topics_and_headers_page(),
         "redis-keys.md": redis_keys_page(),
+        "store-events.md": store_events_page(),
         "rights.md": rights_page(),
     }
     return {f"reference/{name}": text for name, text in files.items()}

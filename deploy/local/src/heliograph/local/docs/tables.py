@@ -8,6 +8,7 @@ from heliograph.protocol.headers import HEADERS
 from heliograph.protocol.messages import OWN_EVENT_TYPES
 from heliograph.protocol.schemas import attribute_docs
 from heliograph.protocol.tenants import DAY_S, RETENTION_CLASSES, TopicsSettings
+from heliograph.stores.events import MEANINGS
 from heliograph.stores.keys import REDIS_KEYS, SHARED, Topics
 
 _STORES = {
@@ -69,6 +70,24 @@ def redis_keys_page() -> str:
         f"`{{vN}}` is the virtual shard of a session, crc32 of its key mod {VIRTUAL_SHARDS}, and the Redis hash tag:"
         " everything one function call touches lies in one slot. Formats are ours and change with versions: read them"
         " through the services, not directly.",
+        *parts,
+    )
+
+
+def store_events_page() -> str:
+    parts: list[str] = []
+    for store, events in MEANINGS.items():
+        rows = [(f"`{event}`", meaning) for event, meaning in events.items()]
+        parts += [f"## `{store}`", as_table(("event", "meaning"), rows)]
+    return page(
+        "Events of the stores",
+        "heliograph.stores.events",
+        "`heliograph_<service>_store_events_total{store, event}`, of each service: what happened between it and the"
+        " live Redis (`live`) or Kafka (`log`) since it was started. None of these is a loss: each is dealt with, and"
+        " counted."
+        " `heliograph_<service>_store_errors_total{store, code}` counts errors that were told: of Kafka by"
+        " librdkafka's names (those of a client by itself begin with `client:`), of the live Redis by our codes, of"
+        " the `metadata` Redis (and the token store) by redis-py's classes.",
         *parts,
     )
 

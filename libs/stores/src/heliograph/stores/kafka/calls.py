@@ -13,10 +13,12 @@ from typing import Any, Literal, Protocol
 import confluent_kafka.admin
 from confluent_kafka import KafkaError, KafkaException, TopicCollection, TopicPartition
 
+from heliograph.stores.events import LOG, Tally
 from heliograph.stores.kafka.client import (
     Refusals,
     bad_configuration,
     configuration,
+    error_name,
     library_logger,
     store_error,
 )
@@ -115,6 +117,7 @@ class AdminCalls:
         self._client: Any = self._made()
         self._timeout_s = timeout_s
         self._hearing = Hearing("admin", clock)
+        self._stats = Tally(LOG)
         self._refreshed_at = float("-inf")
         self._refreshing = asyncio.Lock()
         self._open: set[asyncio.Future[Any]] = set()
@@ -294,7 +297,10 @@ class AdminCalls:
         self._hearing.heard()
 
     def _noted(self, error: KafkaException) -> None:
-        if error.args[0].code() in DEAF:
+        code = error.args[0].code()
+        if code not in MISSING:
+            self._stats.error(error_name(error.args[0]))
+        if code in DEAF:
             self._not_heard()
         else:
             self._hearing.heard()

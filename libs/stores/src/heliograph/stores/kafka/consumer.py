@@ -16,10 +16,11 @@ from typing import Any, TypeVar
 
 from confluent_kafka import Consumer
 
+from heliograph.stores.events import StoreEvent
 from heliograph.stores.kafka.calls import AdminCalls, Partition
 from heliograph.stores.kafka.client import logger
 from heliograph.stores.kafka.group_offsets import GroupOffsets
-from heliograph.stores.kafka.member import CALL_TIMEOUT_S, HEARTBEAT_S, ConsumerStats, GroupMember, GroupProtocol
+from heliograph.stores.kafka.member import CALL_TIMEOUT_S, HEARTBEAT_S, GroupMember, GroupProtocol, MemberStats
 from heliograph.stores.ports import LogRecord, StoreError
 
 T = TypeVar("T")
@@ -72,7 +73,7 @@ class KafkaLogConsumer:
         self._topic_ids: dict[str, str] = {}
 
     @property
-    def stats(self) -> ConsumerStats:
+    def stats(self) -> MemberStats:
         return self._member.stats
 
     @property
@@ -241,7 +242,7 @@ class KafkaLogConsumer:
                     topic_id = str(found.topic_id)
                     if self._topic_ids.setdefault(topic, topic_id) != topic_id:
                         self._topic_ids[topic] = topic_id
-                        self.stats.recreated += 1
+                        self.stats.count(StoreEvent.TOPIC_RECREATED)
                         logger.warning("log_topic_recreated", extra={"topic": topic, "topic_id": topic_id})
                         await self._run(self._member.start_over, topic)
             except StoreError as error:

@@ -13,13 +13,17 @@ from contextlib import suppress
 
 from confluent_kafka import KafkaException
 
+from heliograph.stores.events import LOG, StoreEvent, Tally
 from heliograph.stores.kafka.client import logger
-from heliograph.stores.replacements import REPLACEMENTS
 
 RENEW_S = 15.0
 """A client that could not ask the cluster for so long is replaced, and so is that one after as long: while the cluster
 is really away that costs a client now and then, and finds it as soon as it is back.
 """
+
+
+REPLACED = Tally(LOG)
+"""Clients of any kind, in this process."""
 
 
 class Hearing:
@@ -61,7 +65,7 @@ class Hearing:
 
 def count_replaced(what: str, heard_nothing_for_s: float) -> None:
     """Tell of a client that is given up."""
-    REPLACEMENTS.log_clients += 1
+    REPLACED.count(StoreEvent.CLIENT_REPLACED)
     logger.warning("log_client_replaced", extra={"client": what, "heard_nothing_for_s": heard_nothing_for_s})
 
 

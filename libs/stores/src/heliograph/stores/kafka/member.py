@@ -5,13 +5,12 @@ nothing here but by handing a method to the thread; `stats` and `assigned` may b
 """
 
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from confluent_kafka import OFFSET_BEGINNING, KafkaError, KafkaException, TopicPartition
 
+from heliograph.stores.events import LOG, StoreEvent, Tally
 from heliograph.stores.kafka.calls import MISSING, Partition
 from heliograph.stores.kafka.client import (
     Refusals,
@@ -85,27 +84,17 @@ DENIED = frozenset(
 )
 
 
-@dataclass
-class ConsumerStats:
-    """What happened, since the start."""
+class MemberStats(Tally):
+    """What happened to one member, whatever client it was at the time."""
 
-    errors: Counter[str] = field(default_factory=Counter)
-    """Errors that librdkafka told, by Kafka's name of the code."""
-    rebalances: int = 0
-    rebuilt: int = 0
-    """Clients given up after a fatal error."""
-    replaced: int = 0
-    """Clients given up because they heard nothing for long."""
-    kept_alive: int = 0
-    """Rounds of polling while the caller waited for something else."""
-    commits_not_ours: int = 0
-    """Partitions of commits that another member has by now, or that are gone."""
-    skipped: int = 0
-    """Offsets that the log did not have any more (retention) when they were wanted."""
-    rewound: int = 0
-    """Times a partition went on at a lower offset: it was made anew, or lost its end."""
-    recreated: int = 0
-    """Topics found to be another one of the same name."""
+    __slots__ = ("kept_alive", "replaced")
+
+    def __init__(self) -> None:
+        super().__init__(LOG)
+        self.kept_alive = 0
+        """Rounds of polling while the caller waited for something else."""
+        self.replaced = 0
+        """Clients given up because they heard nothing for long."""
 
 
 class GroupMember:
@@ -142,7 +131,7 @@ class GroupMember:
         self.assigned: frozenset[Partition] = frozenset()
         self.committed: dict[Partition, int] = {}
         """Where the group continues, of assigned partitions, as far as known."""
-        self.stats = ConsumerStats()
+        self.stats = MemberStats()
         self._refusals = Refusals()
 
     def open(self, topics: list[str]) -> None:
@@ -214,7 +203,7 @@ class GroupMember:
 
     def _failed(self, error: KafkaError, *, nothing_read: bool) -> None:
         """`consume` itself failed. What was read is not lost; what failed, fails again."""
-        self.stats.errors[error_name(error)] += 1
+        self.stats.error(error_name(error))
         if error.fatal():
             self._rebuild(error)
         elif nothing_read:
@@ -259,17 +248,17 @@ class GroupMember:
     def _jumped(self, place: Partition, expected: int, found: int) -> None:
         fields = {"topic": place[0], "partition": place[1], "expected": expected, "offset": found}
         if found > expected:
-            self.stats.skipped += found - expected
+            self.stats.count(StoreEvent.OFFSET_SKIPPED, found - expected)
             logger.warning("log_offsets_skipped", extra=fields)
         else:
-            self.stats.rewound += 1
+            self.stats.count(StoreEvent.PARTITION_REWOUND)
             self.committed.pop(place, None)
             logger.warning("log_rewound", extra=fields)
 
     def _told(self, error: KafkaError, records: list[LogRecord]) -> None:
         """An error in the place of a record."""
         code = error.code()
-        self.stats.errors[error_name(error)] += 1
+        self.stats.error(error_name(error))
         if error.fatal() or code == KafkaError._FATAL or code in NO_KIP_848:  # noqa: SLF001
             self._rebuild(error)
         elif code in DENIED and not records:
@@ -284,7 +273,7 @@ class GroupMember:
         else:
             time.sleep(max(0.0, self._rebuilt_at + REBUILD_INTERVAL_S - time.monotonic()))
         self._rebuilt_at = time.monotonic()
-        self.stats.rebuilt += 1
+        self.stats.count(StoreEvent.MEMBER_REBUILT)
         logger.error("log_consumer_rebuilt", extra={"error": error_name(error), "protocol": self.protocol})
         self._begin_anew()
 
@@ -320,7 +309,7 @@ class GroupMember:
 
     def commit(self, highest: dict[Partition, int]) -> None:
         ours = {place: offset + 1 for place, offset in highest.items() if place in self.assigned}
-        self.stats.commits_not_ours += len(highest) - len(ours)
+        self.stats.count(StoreEvent.COMMIT_NOT_OURS, len(highest) - len(ours))
         if not ours:
             return
         offsets = [TopicPartition(topic, partition, offset) for (topic, partition), offset in ours.items()]
@@ -341,7 +330,7 @@ class GroupMember:
             place for place, error in refused.items() if error.code() in PASSED_OVER and place not in self.assigned
         }
         others |= self._gone({place for place in refused.keys() - others if refused[place].code() in MISSING})
-        self.stats.commits_not_ours += len(others)
+        self.stats.count(StoreEvent.COMMIT_NOT_OURS, len(others))
         repeat = {place: highest[place] for place in refused if place not in others}
         if repeat and others:  # a topic that is gone has brokers refuse all that is asked with it
             self.commit(repeat)
@@ -388,7 +377,7 @@ class GroupMember:
         """Begin where the group has committed; knowing the offset shows what retention took in between."""
         if consumer is not self._consumer:
             return
-        self.stats.rebalances += 1
+        self.stats.count(StoreEvent.REBALANCED)
         self._paused = True  # the library remembers that a partition was paused when we had it last
         self.assigned |= {(place.topic, place.partition) for place in partitions}
         if not partitions:
@@ -407,7 +396,7 @@ class GroupMember:
     def _on_revoke(self, consumer: Any, partitions: list[TopicPartition]) -> None:
         if consumer is not self._consumer:
             return  # it was left, with all that it had
-        self.stats.rebalances += 1
+        self.stats.count(StoreEvent.REBALANCED)
         gone = {(place.topic, place.partition) for place in partitions}
         self.assigned -= gone
         for place in gone:
@@ -423,7 +412,7 @@ class GroupMember:
         if life != self._life:
             return
         self._refusals.note(error)
-        self.stats.errors[error_name(error)] += 1
+        self.stats.error(error_name(error))
         if error.code() == KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001
             self._brokers_down = True
 

@@ -11,13 +11,14 @@ one takes its place.
 
 import asyncio
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
+from heliograph.stores.events import LOG, StoreEvent, Tally
 from heliograph.stores.kafka.client import (
     NOT_SENT,
     Refusals,
@@ -129,16 +130,12 @@ class KafkaLogWriter:
         self.in_flight = 0
         self.acknowledged = 0
         """Records that all in-sync replicas have."""
-        self.errors: Counter[str] = Counter()
-        """Failed records, and errors of the client itself (prefix `client:`), by Kafka's name of the code."""
-        self.rebuilt = 0
-        """Producers given up after a fatal error."""
+        self.stats = Tally(LOG)
+        """Errors: of records, and of the client itself (prefix `client:`), by Kafka's name of the code."""
         self._broker_errors = 0
         self._refusals = Refusals(clock)
         queued = str(self._config["queue.buffering.max.messages"])
         self._capacity = int(queued) if queued.isdecimal() else QUEUED_RECORDS  # which the client then refuses
-        self.callback_failures = 0
-        """Exceptions that a `done` raised."""
         self.brokers_down = False
         """No broker could be reached; ends with the next acknowledgement or successful `ping`."""
 
@@ -205,7 +202,7 @@ class KafkaLogWriter:
                 headers=headers,  # type: ignore[arg-type] # the stub's list is invariant
             )
         except BufferError:
-            self.errors["_QUEUE_FULL"] += 1
+            self.stats.error("_QUEUE_FULL")
             raise StoreError("log_unavailable", "the producer's queue is full") from None
         except KafkaException as error:
             raise self._refused(topic, error) from None
@@ -256,7 +253,7 @@ class KafkaLogWriter:
             try:
                 done(failure)
             except Exception:  # noqa: BLE001 - one caller's fault must not keep the reports of others
-                self.callback_failures += 1
+                self.stats.count(StoreEvent.CALLBACK_FAILED)
                 logger.exception("log_write_callback_failed", extra={"topic": topic})
 
     def _failed(self, topic: str, error: KafkaError) -> StoreError:
@@ -266,7 +263,7 @@ class KafkaLogWriter:
         return self._refusals.explain(store_error(f"write to {topic}", error, maybe_done=error.code() not in NOT_SENT))
 
     def _count(self, error: KafkaError) -> None:
-        self.errors[error_name(error)] += 1
+        self.stats.error(error_name(error))
         self._broker_errors += error.code() not in UNKNOWN_HERE
 
     # ---- polling ----------------------------------------------------------------------------------------------------
@@ -315,7 +312,7 @@ class KafkaLogWriter:
     def _on_error(self, error: KafkaError, *, fatal: bool = False) -> None:
         """The client's own errors; runs inside `poll`."""
         self._refusals.note(error)
-        self.errors[f"client:{error_name(error)}"] += 1
+        self.stats.error(f"client:{error_name(error)}")
         self._broker_errors += 1
         if error.code() == KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001
             self.brokers_down = True
@@ -335,8 +332,9 @@ class KafkaLogWriter:
         assert self._producer is not None
         self._fatal = False
         self._rebuild_at = now + REBUILD_INTERVAL_S
-        self.rebuilt += 1
-        logger.error("log_producer_rebuilt", extra={"in_flight": self.in_flight, "rebuilt": self.rebuilt})
+        self.stats.count(StoreEvent.PRODUCER_REBUILT)
+        rebuilt = self.stats[StoreEvent.PRODUCER_REBUILT]
+        logger.error("log_producer_rebuilt", extra={"in_flight": self.in_flight, "rebuilt": rebuilt})
         old, self._producer = self._producer, self._new_producer()
         old.purge(blocking=False)
         self._retired.append(old)

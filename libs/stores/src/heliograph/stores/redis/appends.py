@@ -114,4 +114,4 @@ class Appends:
             self._held.came_back(route, packed, done, turn, what)
             return
         self._shards.noticed(route.virtual_shard, reply)
-        done(self._stats.error(reply))
+        done(self._stats.told(reply))

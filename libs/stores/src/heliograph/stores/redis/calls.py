@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
+from heliograph.stores.events import StoreEvent
 from heliograph.stores.ports import StoreError
 from heliograph.stores.redis import library
 from heliograph.stores.redis.connection import RedisConnection, pack, send_asking
@@ -28,7 +29,7 @@ async def load_library(connection: RedisConnection, stats: LiveStats) -> None:
         return reply
 
     if await library.ensure(call):
-        stats.functions_loaded += 1
+        stats.count(StoreEvent.LIBRARY_LOADED)
 
 
 class Calls:
@@ -43,7 +44,7 @@ class Calls:
         """Raises StoreError."""
         (reply,) = await self.many(connections, [(virtual_shard, packed)])
         if isinstance(reply, Exception):
-            raise self._stats.error(reply)
+            raise self._stats.told(reply)
         return reply
 
     async def many(self, connections: Sequence[RedisConnection], commands: Sequence[Command]) -> list[Any]:
@@ -101,7 +102,7 @@ class Calls:
     async def _prepare(
         self, connection: RedisConnection, number: int, what: Again, tries: int, left_s: float
     ) -> RedisConnection | StoreError | None:
-        self._stats.redirects[what.step] += 1
+        self._stats.count(StoreEvent.REDIRECTED)
         try:
             if what.step is not Step.LOAD:
                 return await self._shards.prepare(number, what, tries, left_s)

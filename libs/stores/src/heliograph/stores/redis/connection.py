@@ -14,6 +14,7 @@ from typing import Any, cast
 import hiredis
 
 from heliograph.core.backoff import Backoff, BackoffPolicy
+from heliograph.stores.events import LIVE, StoreEvent, Tally
 from heliograph.stores.ports import CorruptError, StoreError
 from heliograph.stores.redis.address import RedisAddress
 from heliograph.stores.redis.refusing import explained
@@ -44,20 +45,6 @@ class ConnectionSettings:
     """Bytes that the socket did not take: a Redis that reads slowly must not fill the process."""
     backoff: BackoffPolicy = field(default=BackoffPolicy(base_s=0.05, cap_s=2.0, healthy_s=5.0))
     """A Redis that restarts is back in 100 ms; many edges come back at once."""
-
-
-class ConnectionStats:
-    """Counters, for services to export."""
-
-    __slots__ = ("connects", "losses", "refused_commands", "timeouts")
-
-    def __init__(self) -> None:
-        self.connects = 0
-        self.losses = 0
-        self.timeouts = 0
-        """Losses because the server did not answer in time."""
-        self.refused_commands = 0
-        """Not sent: down, or too many in flight."""
 
 
 class RedisConnection:
@@ -96,7 +83,9 @@ class RedisConnection:
         self._watched_s = 0.0
         self._why_down = "not started"
         self._waiters: list[asyncio.Future[None]] = []
-        self.stats = ConnectionStats()
+        self.stats = Tally(LIVE)
+        self.connects = 0
+        """Times that it became available."""
 
     @property
     def available(self) -> bool:
@@ -208,7 +197,7 @@ class RedisConnection:
             wire.abort("closed")
             raise
         self._up = wire
-        self.stats.connects += 1
+        self.connects += 1
         waiters, self._waiters = self._waiters, []
         for waiter in waiters:
             if not waiter.done():
@@ -233,7 +222,7 @@ class RedisConnection:
             self._watcher = None
         self._gone.set()
         if was_up:
-            self.stats.losses += 1
+            self.stats.count(StoreEvent.CONNECTION_LOST)
             if self._on_down is not None:
                 self._on_down(reason)
 
@@ -256,7 +245,7 @@ class RedisConnection:
         silent_s = now - wire.progress_s
         if wire.waiting:
             if silent_s > settings.deadline_s:
-                self.stats.timeouts += 1
+                self.stats.count(StoreEvent.ANSWER_LATE)
                 wire.abort(f"no answer for {settings.deadline_s:g} s")
                 return
         elif silent_s > settings.ping_idle_s:
@@ -275,7 +264,7 @@ class RedisConnection:
             or len(wire.waiting) >= settings.max_in_flight
             or wire.queued_bytes >= settings.max_queued_bytes
         ):
-            self.stats.refused_commands += 1
+            self.stats.count(StoreEvent.NOT_SENT)
             asyncio.get_running_loop().call_soon(done, self._refusal())
             return
         wire.send(packed, done)

@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+from heliograph.stores.events import StoreEvent
 from heliograph.stores.ports import Appended, StoreError
 from heliograph.stores.redis.calls import load_library
 from heliograph.stores.redis.connection import ASKING, PING, RedisConnection, ignore
@@ -203,7 +204,7 @@ class HeldAppends:
         """Do what has to be done first; where those go that another node is to be asked for."""
         elsewhere = {}
         for what in dict.fromkeys(turn.again for turn in held.back if turn.again is not None):
-            self._stats.redirects[what.step] += 1
+            self._stats.count(StoreEvent.REDIRECTED)
             connection = self._shards.commands[number]
             try:
                 if what.step is Step.LOAD:
@@ -222,6 +223,6 @@ class HeldAppends:
         if loop.time() - turn.since_s <= self._deadline_s:
             return False
         self.count -= 1
-        self._stats.given_up += 1
+        self._stats.count(StoreEvent.APPEND_GIVEN_UP)
         loop.call_soon(turn.done, StoreError("live_unavailable", "its virtual shard is between two primaries"))
         return True

@@ -8,6 +8,7 @@ import struct
 from collections.abc import Callable, Sequence
 
 from heliograph.core.limits import VIRTUAL_SHARDS
+from heliograph.stores.events import StoreEvent
 from heliograph.stores.ports import Ack, Acknowledged, Append, Appended, Bounds, Head, LiveListener, StoreError
 from heliograph.stores.redis import library
 from heliograph.stores.redis.address import RedisKind, RedisLocation
@@ -91,7 +92,7 @@ class RedisLiveStore(LiveReads):
     async def _set_up(self, connection: RedisConnection) -> None:
         await check_server(connection.call_setup, self._virtual_shards, self._location.kind)
         if await library.ensure(connection.call_setup):
-            self.stats.functions_loaded += 1
+            self.stats.count(StoreEvent.LIBRARY_LOADED)
 
     # ---- publications -----------------------------------------------------------------------------------------------
 
@@ -125,7 +126,7 @@ class RedisLiveStore(LiveReads):
             command = pack((b"FCALL", b"hg1_announce", b"2", key, keys.window, frame))
             commands.append((route.virtual_shard, command))
         replies = await self._calls.many(self._shards.commands, commands)
-        return [self.stats.error(reply) if isinstance(reply, Exception) else reply == 1 for reply in replies]
+        return [self.stats.told(reply) if isinstance(reply, Exception) else reply == 1 for reply in replies]
 
     # ---- subscriptions ----------------------------------------------------------------------------------------------
 
@@ -169,12 +170,12 @@ class RedisLiveStore(LiveReads):
         replies = await self._calls.many(self._shards.commands, commands)
         answers: list[Head | StoreError] = [NO_HEAD] * len(batch)
         for group, reply in zip(groups, replies, strict=True):
-            failed = self.stats.error(reply) if isinstance(reply, Exception) else None
+            failed = self.stats.told(reply) if isinstance(reply, Exception) else None
             for at, (index, _) in enumerate(group):
                 if failed is not None:
                     answers[index] = failed
                 elif isinstance(reply[at + 1], Exception):
-                    answers[index] = self.stats.error(reply[at + 1])
+                    answers[index] = self.stats.told(reply[at + 1])
                 else:
                     answers[index] = head_of(reply[at + 1], reply[0].decode())
         return answers
@@ -199,10 +200,10 @@ class RedisLiveStore(LiveReads):
         replies = await self._calls.many(self._shards.commands, commands)
         found: dict[int, Acknowledged | StoreError] = {}
         for group, reply in zip(groups, replies, strict=True):
-            failed = self.stats.error(reply) if isinstance(reply, Exception) else None
+            failed = self.stats.told(reply) if isinstance(reply, Exception) else None
             for at, (index, _) in enumerate(group):
                 answer = failed or reply[at]
-                found[index] = self.stats.error(answer) if isinstance(answer, Exception) else acknowledged(answer)
+                found[index] = self.stats.told(answer) if isinstance(answer, Exception) else acknowledged(answer)
         return [found[index] for index in range(len(acks))]
 
     async def expire(self, virtual_shard: int, idle_s: float, limit: int) -> int:

@@ -7,6 +7,7 @@ from typing import Any
 from heliograph.core.limits import PAGE_BYTES
 from heliograph.core.positions import Position
 from heliograph.protocol.messages import frame_position, is_by_worker
+from heliograph.stores.events import StoreEvent
 from heliograph.stores.ports import (
     CorruptError,
     Head,
@@ -76,14 +77,14 @@ class LiveReads:
         found: list[tuple[Head, int] | StoreError] = [(NO_HEAD, -1)] * len(sessions)
         for group, reply in zip(groups, replies, strict=True):
             if isinstance(reply, Exception):
-                error = self.stats.error(reply)
+                error = self.stats.told(reply)
                 for index, _ in group:
                     found[index] = error
                 continue
             next_epoch = reply[0].decode()
             for (index, _), answer in zip(group, reply[1:], strict=True):
                 if isinstance(answer, Exception):
-                    self.stats.error(answer)
+                    self.stats.told(answer)
                     found[index] = (Head("", 0, 0, 0, next_epoch), -1)
                 else:
                     found[index] = (head_of(answer, next_epoch), int(answer[4]))
@@ -121,7 +122,7 @@ class LiveReads:
         try:
             return [cursor_of(key, value) for value in reply]
         except CorruptError as error:
-            raise self.stats.error(error) from None
+            raise self.stats.told(error) from None
 
     async def sessions(self, virtual_shard: int, prefix: str, cursor: int = 0) -> tuple[int, list[str]]:
         key = self._routes.shard(virtual_shard).idle  # every session that has keys is in it
@@ -140,7 +141,7 @@ class LiveReads:
         found: list[Position | None] = []
         for reply in await self._calls.many(self._shards.history, looks):
             if isinstance(reply, Exception):
-                raise self.stats.error(reply)
+                raise self.stats.told(reply)
             text = None
             for _, fields in reply:
                 text = frame_position(dict(zip(fields[::2], fields[1::2], strict=True)).get(b"f", b""))
@@ -201,7 +202,7 @@ class LiveReads:
         found = []
         for reply in await self._calls.many(self._shards.history, looks):
             if isinstance(reply, Exception):
-                raise self.stats.error(reply)
+                raise self.stats.told(reply)
             found.append(reply == 1)
         return found
 
@@ -215,7 +216,7 @@ class LiveReads:
             len(shards.all),
             shards.away,
             shards.moves,
-            self.stats.redirected,
+            self.stats[StoreEvent.REDIRECTED],
             moving=shards.moving,
         )
 
@@ -223,7 +224,7 @@ class LiveReads:
         found, error = [], StoreError("live_unavailable", "no primary of the live store is there")
         for reply in await self._ask_each(_INFO_MEMORY):
             if isinstance(reply, Exception):
-                error = self.stats.error(reply)
+                error = self.stats.told(reply)
                 continue
             info = str(reply, "ascii", "replace")
             memory = dict(line.split(":", 1) for line in info.splitlines() if ":" in line)
@@ -246,7 +247,7 @@ class LiveReads:
         replies = await self._calls.many(self._shards.history, looks)
         for reply in replies:
             if isinstance(reply, Exception):
-                raise self.stats.error(reply)
+                raise self.stats.told(reply)
         unconfirmed = sum(int(value) for value in replies if value is not None)
         return LivePressure(memory.used_bytes, memory.max_bytes, unconfirmed)
 

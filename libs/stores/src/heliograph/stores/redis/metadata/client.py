@@ -15,6 +15,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import MovedError, NoScriptError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from heliograph.stores.events import METADATA, Tally
 from heliograph.stores.ports import CorruptError, StoreError
 from heliograph.stores.redis.address import RedisKind, RedisLocation
 from heliograph.stores.redis.metadata.cluster import NOT_DONE, ClusterRedis
@@ -35,6 +36,9 @@ CONNECTIONS = 16
 
 SETTINGS = "metadata_redis_url (or token_redis_url, for buckets; redis_url, where they are not set)"
 """Where the URL comes from, for errors."""
+
+ERRORS = Tally(METADATA)
+"""Of all clients of this process, by redis-py's class."""
 
 
 class MetadataClient:
@@ -172,6 +176,7 @@ def store_errors(key: str) -> Iterator[None]:
     try:
         yield
     except RedisError as error:
+        ERRORS.error(type(error).__name__)
         text = str(error)
         if "WRONGTYPE" in text:
             raise CorruptError(key, "holds another type than this code writes") from None
@@ -183,6 +188,8 @@ def store_errors(key: str) -> Iterator[None]:
     except RuntimeError as error:
         if "closed" not in str(error):  # uvloop's word for a transport that broke under a command
             raise
+        ERRORS.error("connection_broke")
         raise StoreError("unavailable", f"metadata store: the connection broke: {error}", maybe_done=True) from error
     except (OSError, TimeoutError) as error:
+        ERRORS.error(type(error).__name__)
         raise StoreError("unavailable", f"metadata store: {type(error).__name__}: {error}", maybe_done=True) from error
