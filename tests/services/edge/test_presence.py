@@ -327,6 +327,28 @@ async def test_while_the_live_store_is_away_joins_wait_and_the_lease_is_renewed(
     assert [lease.edge for lease in await store.edges()] == ["edge-1"]
 
 
+async def test_joins_are_told_when_edges_have_subscribed_again_after_the_live_store_was_away(world: World) -> None:
+    edge = await world.edge()
+    watching = await watcher(edge)
+    robot = await edge.client(token=world.token(subject="robot"))
+    subscribes_again_after(edge.service_live, 1.0)
+    world.live.stop()
+    await robot.send({"type": "subscribe", "session": SESSION})
+    await until(lambda: edge.value("presence_failures_total", code="live_unavailable") >= 1)
+    world.live.restart(keep=True)
+    await watching.next("presence", subject="robot", event="join")
+
+
+def subscribes_again_after(live: Any, delay_s: float) -> None:
+    """Its connection for subscriptions comes back later than the one for commands."""
+    loop, at_once = asyncio.get_running_loop(), live._resubscribe
+
+    def later() -> None:
+        loop.call_later(*((delay_s, at_once) if live.available else (0.01, later)))
+
+    live._resubscribe = later
+
+
 async def test_a_slow_reader_is_spared_and_it_is_counted(world: World) -> None:
     await world.put_tenant("acme", limits={"connection_messages_per_s": 1e6, "connection_burst_bytes": 10**9})
     edge = await world.edge(outbound_soft_bytes=65_536, outbound_hard_bytes=1 << 20, socket_send_buffer_bytes=8_192)

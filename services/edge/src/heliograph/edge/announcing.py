@@ -34,6 +34,11 @@ UNTOLD_MOST = 20_000
 AGAIN_S = 0.25
 """After a failure."""
 
+SETTLE_S = 2.5
+"""After the live store was away: what is published before other edges have subscribed again, within 2 s, is not heard
+there, and not told again.
+"""
+
 log = get_logger(__name__)
 
 Key = tuple[str, str]
@@ -183,8 +188,17 @@ class Announcer:
                     await self._publish()
                 except StoreError as error:
                     self._metrics.presence_failures.labels(error.code).n += 1
-                    await asyncio.sleep(AGAIN_S)
+                    await self._until_heard()
             self._idle.set()
+
+    async def _until_heard(self) -> None:
+        away = not self._live.available
+        await asyncio.sleep(AGAIN_S)
+        while not self._live.available:
+            away = True
+            await asyncio.sleep(AGAIN_S)
+        if away:
+            await asyncio.sleep(SETTLE_S)
 
     async def _publish(self) -> None:
         events = [self._untold[at] for at in range(min(BATCH, len(self._untold)))]
