@@ -311,12 +311,11 @@ def how_are_the_stores() -> list[Panel]:
             "What happened at the stores",
             "Connections lost, clients replaced, partitions moved: docs/reference/store-events.md has all.",
             PER_S,
-            *(
-                Query(
-                    f"{rate(f'heliograph_{name}_store_events_total', 'store', 'event')} > 0",
-                    f"{name}: {{{{store}}}} {{{{event}}}}",
-                )
-                for name in SERVICES
+            Query(
+                "sum by (store, event) (rate({"
+                f'__name__=~"heliograph_({"|".join(SERVICES)})_store_events_total", namespace="$namespace"'
+                "}[$__rate_interval]))",
+                "{{store}}: {{event}}",
             ),
         ),
     ]
