@@ -83,8 +83,8 @@ def store_events_page() -> str:
         "Events of the stores",
         "heliograph.stores.events",
         "`heliograph_<service>_store_events_total{store, event}`, of each service: what happened between it and the"
-        " live Redis (`live`) or Kafka (`log`) since it was started. None of these is a loss: each is dealt with, and"
-        " counted."
+        " live Redis (`live`) or Kafka (`log`) since it was started. Each is dealt with where it happens; only"
+        " `offset_skipped` may mean that records are gone."
         " `heliograph_<service>_store_errors_total{store, code}` counts errors that were told: of Kafka by"
         " librdkafka's names (those of a client by itself begin with `client:`), of the live Redis by our codes, of"
         " the `metadata` Redis (and the token store) by redis-py's classes.",
