@@ -116,8 +116,8 @@ class AdminCalls:
         )
         self._client: Any = self._made()
         self._timeout_s = timeout_s
-        self._hearing = Hearing("admin", clock)
         self._stats = Tally(LOG)
+        self._hearing = Hearing("admin", self._stats, clock)
         self._refreshed_at = float("-inf")
         self._refreshing = asyncio.Lock()
         self._open: set[asyncio.Future[Any]] = set()

@@ -12,6 +12,7 @@ from typing import Any
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
+from heliograph.stores.events import LOG, Tally
 from heliograph.stores.kafka.calls import DEAF, MISSING, Partition
 from heliograph.stores.kafka.client import bad_configuration, configuration, library_logger, store_error
 from heliograph.stores.kafka.hearing import Hearing, close_aside
@@ -45,7 +46,7 @@ class GroupOffsets:
         )
         self._make = consumer
         self._consumer: Any = self._made()
-        self._hearing = Hearing("group offsets")
+        self._hearing = Hearing("group offsets", Tally(LOG))
         self._timeout_s = timeout_s
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="group-offsets")
 

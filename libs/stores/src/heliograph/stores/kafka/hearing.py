@@ -13,7 +13,7 @@ from contextlib import suppress
 
 from confluent_kafka import KafkaException
 
-from heliograph.stores.events import LOG, StoreEvent, Tally
+from heliograph.stores.events import StoreEvent, Tally
 from heliograph.stores.kafka.client import logger
 
 RENEW_S = 15.0
@@ -22,16 +22,13 @@ is really away that costs a client now and then, and finds it as soon as it is b
 """
 
 
-REPLACED = Tally(LOG)
-"""Clients of any kind, in this process."""
-
-
 class Hearing:
     """Of one client, and of those that come in its place."""
 
-    def __init__(self, what: str, clock: Callable[[], float] = time.monotonic) -> None:
-        """`what` it is, for the log."""
+    def __init__(self, what: str, stats: Tally, clock: Callable[[], float] = time.monotonic) -> None:
+        """`what` it is, for the log. `stats` of whoever has the client."""
         self._what = what
+        self._stats = stats
         self._clock = clock
         self._deaf_since: float | None = None
 
@@ -59,13 +56,13 @@ class Hearing:
         if now - self._deaf_since < RENEW_S:
             return False
         self._deaf_since = now
-        count_replaced(self._what, RENEW_S)
+        count_replaced(self._stats, self._what, RENEW_S)
         return True
 
 
-def count_replaced(what: str, heard_nothing_for_s: float) -> None:
+def count_replaced(stats: Tally, what: str, heard_nothing_for_s: float) -> None:
     """Tell of a client that is given up."""
-    REPLACED.count(StoreEvent.CLIENT_REPLACED)
+    stats.count(StoreEvent.CLIENT_REPLACED)
     logger.warning("log_client_replaced", extra={"client": what, "heard_nothing_for_s": heard_nothing_for_s})
 
 

@@ -87,14 +87,12 @@ DENIED = frozenset(
 class MemberStats(Tally):
     """What happened to one member, whatever client it was at the time."""
 
-    __slots__ = ("kept_alive", "replaced")
+    __slots__ = ("kept_alive",)
 
     def __init__(self) -> None:
         super().__init__(LOG)
         self.kept_alive = 0
         """Rounds of polling while the caller waited for something else."""
-        self.replaced = 0
-        """Clients given up because they heard nothing for long."""
 
 
 class GroupMember:
@@ -121,7 +119,8 @@ class GroupMember:
         self._paused = False
         self._expected: dict[Partition, int] = {}
         self._brokers_down = False
-        self._hearing = Hearing("group member")
+        self.stats = MemberStats()
+        self._hearing = Hearing("group member", self.stats)
         self._asked_at = 0.0
         """When the cluster last answered, or was asked to."""
         self._life = 0
@@ -131,7 +130,6 @@ class GroupMember:
         self.assigned: frozenset[Partition] = frozenset()
         self.committed: dict[Partition, int] = {}
         """Where the group continues, of assigned partitions, as far as known."""
-        self.stats = MemberStats()
         self._refusals = Refusals()
 
     def open(self, topics: list[str]) -> None:
@@ -298,7 +296,6 @@ class GroupMember:
         except KafkaException as error:
             self._asked_at = time.monotonic()
             if self._hearing.missed():
-                self.stats.replaced += 1
                 self._begin_anew()
             if self._brokers_down:
                 raise self._refusals.explain(store_error("read the log", error)) from None

@@ -16,6 +16,7 @@ from uuid import uuid4
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
+from heliograph.stores.events import LOG, Tally
 from heliograph.stores.kafka.calls import AdminCalls, Partition
 from heliograph.stores.kafka.client import bad_configuration, configuration, library_logger, store_error
 from heliograph.stores.kafka.decoding import decode
@@ -98,6 +99,7 @@ class KafkaLogReader:
         self._calls: AdminCalls | None = None
         self._free: asyncio.Queue[_Client | None] = asyncio.Queue()
         self._clients: list[_Client] = []
+        self._stats = Tally(LOG)
         self.reading = 0
         """Reads under way."""
 
@@ -228,7 +230,7 @@ class KafkaLogReader:
         if client not in self._clients:
             return  # closed meanwhile
         if stalled:
-            count_replaced("reader", self._stall_timeout_s)
+            count_replaced(self._stats, "reader", self._stall_timeout_s)
             self._clients.remove(client)
             client.give_up()
             self._free.put_nowait(None)
