@@ -30,7 +30,7 @@ def chart(cluster: Cluster) -> Chart:
 
 @pytest.mark.parametrize("case", CASES)
 def test_the_chart_renders_what_the_snapshot_shows(case: str, chart: Chart) -> None:
-    text = chart.render(values=CASES[case]).text
+    text = _without_dashboards(chart.render(values=CASES[case]).text)
     snapshot = SNAPSHOTS / f"{case}.yaml"
     if os.environ.get("HELIOGRAPH_UPDATE_SNAPSHOTS"):
         snapshot.write_text(text, encoding="utf-8")
@@ -39,7 +39,7 @@ def test_the_chart_renders_what_the_snapshot_shows(case: str, chart: Chart) -> N
 
 @pytest.mark.parametrize("case", CASES)
 def test_helm_4_renders_the_same_but_for_empty_lines(case: str, helm4: Cluster) -> None:
-    rendered = Chart(helm4).render(values=CASES[case]).text
+    rendered = _without_dashboards(Chart(helm4).render(values=CASES[case]).text)
     assert shown(rendered) == shown(_snapshot(case))
 
 
@@ -54,6 +54,11 @@ def test_every_template_is_in_a_snapshot(chart: Chart) -> None:
 def shown(text: str) -> list[str]:
     """Lines with something in them."""
     return [line for line in text.splitlines() if line.strip()]
+
+
+def _without_dashboards(text: str) -> str:
+    """Of each dashboard its file's name: a test of its own compares what it holds with what is rendered."""
+    return re.sub(r"^(  heliograph-(\S+\.json): ).*$", r"\1<files/dashboards/\2>", text, flags=re.MULTILINE)
 
 
 def _snapshot(case: str) -> str:
