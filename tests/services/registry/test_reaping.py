@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import pytest
 from tests.services.registry.helpers import SESSION, Registry, Stores, connection, edge, lost_edge
 
+from heliograph.service.presence import SETTLE_S
 from heliograph.stores.memory.metadata import MemoryConnectionStore
 from heliograph.stores.ports import Connection, EdgeLease, StoreError
 
@@ -213,7 +214,11 @@ async def test_while_the_live_store_is_away_nothing_is_forgotten_untold(stores: 
     assert registry.value("reap_failures_total", code="live_unavailable") >= 1
     assert await stores.connections[0].counts(["acme"]) == [1]
     stores.server.restart(keep=True)
+    for _ in range(int(SETTLE_S / LEASE_S) - 2):
+        await registry.watch(LEASE_S)
+    assert registry.value("lost_announced_total") == 0, "told before edges can have subscribed again"
     await stores.listen(SESSION)
-    await registry.look(LEASE_S / 4)
+    for _ in range(2):
+        await registry.watch(LEASE_S)
     assert [frame["connection"] for frame in await stores.heard(1)] == ["a"]
     assert await stores.connections[0].counts(["acme"]) == [0]

@@ -22,6 +22,11 @@ REST_MOST_S = 0.1
 """Between two pages the stores are left to others for twice as long as a page took, at most so long: thousands of
 connections are lost in one moment, in the midst of all that they do to come back."""
 
+SETTLE_S = 2.5
+"""Nothing is told for so long after the live store was away: edges subscribe again within 2 s, and what is published
+before is not heard there, and not told again.
+"""
+
 Announcement = tuple[str, str, bytes]
 """Session, id and frame, as `LiveStore.announce_many` takes them."""
 

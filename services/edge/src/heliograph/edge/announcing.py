@@ -22,7 +22,7 @@ from heliograph.edge.metrics import EdgeMetrics
 from heliograph.edge.subscription import Subscription
 from heliograph.protocol.frames import LeaveReason, PresenceEvent
 from heliograph.service.logs import get_logger
-from heliograph.service.presence import Lost, Subscriber, announcement, tell_lost
+from heliograph.service.presence import SETTLE_S, Lost, Subscriber, announcement, tell_lost
 from heliograph.stores.ports import ConnectionStore, LiveStore, StoreError
 
 BATCH = 100
@@ -33,11 +33,6 @@ UNTOLD_MOST = 20_000
 
 AGAIN_S = 0.25
 """After a failure."""
-
-SETTLE_S = 2.5
-"""After the live store was away: what is published before other edges have subscribed again, within 2 s, is not heard
-there, and not told again.
-"""
 
 log = get_logger(__name__)
 

@@ -1,7 +1,8 @@
 """Edges whose lease ran out: their connections are told as lost to the sessions concerned, then forgotten.
 
 Any number of registries do this at once, each for itself: what they tell has ids that count once, and of what they
-remove one of them is told that it did. It must never reap an edge that could not renew because the store was away.
+remove one of them is told that it did. It must never reap an edge that could not renew because the store was away, nor
+tell of a loss while edges can't hear it.
 """
 
 import asyncio
@@ -12,7 +13,7 @@ from heliograph.core.reaping import StoreAnswers
 from heliograph.service.health import Condition
 from heliograph.service.logs import get_logger
 from heliograph.service.metrics import Metrics
-from heliograph.service.presence import Lost, tell_lost
+from heliograph.service.presence import SETTLE_S, Lost, tell_lost
 from heliograph.stores.ports import ConnectionStore, EdgeLease, LiveStore, StoreError
 
 UNKNOWN_LEASE_S = 60.0
@@ -43,6 +44,8 @@ class Reaper:
         self._interval_s = interval_s
         self._clock = clock
         self._answers = StoreAnswers()
+        self._heard_from = clock()
+        """From when on edges hear what is told."""
         self._lapsed = 0
         self._seen: dict[tuple[str, int], float] = {}
         """Leases that ran out, by edge and end: when that was first seen."""
@@ -78,6 +81,10 @@ class Reaper:
         self._lapsed = len(lapsed)
         now = self._clock()
         self._seen = {key: self._seen.get(key, now) for key in ((lease.edge, lease.ends_ms) for lease in lapsed)}
+        if not self._live.available:
+            self._heard_from = now + SETTLE_S
+        elif now < self._heard_from:
+            return
         for lease in lapsed:
             lease_s = lease.lease_ms / 1000 or UNKNOWN_LEASE_S
             if self._answers.may_reap(lease_s, self._clock()) and not await self._reap(lease):
@@ -92,6 +99,8 @@ class Reaper:
         except StoreError as error:
             if error.code == "unavailable":
                 self._answers.failed()
+            elif error.code == "live_unavailable":
+                self._heard_from = self._clock() + SETTLE_S
             self._failed(error)
             return False
         finally:
