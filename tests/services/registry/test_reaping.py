@@ -57,6 +57,21 @@ async def test_however_many_registries_look_each_loss_is_told_and_counted_once(s
         assert sum(registry.value(name) for registry in registries) == count
 
 
+async def test_losses_are_counted_as_they_are_told_not_when_all_are(stores: Stores) -> None:
+    await stores.listen(SESSION)
+    names = [f"c{number:03}" for number in range(450)]
+    await lost_edge(stores.connections[0], "edge-1", *(connection(name, SESSION) for name in names), lease_s=1.5)
+    registry = Registry(stores)
+    watching = asyncio.create_task(registry.watch(1.5))
+    seen: set[tuple[float, float]] = set()
+    while not watching.done():
+        seen.add((registry.value("lost_connections_total"), registry.value("lost_announced_total")))
+        await asyncio.sleep(0)
+    await watching
+    assert any(0 < connections < 450 and announced >= connections for connections, announced in seen), seen
+    assert registry.value("lost_announced_total") == 450
+
+
 async def test_an_agent_that_is_back_elsewhere_is_not_told_as_lost(stores: Stores) -> None:
     await stores.listen(SESSION, OTHER)
     store = stores.connections[0]

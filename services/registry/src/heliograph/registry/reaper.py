@@ -8,6 +8,7 @@ tell of a loss while edges can't hear it.
 import asyncio
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from heliograph.core.reaping import StoreAnswers
 from heliograph.service.health import Condition
@@ -50,10 +51,25 @@ class Reaper:
         self._seen: dict[tuple[str, int], float] = {}
         """Leases that ran out, by edge and end: when that was first seen."""
         self._edges = metrics.ticks("reaped_edges_total", "Edges buried: over all registries each counts once.")
-        self._connections = metrics.ticks("lost_connections_total", "Connections lost with their edge, counted alike.")
-        self._announced = metrics.ticks("lost_announced_total", "Leaves told with reason `lost`, counted alike.")
-        self._suppressed = metrics.ticks(
-            "lost_suppressed_total", "Leaves not told: the agent was back elsewhere. Counted alike."
+        self._lost = Lost()
+        """By this registry, of all edges: shown as it grows, as an edge may have had thousands."""
+        metrics.sampled_counter(
+            "lost_connections_total",
+            "Connections lost with their edge, counted alike.",
+            lambda: {(): self._lost.connections},
+            (),
+        )
+        metrics.sampled_counter(
+            "lost_announced_total",
+            "Leaves told with reason `lost`, counted alike.",
+            lambda: {(): self._lost.announced},
+            (),
+        )
+        metrics.sampled_counter(
+            "lost_suppressed_total",
+            "Leaves not told: the agent was back elsewhere. Counted alike.",
+            lambda: {(): self._lost.suppressed},
+            (),
         )
         self._failures = metrics.tick_family("reap_failures_total", "Looks or reapings that failed.", ["code"])
         self._lost_s = metrics.tick_histogram(
@@ -92,9 +108,9 @@ class Reaper:
         self._condition.ok()
 
     async def _reap(self, lease: EdgeLease) -> bool:
-        lost = Lost()
+        before = replace(self._lost)
         try:
-            await tell_lost(self._store, self._live, lease, int(time.time() * 1000), lost, self._answered)
+            await tell_lost(self._store, self._live, lease, int(time.time() * 1000), self._lost, self._answered)
             buried = await self._store.bury(lease)
         except StoreError as error:
             if error.code == "unavailable":
@@ -103,10 +119,6 @@ class Reaper:
                 self._heard_from = self._clock() + SETTLE_S
             self._failed(error)
             return False
-        finally:
-            self._connections.n += lost.connections
-            self._announced.n += lost.announced
-            self._suppressed.n += lost.suppressed
         if buried:
             self._edges.n += 1
             self._lapsed -= 1
@@ -117,9 +129,9 @@ class Reaper:
                 edge=lease.edge,
                 incarnation=lease.incarnation,
                 address=lease.address,
-                connections=lost.connections,
-                announced=lost.announced,
-                suppressed=lost.suppressed,
+                connections=self._lost.connections - before.connections,
+                announced=self._lost.announced - before.announced,
+                suppressed=self._lost.suppressed - before.suppressed,
                 lost_s=round(lost_s, 1),
             )
         return True
