@@ -50,13 +50,14 @@ def subjects(told: Sequence[Any]) -> list[str]:
     return sorted(one.subject for one in told)
 
 
-async def counted(rig: Rig, name: str) -> float:
+def total(rig: Rig, name: str) -> float:
     """A registry's metric, over both."""
+    return sum(rig.metric(registry, name) for registry in rig.stack.registries)
 
-    def add() -> float:
-        return sum(rig.metric(registry, name) for registry in rig.stack.registries)
 
-    return await asyncio.to_thread(add)
+async def counted(rig: Rig, name: str) -> float:
+    """`total`, while agents go on."""
+    return await asyncio.to_thread(total, rig, name)
 
 
 async def connections(rig: Rig, session: str) -> list[dict[str, Any]]:
@@ -101,22 +102,17 @@ async def test_agents_of_a_killed_edge_are_told_as_lost_once_though_two_registri
     assert LEASE_S <= took_s <= BOUND_S
 
 
-async def until_counted(rig: Rig, before: dict[str, float], wanted: Sequence[int]) -> None:
+async def until_counted(rig: Rig, before: dict[str, float], more: Sequence[int]) -> None:
     """Return once COUNTS have risen by so much, and not by more."""
+    wanted = {name: before[name] + count for name, count in zip(COUNTS, more, strict=True)}
     # One registry buries an edge while the other still counts what it has told of it.
-    risen: list[float] = []
-
-    async def enough() -> bool:
-        risen[:] = [await counted(rig, name) - before[name] for name in COUNTS]
-        return all(have >= want for have, want in zip(risen, wanted, strict=True))
-
-    try:
-        async with asyncio.timeout(60):
-            while not await enough():
-                await asyncio.sleep(0.1)
-    except TimeoutError:
-        pass  # the comparison says what is missing
-    assert dict(zip(COUNTS, risen, strict=True)) == dict(zip(COUNTS, wanted, strict=True))
+    await until(
+        f"counted are {wanted}",
+        lambda: all(total(rig, name) >= count for name, count in wanted.items()),
+        60.0,
+        lambda: str({name: total(rig, name) for name in COUNTS}),
+    )
+    assert {name: total(rig, name) for name in COUNTS} == wanted
 
 
 async def test_an_agent_that_is_back_elsewhere_is_not_told_as_lost(rig: Rig, come: Come) -> None:
@@ -212,7 +208,7 @@ async def test_a_metadata_store_stopped_for_longer_than_a_lease_reaps_nobody(rig
     assert subjects(await watcher.hears(5, "leave", "lost")) == subjects(agents)
     await until(
         "the killed edge is buried",
-        lambda: sum(rig.metric(one, "heliograph_registry_reaped_edges_total") for one in rig.stack.registries) > reaped,
+        lambda: total(rig, "heliograph_registry_reaped_edges_total") > reaped,
     )
     assert await counted(rig, "heliograph_registry_reaped_edges_total") == reaped + 1
     assert len(watcher.told("leave", "lost")) == 5
